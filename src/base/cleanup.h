@@ -1,0 +1,44 @@
+/* Ownership by scope: `_cleanup_(…)` attributes and steal helpers.
+ *
+ *     autofree char *path = NULL;         freed when it leaves scope
+ *     autoclose int fd = -1;              closed when it leaves scope
+ *     return steal_pointer(&path);        handed to the caller instead
+ *
+ * A type with its own destructor declares one with DEFINE_CLEANUP(struct buffer, buffer_deinit) and is then used as
+ * `auto_struct_…`-free code: `__attribute__((cleanup(…)))` through `cleanup(function)`. */
+#pragma once
+
+#include <stdlib.h>
+#include <unistd.h>
+
+#define cleanup(function) __attribute__((cleanup(function)))
+
+static inline void cleanup_free(void *pointer)
+{
+    free(*(void **)pointer);
+}
+
+static inline void cleanup_close(const int *fd)
+{
+    if (*fd >= 0)
+        close(*fd);
+}
+
+#define autofree cleanup(cleanup_free)
+#define autoclose cleanup(cleanup_close)
+
+#define steal_pointer(pointer)                                                                                         \
+    ({                                                                                                                 \
+        __typeof__(*(pointer)) stolen_ = *(pointer);                                                                   \
+        *(pointer) = NULL;                                                                                             \
+        stolen_;                                                                                                       \
+    })
+
+static inline int steal_fd(int *fd)
+{
+    int stolen = *fd;
+    *fd = -1;
+    return stolen;
+}
+
+#define ARRAY_LENGTH(array) (sizeof(array) / sizeof((array)[0]))

@@ -1,0 +1,76 @@
+/* One invocation of a function, as users read it (contract, section 3 "Execution"). */
+#pragma once
+
+#include "base/json.h"
+#include "base/text.h"
+
+enum execution_status {
+    EXECUTION_QUEUED,
+    EXECUTION_RUNNING,
+    EXECUTION_SUCCEEDED,
+    EXECUTION_FAILED,
+    EXECUTION_TIMED_OUT,
+    EXECUTION_OUT_OF_MEMORY,
+    EXECUTION_LOST,
+    EXECUTION_CANCELLED,
+    EXECUTION_STATUS_COUNT
+};
+
+const char *execution_status_name(enum execution_status status);
+int execution_status_parse(const char *text, enum execution_status *ret, struct error *err);
+bool execution_status_final(enum execution_status status);
+
+/* Times in nanoseconds, sizes in bytes. */
+struct execution_metrics {
+    uint64_t duration;
+    uint64_t memory_peak;
+    uint64_t network_in;
+    uint64_t network_out;
+    uint64_t cpu_time;
+    uint64_t queue_time;
+    uint64_t start_time;
+};
+
+/* What is told of a failed function. Strings are owned and may be NULL. */
+struct execution_error {
+    char *type; /* "ZeroDivisionError", "Function.ExitStatus", "Function.TimedOut", … see docs/api.md */
+    char *message;
+    int exit_code; /* -1: none */
+    char *signal;  /* "SIGSEGV" */
+    char *stack;   /* JSON array of strings as text, or NULL */
+};
+
+struct execution {
+    char id[TIME_ID_LEN + 1];
+    char *function; /* owned */
+    int64_t version;
+    enum execution_status status;
+    bool async;
+    char *result; /* JSON text, owned; NULL: none */
+    size_t result_len;
+    bool result_base64; /* the result is a JSON string holding base64 of bytes that were not UTF-8 */
+    bool has_error;
+    struct execution_error error;
+    char *logs; /* owned; whole log up to the log limit, bytes as the function wrote them; NULL: none */
+    size_t logs_len;
+    bool cold_start;
+    char *worker; /* owned */
+    int64_t attempt;
+    uint64_t created_at_ns; /* wall clock */
+    uint64_t started_at_ns; /* 0: not yet */
+    uint64_t finished_at_ns;
+    struct execution_metrics metrics;
+};
+
+void execution_init(struct execution *execution);
+void execution_deinit(struct execution *execution);
+
+#define EXECUTION_LOGS_SHOWN 4096
+/* The contract's object; "logs" is the last 4 KiB. */
+void execution_write(struct json_writer *writer, const struct execution *execution);
+/* error and metrics as JSON objects of their own, also what the worker link carries. */
+void execution_error_write(struct json_writer *writer, const struct execution_error *error);
+int execution_error_read(const struct json *value, struct execution_error *error, struct error *err);
+void execution_error_deinit(struct execution_error *error);
+void execution_metrics_write(struct json_writer *writer, const struct execution_metrics *metrics);
+int execution_metrics_read(const struct json *value, struct execution_metrics *metrics, struct error *err);

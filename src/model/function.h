@@ -1,0 +1,72 @@
+/* A function as users describe it (contract, section 3): one version's full definition, without its code.
+ *
+ * Used by the controller (checks what users send), the store (keeps it as JSON), the worker (runs it) and the command
+ * (makes requests). One table reads and checks it, one function writes it. */
+#pragma once
+
+#include "base/json.h"
+
+enum function_runtime { RUNTIME_PYTHON, RUNTIME_NODEJS, RUNTIME_GO, RUNTIME_NATIVE, RUNTIME_COUNT };
+enum function_contract { CONTRACT_PROCESS, CONTRACT_HANDLER };
+enum function_network { NETWORK_BRIDGE, NETWORK_NONE };
+enum function_state { FUNCTION_BUILDING, FUNCTION_READY, FUNCTION_FAILED };
+
+#define FUNCTION_NAME_MAX 63
+#define FUNCTION_ENV_MAX 64
+#define FUNCTION_LABELS_MAX 32
+#define FUNCTION_MEMORY_MB_MIN 16
+#define FUNCTION_MEMORY_MB_MAX 10240
+#define FUNCTION_TIMEOUT_MS_MAX 900000
+
+/* A list of key/value pairs (env, labels). */
+struct key_value {
+    char *key;   /* owned */
+    char *value; /* owned */
+};
+struct key_values {
+    struct key_value *items; /* owned */
+    size_t count;
+};
+
+struct function_spec {
+    char *name; /* owned, as every char * here; NULL while not given */
+    int64_t version; /* 0 until the controller numbers it */
+    enum function_runtime runtime;
+    char *image; /* never NULL once checked: the runtime's default */
+    enum function_contract contract;
+    char *handler; /* "main.handler"; NULL for process */
+    struct key_values env;
+    struct key_values labels;
+    int64_t memory_mb;
+    double cpus;
+    int64_t timeout_ms;
+    int64_t tmp_mb;
+    int64_t pids;
+    enum function_network network;
+    bool public;
+    char *code_sha256; /* of the code as it was handed in; NULL until known */
+    char *artifact_sha256; /* of what the worker runs: the code, or what was compiled from it; NULL until known */
+};
+
+void function_spec_init(struct function_spec *spec); /* the contract's defaults */
+void function_spec_deinit(struct function_spec *spec);
+int function_spec_copy(struct function_spec *to, const struct function_spec *from, struct error *err);
+
+/* Reads what a user sent: fields of the contract, unknown ones refused by name. "code" is checked to be a string and
+ * left to the caller (json_get(value, "code")). `name` (from the path; may be NULL) must agree with the body's.
+ * Then checks all rules that span fields (handler needs contract "handler", contract "handler" needs python or nodejs,
+ * env names, image default). `machine_cpus` bounds `cpus`. */
+int function_spec_read_request(const struct json *value, const char *name, double machine_cpus, struct function_spec *spec,
+                               struct error *err);
+/* Reads what function_spec_write() wrote (store, worker link): also version and the two digests. */
+int function_spec_read(const struct json *value, struct function_spec *spec, struct error *err);
+/* Members only, so that the caller can add more: between json_object_begin() and json_object_end(). */
+void function_spec_write_members(struct json_writer *writer, const struct function_spec *spec);
+
+bool function_name_valid(const char *name);
+const char *function_runtime_name(enum function_runtime runtime);
+int function_runtime_parse(const char *text, enum function_runtime *ret, struct error *err);
+const char *function_runtime_default_image(enum function_runtime runtime); /* "faas-runtime-python:latest" */
+const char *function_contract_name(enum function_contract contract);
+const char *function_network_name(enum function_network network);
+const char *function_state_name(enum function_state state);
