@@ -1,0 +1,79 @@
+/* The worker's place in the control group hierarchies, and what each instance's cgroup can tell.
+ *
+ * Layout (kernel documents: admin-guide/cgroup-v1, admin-guide/cgroup-v2):
+ *   v1 (also hybrid, where the controllers are on v1): instances go to
+ * "<own>/faas-<worker>/<instance>" in every hierarchy, <own> being the worker's own cgroup there;
+ * the OCI runtime makes them. v2: <base>/faas-<worker>/<instance>. <base> is the worker's own
+ * cgroup when it was delegated (systemd Delegate=yes, or the root of a cgroup namespace): its
+ * processes move to the leaf <base>/faas-supervisor first, because a cgroup with controllers for
+ * its children may not hold processes. A worker started by hand in somebody else's cgroup (a login
+ *      session) uses the root of the hierarchy as <base>.
+ *
+ * All calls block, but only on cgroupfs, which is memory. Loop thread only, except cgroup_check().
+ */
+#pragma once
+
+#include "base/error.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+enum cgroup_version { CGROUP_V1 = 1, CGROUP_V2 = 2 };
+
+/* What this host can do. */
+struct cgroup_support {
+    enum cgroup_version version; /* where the memory controller is */
+    bool hybrid;                 /* v1 controllers and a mounted v2 hierarchy */
+    bool memory, cpu, pids;      /* limits that every instance needs */
+    bool swap;                   /* swap can be limited (struct oci_runtime_spec.limit_swap) */
+    bool devices, freezer;
+};
+
+/* Fills *ret in any case. -1 (ERROR_UNAVAILABLE) when a limit that every instance needs cannot be
+ * enforced here: the message names all that are missing and what to do about it. */
+int cgroup_check(struct cgroup_support *ret, struct error *err);
+
+struct worker_cgroup;
+
+/* Detects, makes the v2 layout, and removes what a predecessor with the same name left (killing
+ * what still runs in it). `worker` is the worker's name ([a-z0-9-]). The object is the caller's:
+ * worker_cgroup_free(). */
+struct worker_cgroup *worker_cgroup_new(const char *worker, struct error *err);
+/* Kills what is left in instances' cgroups, removes them and everything worker_cgroup_new() made,
+ * and frees. Accepts NULL. */
+void worker_cgroup_free(struct worker_cgroup *cgroup);
+const struct cgroup_support *worker_cgroup_support(const struct worker_cgroup *cgroup);
+/* What goes into struct oci_runtime_spec.cgroups_path for `instance`; malloc'd, NULL when out of
+ * memory. */
+char *worker_cgroup_path(const struct worker_cgroup *cgroup, const char *instance);
+/* Kills every process in `instance`'s cgroups and removes them (blocks up to 1 s for the kernel to
+ * let go). For an instance that the OCI runtime did not clean up. */
+int worker_cgroup_remove(struct worker_cgroup *cgroup, const char *instance, struct error *err);
+
+/* An instance's cgroup files, kept open so that a reading costs a pread(2) each. */
+struct instance_cgroup;
+
+struct instance_stats {
+    uint64_t memory_peak_bytes; /* since instance_cgroup_reset_peak(), or since its start where the
+                                   kernel cannot reset */
+    uint64_t memory_bytes;
+    uint64_t cpu_time_ns;     /* since its start: take the difference of two readings */
+    uint64_t oom_kills;       /* since its start */
+    uint64_t pids_max_events; /* forks refused by the pids limit since its start */
+};
+
+/* By the host pid of the instance's first process, which must be alive. */
+struct instance_cgroup *instance_cgroup_open(const struct worker_cgroup *cgroup, pid_t pid,
+                                             struct error *err);
+void instance_cgroup_close(struct instance_cgroup *instance); /* accepts NULL */
+/* A value that this host cannot tell is 0. Still works after all processes have ended; when the
+ * cgroup is gone the result is ERROR_NOT_FOUND. */
+int instance_cgroup_read(struct instance_cgroup *instance, struct instance_stats *ret,
+                         struct error *err);
+/* 0 when the peak starts anew; -1 (ERROR_UNAVAILABLE) on a v2 kernel before 6.12, which only has
+ * the peak of a life. */
+int instance_cgroup_reset_peak(struct instance_cgroup *instance, struct error *err);
+/* SIGKILL to every process in it, at once (v2 cgroup.kill) or by repeated reading of the list (v1).
+ */
+int instance_cgroup_kill(struct instance_cgroup *instance, struct error *err);

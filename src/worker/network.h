@@ -1,0 +1,106 @@
+/* Network namespaces for instances: made, wired by CNI plugins, pooled, destroyed.
+ *
+ * A namespace is bound to a file in the worker's own folder and joined by path (struct
+ * oci_runtime_spec.network_namespace). It belongs to the host's user namespace, so code in a
+ * container has no rights over it. IPv6 is off inside.
+ *
+ *   none    loopback only
+ *   bridge  a veth pair to the bridge (CNI 1.0.0 plugins `bridge` and `host-local`), masqueraded by
+ * one rule of the worker's nftables table, which also drops: everything from the bridge to the host
+ * itself, from function to function, to 169.254.0.0/16, and with a source that is not of the
+ * bridge's subnet. Bridge ports are isolated from each other.
+ *
+ *     network_new() at start (blocks: removes what a predecessor left, sets up the host)
+ *     network_take() … network_release()       loop thread, asynchronous; a release destroys,
+ * nothing is used twice network_stop(done) then network_free()
+ *
+ * Where bridge cannot be had (a missing plugin, no nftables), `none` still works and network_take()
+ * of a bridge tells why. */
+#pragma once
+
+#include "base/error.h"
+#include "model/function.h"
+
+#include <net/if.h>
+#include <netinet/in.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <uv.h>
+
+struct network_options {
+    const char *worker;    /* its name: [a-z0-9-]; names the nftables table */
+    const char *directory; /* namespaces are bound here: /run/faas/<worker>/netns */
+    const char
+        *state; /* addresses in use, shared by all workers of one bridge; NULL: /run/faas/cni */
+    const char *cni_path; /* folders of the plugins, colon-separated; NULL:
+                             /usr/lib/cni:/opt/cni/bin:/usr/libexec/cni */
+    const char *bridge;   /* NULL: faas0 */
+    const char *subnet;   /* NULL: 10.88.64.0/18 */
+    size_t pool_bridge;   /* ready namespaces kept in advance of each kind */
+    size_t pool_none;
+};
+
+struct network;
+
+/* One namespace, taken by an instance. */
+struct network_namespace {
+    const char *path;              /* for the runtime spec */
+    char address[INET_ADDRSTRLEN]; /* on the bridge; "" for none */
+    char host_interface[IFNAMSIZ]; /* the bridge's end of the veth pair; "" for none */
+};
+
+/* NULL only when even network `none` cannot work (not root, folder not writable). All strings are
+ * copied. */
+struct network *network_new(uv_loop_t *loop, const struct network_options *options,
+                            struct error *err);
+/* NULL when bridge works, otherwise why not (borrowed). */
+const struct error *network_bridge_problem(const struct network *network);
+
+/* Exactly one of `ns` and `err` is not NULL. The namespace is the caller's until network_release().
+ */
+typedef void network_done_fn(void *data, struct network_namespace *ns, const struct error *err);
+
+/* Always asynchronous. -1: `done` is never called. */
+int network_take(struct network *network, enum function_network kind, network_done_fn *done,
+                 void *data, struct error *err);
+/* Destroys it in the background; accepts NULL. Processes in it should have ended. */
+void network_release(struct network *network, struct network_namespace *ns);
+
+/* Waits for what is under way (takes still pending get an error), destroys every namespace, taken
+ * or not, and undoes what was done to the host: nftables table, forwarding switch, and the bridge
+ * when nobody uses it any more. Then `done`, on the loop thread. */
+void network_stop(struct network *network, void (*done)(void *data), void *data);
+/* After network_stop()'s `done`, or right after network_new(). Accepts NULL. */
+void network_free(struct network *network);
+
+/* ---- what an instance has sent and received ---- */
+
+struct network_counters {
+    uint64_t in_bytes;  /* received by the instance */
+    uint64_t out_bytes; /* sent */
+};
+/* A descriptor for the counters of the network namespace of process `pid` (/proc/<pid>/net/dev);
+ * close() it when the instance is gone: it keeps the namespace alive. -1 on failure. */
+int network_counters_open(pid_t pid, struct error *err);
+/* Sum over all interfaces but loopback. */
+int network_counters_read(int fd, struct network_counters *ret, struct error *err);
+
+/* ---- name resolution ---- */
+
+/* Writes a resolv.conf for containers to `path` (mode 0644): the host's, without name servers on
+ * loopback addresses, which mean the container itself there. If none is left: those that
+ * systemd-resolved uses upstream, or else `fallback` (addresses separated by commas; may be NULL).
+ */
+int network_write_resolv_conf(const char *path, const char *fallback, struct error *err);
+
+/* The result of a CNI ADD; public for its tests and fuzz target. Taken as hostile: names and
+ * addresses are checked. */
+struct cni_result {
+    char address[INET_ADDRSTRLEN]; /* first IPv4 address, without prefix length */
+    char host_interface[IFNAMSIZ]; /* first interface outside of the sandbox that is not `bridge` */
+};
+int cni_parse_result(const char *text, size_t len, const char *bridge, struct cni_result *ret,
+                     struct error *err);
+/* The message of a CNI error object (`{"code": 7, "msg": …}`), or "" when it is none. */
+void cni_parse_error(const char *text, size_t len, char *out, size_t size);
