@@ -1,0 +1,140 @@
+/* Finding the controller and calling it. */
+#include "cli/api.h"
+
+#include "base/cleanup.h"
+
+#include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int read_token_file(const char *path, char *out, size_t size)
+{
+    struct buffer file = BUFFER_INIT(256);
+    int status = buffer_read_file(&file, path, NULL);
+    if (status == 0 && file.len > 0)
+        snprintf(out, size, "Authorization: Bearer %.*s", (int)strcspn(file.data, "\r\n"),
+                 file.data);
+    buffer_deinit(&file);
+    return status;
+}
+
+static struct json *read_run_file(void)
+{
+    struct buffer file = BUFFER_INIT(8192);
+    struct json *run = NULL;
+    if (buffer_read_file(&file, RUN_FILE, NULL) == 0)
+        run = json_parse(file.data, file.len, NULL, NULL);
+    buffer_deinit(&file);
+    return run;
+}
+
+int api_init(struct api *api, const struct cli *cli, struct error *err)
+{
+    autojson *run = read_run_file();
+    const char *run_url = json_get_string(run, "url");
+    const char *run_token_file = json_get_string(run, "token_file");
+    const char *url = cli_option(cli, "url");
+    const char *token = cli_option(cli, "token");
+
+    *api = (struct api){0};
+    if (!url)
+        url = getenv("FAAS_URL");
+    if (!token)
+        token = getenv("FAAS_TOKEN");
+    bool is_local_run = run_url && (!url || strcmp(url, run_url) == 0);
+    if (!url)
+        url = run_url ? run_url : DEFAULT_URL;
+    if (strncmp(url, "http://", 7) != 0 && strncmp(url, "https://", 8) != 0)
+        return error_set(err, ERROR_INVALID_REQUEST,
+                         "the controller's address must begin with http:// or https://, not %s",
+                         url);
+    size_t len = strlen(url);
+    while (len > 0 && url[len - 1] == '/')
+        len--;
+    snprintf(api->url, sizeof(api->url), "%.*s", (int)len, url);
+
+    if (token && token[0])
+        snprintf(api->authorization, sizeof(api->authorization), "Authorization: Bearer %s", token);
+    else if (is_local_run && run_token_file)
+        read_token_file(run_token_file, api->authorization, sizeof(api->authorization));
+    else
+        read_token_file(DEFAULT_DATA_DIR "/token", api->authorization, sizeof(api->authorization));
+    return 0;
+}
+
+int api_call(const struct api *api, const struct api_call *call, struct http_answer *ret_answer,
+             struct error *err)
+{
+    char url[2048];
+    char type[128];
+    const char *headers[4] = {NULL};
+    size_t count = 0;
+
+    if ((size_t)snprintf(url, sizeof(url), "%s%s", api->url, call->path) >= sizeof(url))
+        return error_set(err, ERROR_INVALID_REQUEST, "the address is too long: %.60s…", call->path);
+    if (api->authorization[0])
+        headers[count++] = api->authorization;
+    if (call->body) {
+        snprintf(type, sizeof(type), "Content-Type: %s",
+                 call->content_type ? call->content_type : "application/json");
+        headers[count++] = type;
+    }
+    struct http_call_options options = {
+        .method = call->method,
+        .url = url,
+        .headers = headers,
+        .body = call->body,
+        .body_len = call->body_len,
+        .timeout_ms = call->timeout_ms ? call->timeout_ms : 960 * 1000,
+        .max_response_bytes = 128 * 1024 * 1024,
+        .on_data = call->on_data,
+        .on_data_arg = call->on_data_arg,
+    };
+    if (http_fetch(&options, ret_answer, err) == 0)
+        return 0;
+    if (err && err->code == ERROR_UNAVAILABLE)
+        error_wrap(err,
+                   "no controller answers at %s (is `faas up` running? --url or FAAS_URL sets "
+                   "another address)",
+                   api->url);
+    return -1;
+}
+
+int api_get_json(const struct api *api, const struct api_call *call, struct json **ret_json,
+                 struct error *err)
+{
+    struct http_answer answer = {0};
+    struct json_limits limits = {
+        .max_bytes = 128 * 1024 * 1024, .max_values = 4 * 1000 * 1000, .max_depth = 600};
+    int status = -1;
+
+    if (api_call(api, call, &answer, err))
+        return -1;
+    if (http_answer_check(&answer, err)) {
+        if (err && err->code == ERROR_UNAUTHORIZED)
+            error_wrap(err, "%s",
+                       api->authorization[0] ? "the token was refused"
+                                             : "no token given (--token or FAAS_TOKEN)");
+    } else if (answer.body.len == 0) {
+        *ret_json = NULL;
+        status = 0;
+    } else {
+        *ret_json = json_parse(answer.body.data, answer.body.len, &limits, err);
+        status = *ret_json ? 0 : error_wrap(err, "the controller's answer cannot be read");
+    }
+    http_answer_deinit(&answer);
+    return status;
+}
+
+void api_escape(const char *text, char *out, size_t size)
+{
+    size_t len = 0;
+    for (const unsigned char *at = (const unsigned char *)text; *at && len + 4 < size; at++) {
+        if (isalnum(*at) || strchr("-._~", *at))
+            out[len++] = (char)*at;
+        else
+            len += (size_t)snprintf(out + len, size - len, "%%%02X", *at);
+    }
+    out[len] = '\0';
+}

@@ -1,0 +1,43 @@
+/* The controller's HTTP API from the command's side: where it is, with which token, one call at a
+ * time (blocking).
+ *
+ * Where: --url, else FAAS_URL, else the address that a `faas up` on this machine left in its run
+ * file, else http://127.0.0.1:8080. Token: --token, else FAAS_TOKEN, else what the run file names,
+ * else /var/lib/faas/token. */
+#pragma once
+
+#include "base/http_client.h"
+#include "cli/cli.h"
+
+#define DEFAULT_URL "http://127.0.0.1:8080"
+#define DEFAULT_DATA_DIR "/var/lib/faas"
+#define RUN_FILE                                                                                   \
+    "/run/faas/up.json" /* {"url": …, "token_file": …, "pid": …}, while `faas up` runs */
+
+struct api {
+    char url[512];
+    char authorization[512]; /* header line, or "" */
+};
+
+int api_init(struct api *api, const struct cli *cli, struct error *err);
+
+struct api_call {
+    const char *method;
+    const char *path; /* "/v1/functions" */
+    const char *body;
+    size_t body_len;
+    const char *content_type; /* NULL: application/json */
+    uint64_t timeout_ms;      /* 0: 960 s, longer than any function may run */
+    int (*on_data)(void *data, const char *bytes, size_t len);
+    void *on_data_arg;
+};
+
+/* An answer of any status; only no answer at all is an error. */
+int api_call(const struct api *api, const struct api_call *call, struct http_answer *ret_answer,
+             struct error *err);
+/* A 2xx answer's JSON, or the API's own error. *ret_json may be NULL when the answer has no body;
+ * json_free() it. */
+int api_get_json(const struct api *api, const struct api_call *call, struct json **ret_json,
+                 struct error *err);
+/* Percent-encodes a path segment or query value. out: 3 * strlen + 1. */
+void api_escape(const char *text, char *out, size_t size);

@@ -1,0 +1,7 @@
+/* faas: the user's command. See cli.h. */
+#include "cli/cli.h"
+
+int main(int argc, char **argv)
+{
+    return cli_main(argc, argv);
+}

@@ -1,0 +1,344 @@
+/* faas deploy: a file or folder and a function's settings become one PUT; waits until the version
+ * is ready.
+ *
+ * A folder may hold faas.json with the function's fields as the API names them (`faas new` writes
+ * one); options beat it. */
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "base/text.h"
+#include "cli/api.h"
+#include "cli/output.h"
+#include "cli/verbs.h"
+#include "model/function.h"
+#include "oci/archive.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#define CODE_MAX_BYTES (64UL * 1024 * 1024)
+
+static int read_code(const char *path, struct buffer *code, struct error *err)
+{
+    struct stat status;
+    if (stat(path, &status))
+        return error_set_errno(err, ERROR_NOT_FOUND, errno, "cannot read the function's code at %s",
+                               path);
+    if (S_ISDIR(status.st_mode))
+        return archive_pack_directory(path, CODE_MAX_BYTES, code, err);
+    return buffer_read_file(code, path, err);
+}
+
+/* PATH, else ./NAME when that is a folder, else the current folder. */
+static const char *code_path(const struct cli *cli)
+{
+    struct stat status;
+    if (cli->argument_count > 1)
+        return cli->arguments[1];
+    if (stat(cli->arguments[0], &status) == 0 && S_ISDIR(status.st_mode))
+        return cli->arguments[0];
+    return ".";
+}
+
+static int read_folder_settings(const char *path, struct json **ret_settings, struct error *err)
+{
+    autofree char *file = string_printf("%s/faas.json", path);
+    struct buffer text = BUFFER_INIT(256 * 1024);
+    int result = 0;
+
+    *ret_settings = NULL;
+    if (file && path_exists(file)) {
+        result = buffer_read_file(&text, file, err);
+        if (result == 0 && !(*ret_settings = json_parse(text.data, text.len, NULL, err)))
+            result = error_wrap(err, "%s", file);
+        else if (result == 0 && json_type(*ret_settings) != JSON_OBJECT)
+            result = error_set(err, ERROR_INVALID_REQUEST, "%s must hold a JSON object", file);
+    }
+    buffer_deinit(&text);
+    return result;
+}
+
+/* By the entry file, so that `faas deploy hello` needs no --runtime. */
+static const char *guess_runtime(const char *path)
+{
+    static const struct {
+        const char *entry, *runtime;
+    } guesses[] = {{"main.py", "python"},
+                   {"index.js", "nodejs"},
+                   {"index.mjs", "nodejs"},
+                   {"main.go", "go"},
+                   {"bootstrap", "native"}};
+    static const struct {
+        const char *suffix, *runtime;
+    } suffixes[] = {{".py", "python"}, {".js", "nodejs"}, {".mjs", "nodejs"}, {".go", "go"}};
+    for (size_t i = 0; i < ARRAY_LENGTH(guesses); i++) {
+        autofree char *entry = string_printf("%s/%s", path, guesses[i].entry);
+        if (entry && path_exists(entry))
+            return guesses[i].runtime;
+    }
+    for (size_t i = 0; i < ARRAY_LENGTH(suffixes); i++) {
+        size_t len = strlen(path), suffix = strlen(suffixes[i].suffix);
+        if (len > suffix && strcmp(path + len - suffix, suffixes[i].suffix) == 0)
+            return suffixes[i].runtime;
+    }
+    return NULL;
+}
+
+static int write_int_option(const struct cli *cli, struct json_writer *writer, const char *option,
+                            const char *key, struct error *err)
+{
+    const char *text = cli_option(cli, option);
+    char *end = NULL;
+    if (!text)
+        return 0;
+    errno = 0;
+    long long number = strtoll(text, &end, 10);
+    if (errno || end == text || *end)
+        return error_set(err, ERROR_INVALID_REQUEST, "--%s must be a whole number, not %s", option,
+                         text);
+    json_member_int(writer, key, number);
+    return 0;
+}
+
+static int write_number_options(const struct cli *cli, struct json_writer *writer,
+                                struct error *err)
+{
+    const char *cpus = cli_option(cli, "cpus");
+    const char *timeout = cli_option(cli, "timeout");
+    int64_t timeout_ms = 0;
+    if (write_int_option(cli, writer, "memory", "memory_mb", err) ||
+        write_int_option(cli, writer, "tmp", "tmp_mb", err) ||
+        write_int_option(cli, writer, "pids", "pids", err))
+        return -1;
+    if (cpus) {
+        char *end = NULL;
+        double number = strtod(cpus, &end);
+        if (end == cpus || *end || !isfinite(number))
+            return error_set(err, ERROR_INVALID_REQUEST,
+                             "--cpus must be a number such as 0.5, not %s", cpus);
+        json_member_double(writer, "cpus", number);
+    }
+    if (timeout) {
+        if (duration_parse_ms(timeout, &timeout_ms, err))
+            return error_wrap(err, "--timeout");
+        json_member_int(writer, "timeout_ms", timeout_ms);
+    }
+    return 0;
+}
+
+/* All --env (or --label) options as one object. */
+static int write_pairs(const struct cli *cli, struct json_writer *writer, const char *option,
+                       const char *key, struct error *err)
+{
+    bool begun = false;
+    for (size_t i = 0; i < cli->option_count; i++) {
+        const char *pair = cli->options[i].value;
+        if (strcmp(cli->options[i].name, option) != 0)
+            continue;
+        const char *equals = strchr(pair, '=');
+        if (!equals || equals == pair)
+            return error_set(err, ERROR_INVALID_REQUEST, "--%s must be KEY=VALUE, not %s", option,
+                             pair);
+        if (!begun) {
+            json_key(writer, key);
+            json_object_begin(writer);
+            begun = true;
+        }
+        autofree char *name = strndup(pair, (size_t)(equals - pair));
+        json_member_string(writer, name ? name : "", equals + 1);
+    }
+    if (begun)
+        json_object_end(writer);
+    return 0;
+}
+
+static const struct {
+    const char *option, *key;
+} string_options[] = {{"runtime", "runtime"},
+                      {"contract", "contract"},
+                      {"handler", "handler"},
+                      {"network", "network"},
+                      {"image", "image"}};
+
+/* Whether an option on the command line replaces the field `key` of faas.json. */
+static bool field_overridden(const struct cli *cli, const char *key)
+{
+    static const struct {
+        const char *option, *key;
+    } others[] = {{"memory", "memory_mb"}, {"tmp", "tmp_mb"},         {"pids", "pids"},
+                  {"cpus", "cpus"},        {"timeout", "timeout_ms"}, {"env", "env"},
+                  {"label", "labels"},     {"public", "public"}};
+    for (size_t i = 0; i < ARRAY_LENGTH(string_options); i++)
+        if (strcmp(string_options[i].key, key) == 0)
+            return cli_option(cli, string_options[i].option) != NULL;
+    for (size_t i = 0; i < ARRAY_LENGTH(others); i++)
+        if (strcmp(others[i].key, key) == 0)
+            return cli_option(cli, others[i].option) != NULL;
+    return strcmp(key, "name") == 0 || strcmp(key, "code") == 0;
+}
+
+static int write_fields(const struct cli *cli, struct json_writer *writer,
+                        const struct json *settings, const char *path, struct error *err)
+{
+    json_foreach (i, value, settings) {
+        const char *key = json_key_at(settings, i);
+        if (field_overridden(cli, key))
+            continue;
+        json_key(writer, key);
+        json_write_value(writer, value);
+    }
+    for (size_t i = 0; i < ARRAY_LENGTH(string_options); i++)
+        json_member_string(writer, string_options[i].key,
+                           cli_option(cli, string_options[i].option));
+    if (!cli_option(cli, "runtime") && !json_get(settings, "runtime")) {
+        const char *runtime = guess_runtime(path);
+        if (!runtime)
+            return error_set(err, ERROR_INVALID_REQUEST,
+                             "say --runtime python, nodejs, go or native: %s has none of main.py, "
+                             "index.js, index.mjs, main.go, "
+                             "bootstrap",
+                             path);
+        json_member_string(writer, "runtime", runtime);
+    }
+    if (cli_flag(cli, "public"))
+        json_member_bool(writer, "public", true);
+    if (write_number_options(cli, writer, err) || write_pairs(cli, writer, "env", "env", err) ||
+        write_pairs(cli, writer, "label", "labels", err))
+        return -1;
+    return 0;
+}
+
+static int make_request(const struct cli *cli, const char *path, struct buffer *request,
+                        struct error *err)
+{
+    struct buffer code = BUFFER_INIT(CODE_MAX_BYTES);
+    struct buffer base64 = BUFFER_INIT(CODE_MAX_BYTES * 2);
+    autojson *settings = NULL;
+    int result = -1;
+
+    if (read_folder_settings(path, &settings, err) == 0 && read_code(path, &code, err) == 0 &&
+        base64_encode(code.data, code.len, &base64, err) == 0) {
+        struct json_writer *writer = json_writer_new(request);
+        json_object_begin(writer);
+        result = write_fields(cli, writer, settings, path, err);
+        json_key(writer, "code");
+        json_write_string_len(writer, base64.data ? base64.data : "", base64.len);
+        json_object_end(writer);
+        if (json_writer_finish(writer, result == 0 ? err : NULL))
+            result = -1;
+    }
+    buffer_deinit(&code);
+    buffer_deinit(&base64);
+    return result;
+}
+
+/* Polls until `version` is no longer building. */
+static int wait_until_built(const struct api *api, const char *path, struct json **function,
+                            struct error *err)
+{
+    struct api_call call = {.method = "GET", .path = path};
+    while (strcmp(json_get_string(*function, "state") ? json_get_string(*function, "state") : "",
+                  "building") == 0) {
+        struct timespec pause = {.tv_nsec = 100 * 1000 * 1000};
+        nanosleep(&pause, NULL);
+        json_free(*function);
+        *function = NULL;
+        if (api_get_json(api, &call, function, err))
+            return -1;
+    }
+    return 0;
+}
+
+static int report(const struct cli *cli, const struct json *function)
+{
+    const char *state = json_get_string(function, "state");
+    const char *output = json_get_string(function, "build_output");
+    bool ready = state && strcmp(state, "ready") == 0;
+    if (cli_json(cli)) {
+        print_json(stdout, function, false);
+    } else if (ready) {
+        printf("%s%s%s version %lld is %sready%s\n", style_bold(stdout),
+               json_get_string(function, "name"), style_off(stdout),
+               (long long)json_get_int(function, "version", 0), style_green(stdout),
+               style_off(stdout));
+    } else {
+        fprintf(stderr, "faas: %s version %lld could not be built\n",
+                json_get_string(function, "name"), (long long)json_get_int(function, "version", 0));
+        if (output)
+            print_untrusted(stderr, output, strlen(output));
+    }
+    return ready ? 0 : EXIT_FUNCTION_FAILED;
+}
+
+static int run_deploy(struct cli *cli)
+{
+    const char *name = cli->arguments[0];
+    const char *path = code_path(cli);
+    struct error err = {0};
+    struct api api;
+    struct buffer request = BUFFER_INIT(CODE_MAX_BYTES * 2);
+    autojson *function = NULL;
+    char url[256];
+    int result = -1;
+
+    snprintf(url, sizeof(url), "/v1/functions/%s", name);
+    if (!function_name_valid(name))
+        error_set_field(
+            &err, ERROR_INVALID_REQUEST, "/name",
+            "a function's name is 1 to 63 of a-z, 0-9 and '-', not at either end; not %.80s", name);
+    else if (api_init(&api, cli, &err) == 0 && make_request(cli, path, &request, &err) == 0) {
+        struct api_call call = {
+            .method = "PUT", .path = url, .body = request.data, .body_len = request.len};
+        if (api_get_json(&api, &call, &function, &err) == 0)
+            result = cli_flag(cli, "no-wait") ? 0 : wait_until_built(&api, url, &function, &err);
+    }
+    buffer_deinit(&request);
+    if (result)
+        return cli_fail(cli, &err);
+    if (cli_flag(cli, "no-wait")) {
+        print_json(stdout, function, false);
+        return 0;
+    }
+    return report(cli, function);
+}
+
+static const struct cli_option options[] = {
+    {"runtime", 'r', "R", "the language; found by the entry file when not given",
+     "python|nodejs|go|native"},
+    {"contract", 0, "C", "a fresh process per call (default), or a handler that is loaded once",
+     "process|handler"},
+    {"handler", 0, "H", "module.function of contract handler, such as main.handler", NULL},
+    {"memory", 'm', "MB", "memory limit in MiB, 16 to 10240 (default 128)", NULL},
+    {"cpus", 0, "N", "processors, 0.05 and up (default 1.0)", NULL},
+    {"timeout", 't', "DUR", "time limit, such as 500ms, 30s or 5m (default 30s)", NULL},
+    {"env", 'e', "K=V", "an environment variable; may be given often", NULL},
+    {"network", 0, "N", "out through NAT (default), or loopback only", "bridge|none"},
+    {"image", 0, "NAME", "another image than the runtime's own", NULL},
+    {"tmp", 0, "MB", "size of /tmp in MiB (default 64)", NULL},
+    {"pids", 0, "N", "most processes and threads at once (default 64)", NULL},
+    {"label", 0, "K=V", "a label; may be given often", NULL},
+    {"public", 0, NULL, "/fn/NAME needs no token", NULL},
+    {"no-wait", 0, NULL, "do not wait until a compiled function is built", NULL},
+};
+
+const struct cli_verb cli_verb_deploy = {
+    .name = "deploy",
+    .arguments = "NAME [PATH]",
+    .summary = "create a function, or make a new version of it",
+    .description = "PATH is a source file, an archive (.zip, .tar, .tar.gz) or a folder; without "
+                   "it, the folder NAME if there is one,\n"
+                   "else the current one. A folder's faas.json may hold the function's fields; "
+                   "options beat it. Calls that are under\n"
+                   "way finish on the old version, and none fails because of the update.",
+    .example = "faas deploy hello ./hello --runtime python --memory 128 --timeout 10s\n"
+               "faas deploy api main.py --contract handler --handler main.handler --env STAGE=test",
+    .options = options,
+    .option_count = ARRAY_LENGTH(options),
+    .min_arguments = 1,
+    .max_arguments = 2,
+    .run = run_deploy,
+};
