@@ -1,17 +1,17 @@
-/* Ownership by scope: `_cleanup_(…)` attributes and steal helpers.
+/* Ownership by scope: cleanup attributes and steal helpers.
  *
  *     autofree char *path = NULL;         freed when it leaves scope
  *     autoclose int fd = -1;              closed when it leaves scope
  *     return steal_pointer(&path);        handed to the caller instead
  *
- * A type with its own destructor declares one with DEFINE_CLEANUP(struct buffer, buffer_deinit) and is then used as
- * `auto_struct_…`-free code: `__attribute__((cleanup(…)))` through `cleanup(function)`. */
+ * A type with its own destructor: `with_cleanup(buffer_deinit) struct buffer out =
+ * BUFFER_INIT(4096);` (the destructor gets a pointer to the variable). */
 #pragma once
 
 #include <stdlib.h>
 #include <unistd.h>
 
-#define cleanup(function) __attribute__((cleanup(function)))
+#define with_cleanup(function) __attribute__((__cleanup__(function)))
 
 static inline void cleanup_free(void *pointer)
 {
@@ -24,14 +24,14 @@ static inline void cleanup_close(const int *fd)
         close(*fd);
 }
 
-#define autofree cleanup(cleanup_free)
-#define autoclose cleanup(cleanup_close)
+#define autofree with_cleanup(cleanup_free)
+#define autoclose with_cleanup(cleanup_close)
 
-#define steal_pointer(pointer)                                                                                         \
-    ({                                                                                                                 \
-        __typeof__(*(pointer)) stolen_ = *(pointer);                                                                   \
-        *(pointer) = NULL;                                                                                             \
-        stolen_;                                                                                                       \
+#define steal_pointer(pointer)                                                                     \
+    ({                                                                                             \
+        __typeof__(*(pointer)) stolen_ = *(pointer);                                               \
+        *(pointer) = NULL;                                                                         \
+        stolen_;                                                                                   \
     })
 
 static inline int steal_fd(int *fd)

@@ -1,9 +1,10 @@
 /* What went wrong, in a form that can be shown to a user.
  *
- * Functions that can fail return int (0, or -1) and take a `struct error *err` as their last argument. The caller
- * owns the struct; it holds no pointers, so it needs no cleaning and may be copied. A function writes it only on
- * failure. On the way up each layer adds what it was doing with error_wrap(). A failing user function is data (see
- * model/execution.h), never a struct error. `err` may be NULL where the caller does not care.
+ * Functions that can fail return int (0, or -1) and take a `struct error *err` as their last
+ * argument. The caller owns the struct; it holds no pointers, so it needs no cleaning and may be
+ * copied. A function writes it only on failure. On the way up each layer adds what it was doing
+ * with error_wrap(). A failing user function is data (see model/execution.h), never a struct error.
+ * `err` may be NULL where the caller does not care.
  *
  * Messages say what was wrong with which value and what would be right. */
 #pragma once
@@ -46,11 +47,12 @@ const struct error_code_info *error_code_info(enum error_code code);
 /* The code whose type is `type`; ERROR_INTERNAL for an unknown one. */
 enum error_code error_code_from_type(const char *type);
 
-/* All four return -1, so that `return error_set(err, …);` reads as one step. A long message is cut, never an error. */
+/* All four return -1, so that `return error_set(err, …);` reads as one step. A long message is cut,
+ * never an error. */
 int error_set(struct error *err, enum error_code code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
-int error_set_field(struct error *err, enum error_code code, const char *pointer, const char *format, ...)
-    __attribute__((format(printf, 4, 5)));
+int error_set_field(struct error *err, enum error_code code, const char *pointer,
+                    const char *format, ...) __attribute__((format(printf, 4, 5)));
 /* Appends ": strerror(sys_errno)". */
 int error_set_errno(struct error *err, enum error_code code, int sys_errno, const char *format, ...)
     __attribute__((format(printf, 4, 5)));

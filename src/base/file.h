@@ -9,13 +9,17 @@
 
 /* Like mkdir -p; folders that it makes get `mode` (whatever the umask). */
 int make_directories(const char *path, mode_t mode, struct error *err);
-/* Writes to a temporary file in the same folder, then renames; with `sync` it is on the disk when this returns. */
-int write_file_atomic(const char *path, const void *data, size_t len, mode_t mode, bool sync, struct error *err);
+/* Writes to a temporary file in the same folder, then renames; with `sync` it is on the disk when
+ * this returns. */
+int write_file_atomic(const char *path, const void *data, size_t len, mode_t mode, bool sync,
+                      struct error *err);
 /* One write(2) to a file that exists (cgroup, sysfs, procfs). */
 int write_file_value(const char *path, const char *value, struct error *err);
-/* Removes a file or a whole tree; never follows a symbolic link, never crosses into another mount. 0 when it is not there. */
+/* Removes a file or a whole tree; never follows a symbolic link, never crosses into another mount.
+ * 0 when it is not there. */
 int remove_tree(const char *path, struct error *err);
-/* Exclusive lock on a file (made if needed), held while the descriptor is open. ERROR_CONFLICT when another process has it. */
+/* Exclusive lock on a file (made if needed), held while the descriptor is open. ERROR_CONFLICT when
+ * another process has it. */
 int lock_file(const char *path, int *ret_fd, struct error *err);
 bool path_exists(const char *path);
 /* The folder that holds this program's executable file; malloc'd. */

@@ -1,15 +1,18 @@
-/* HTTP/1.1 server over libmicrohttpd, driven by a libuv loop: MHD's epoll descriptor sits in the loop, no thread is
- * made, and every handler runs on the loop thread. The only place that includes microhttpd.h.
+/* HTTP/1.1 server over libmicrohttpd, driven by a libuv loop: MHD's epoll descriptor sits in the
+ * loop, no thread is made, and every handler runs on the loop thread. The only place that includes
+ * microhttpd.h.
  *
- * A request's way: headers read -> route found (404, 405) -> `authorize` (before one byte of body is taken) -> body collected, capped
- * by the route (413) -> handler. The handler answers with exactly one http_respond*() call, at once or later from
- * any callback on the loop thread; until then the connection sleeps and costs nothing. After answering, the request
- * must not be touched.
+ * A request's way: headers read -> route found (404, 405) -> `authorize` (before one byte of body
+ * is taken) -> body collected, capped by the route (413) -> handler. The handler answers with
+ * exactly one http_respond*() call, at once or later from any callback on the loop thread; until
+ * then the connection sleeps and costs nothing. After answering, the request must not be touched.
  *
- * When the client goes away first, `on_abort` (if set) is called, and the request must still be answered (the answer goes
- * nowhere). A sleeping connection's end may be noticed only when it is answered.
+ * When the client goes away first, `on_abort` (if set) is called, and the request must still be
+ * answered (the answer goes nowhere). A sleeping connection's end may be noticed only when it is
+ * answered.
  *
- * Errors all have the contract's form: {"error": {...}, "request_id": "..."}; each answer carries X-Request-Id. */
+ * Errors all have the contract's form: {"error": {...}, "request_id": "..."}; each answer carries
+ * X-Request-Id. */
 #pragma once
 
 #include "base/buffer.h"
@@ -25,28 +28,33 @@ typedef void http_handler_fn(struct http_request *request, void *data);
 
 struct http_route {
     const char *method;  /* "GET", or "*" for any */
-    const char *pattern; /* "/v1/functions/{name}/invocations"; a parameter is one path segment, "{rest...}" the remainder */
+    const char *pattern; /* "/v1/functions/{name}/invocations"; a parameter is one path segment,
+                            "{rest...}" the remainder */
     http_handler_fn *handler;
     size_t max_body_bytes; /* 0: a body is refused */
     int tag;               /* the program's own; `authorize` sees it */
 };
 
 struct http_server_options {
-    const char *listen; /* "127.0.0.1:8080", "[::1]:0" */
+    const char *listen;              /* "127.0.0.1:8080", "[::1]:0" */
     const struct http_route *routes; /* borrowed */
     size_t route_count;
     void *data; /* for handlers and authorize */
     /* 0 to go on; -1 with `err` set refuses (its code makes the status). May be NULL. */
-    int (*authorize)(struct http_request *request, const struct http_route *route, void *data, struct error *err);
-    unsigned connection_limit;      /* 0: 4096 */
-    unsigned idle_timeout_seconds;  /* of a connection that is sending or silent between requests; 0: 60 */
-    size_t max_buffered_bytes;      /* of all bodies under way together (503 over it); 0: 512 MiB */
+    int (*authorize)(struct http_request *request, const struct http_route *route, void *data,
+                     struct error *err);
+    unsigned connection_limit;     /* 0: 4096 */
+    unsigned idle_timeout_seconds; /* of a connection that is sending or silent between requests; 0:
+                                      60 */
+    size_t max_buffered_bytes;     /* of all bodies under way together (503 over it); 0: 512 MiB */
 };
 
-struct http_server *http_server_new(uv_loop_t *loop, const struct http_server_options *options, struct error *err);
+struct http_server *http_server_new(uv_loop_t *loop, const struct http_server_options *options,
+                                    struct error *err);
 /* The port it listens on (for ":0"). */
 uint16_t http_server_port(const struct http_server *server);
-/* No new connections; those that are open get "Connection: close". Call before http_server_free() when draining. */
+/* No new connections; those that are open get "Connection: close". Call before http_server_free()
+ * when draining. */
 void http_server_quiesce(struct http_server *server);
 /* Requests not yet answered. */
 size_t http_server_pending(const struct http_server *server);
@@ -66,7 +74,8 @@ const char *http_request_body(const struct http_request *request, size_t *ret_le
 /* The body becomes the caller's; free() it. */
 char *http_request_take_body(struct http_request *request, size_t *ret_len);
 uint64_t http_request_received_ns(const struct http_request *request); /* monotonic */
-void *http_request_data(const struct http_request *request);           /* a pointer of the program's, e.g. set by authorize */
+void *http_request_data(
+    const struct http_request *request); /* a pointer of the program's, e.g. set by authorize */
 void http_request_set_data(struct http_request *request, void *data);
 void http_request_on_abort(struct http_request *request, void (*fn)(void *data), void *data);
 
@@ -76,19 +85,21 @@ struct http_header {
     const char *value;
 };
 
-/* `body` becomes the server's (malloc'd; NULL with 0 for none) and is freed even on failure. Headers are copied. */
-void http_respond(struct http_request *request, int status, const char *content_type, char *body, size_t body_len,
-                  const struct http_header *headers, size_t header_count);
+/* `body` becomes the server's (malloc'd; NULL with 0 for none) and is freed even on failure.
+ * Headers are copied. */
+void http_respond(struct http_request *request, int status, const char *content_type, char *body,
+                  size_t body_len, const struct http_header *headers, size_t header_count);
 /* The buffer's content is taken; application/json. */
 void http_respond_json(struct http_request *request, int status, struct buffer *body);
 /* Status and body from `err`; Retry-After: 1 for throttled and no_capacity. */
 void http_respond_error(struct http_request *request, const struct error *err);
 
-/* A body of unknown length (NDJSON). Begin answers the headers; write queues bytes (-1 when more than 1 MiB waits for a
- * slow reader: the stream is then ended); end finishes. `closed` is called once when the stream is over for whatever
- * reason; the handle is invalid from then on. */
+/* A body of unknown length (NDJSON). Begin answers the headers; write queues bytes (-1 when more
+ * than 1 MiB waits for a slow reader: the stream is then ended); end finishes. `closed` is called
+ * once when the stream is over for whatever reason; the handle is invalid from then on. */
 struct http_stream;
-struct http_stream *http_stream_begin(struct http_request *request, int status, const char *content_type,
-                                      void (*closed)(void *data), void *data);
+struct http_stream *http_stream_begin(struct http_request *request, int status,
+                                      const char *content_type, void (*closed)(void *data),
+                                      void *data);
 int http_stream_write(struct http_stream *stream, const char *bytes, size_t len);
 void http_stream_end(struct http_stream *stream);

@@ -1,13 +1,15 @@
 /* JSON in and out, over yajl. The only place that includes yajl.
  *
- * In: json_parse() makes an immutable tree. It is strict RFC 8259: no comments, no trailing text, valid UTF-8, no duplicate
- * keys, and capped in depth, number of values and length, because the text is a stranger's. It never recurses on
- * the input. json_check() does the same checks without building anything (for text that is passed on as it is).
+ * In: json_parse() makes an immutable tree. It is strict RFC 8259: no comments, no trailing text,
+ * valid UTF-8, no duplicate keys, and capped in depth, number of values and length, because the
+ * text is a stranger's. It never recurses on the input. json_check() does the same checks without
+ * building anything (for text that is passed on as it is).
  *
- * Structs are read by table: one `struct json_field` row a member; unknown keys are refused by name, ranges are
- * checked, errors carry the JSON pointer of the offending value.
+ * Structs are read by table: one `struct json_field` row a member; unknown keys are refused by
+ * name, ranges are checked, errors carry the JSON pointer of the offending value.
  *
- * Out: `struct json_writer` appends to a buffer. Errors stick: write everything, then ask json_writer_finish() once. */
+ * Out: `struct json_writer` appends to a buffer. Errors stick: write everything, then ask
+ * json_writer_finish() once. */
 #pragma once
 
 #include "base/buffer.h"
@@ -26,13 +28,14 @@ struct json_limits {
 };
 
 /* The tree's root, owned by the caller: json_free(). `limits` may be NULL. */
-struct json *json_parse(const char *text, size_t len, const struct json_limits *limits, struct error *err);
+struct json *json_parse(const char *text, size_t len, const struct json_limits *limits,
+                        struct error *err);
 void json_free(struct json *root);
 static inline void json_cleanup(struct json **root)
 {
     json_free(*root);
 }
-#define autojson __attribute__((cleanup(json_cleanup))) struct json
+#define autojson __attribute__((__cleanup__(json_cleanup))) struct json
 /* 0 when `text` is one JSON value within `limits`. Duplicate keys are not looked for. */
 int json_check(const char *text, size_t len, const struct json_limits *limits, struct error *err);
 
@@ -44,20 +47,23 @@ size_t json_count(const struct json *value);
 const struct json *json_at(const struct json *array_or_object, size_t index);
 /* Key of the member at `index` of an object. */
 const char *json_key_at(const struct json *object, size_t index);
-/* NULL when it is no string. The string is NUL-terminated and may hold NULs inside: *ret_len (may be NULL). */
+/* NULL when it is no string. The string is NUL-terminated and may hold NULs inside: *ret_len (may
+ * be NULL). */
 const char *json_string(const struct json *value, size_t *ret_len);
-/* Each returns `fallback` when `value` is NULL or of another type. json_int also for a number with a fraction. */
+/* Each returns `fallback` when `value` is NULL or of another type. json_int also for a number with
+ * a fraction. */
 int64_t json_int(const struct json *value, int64_t fallback);
 double json_double(const struct json *value, double fallback);
 bool json_bool(const struct json *value, bool fallback);
 bool json_is_int(const struct json *value);
 /* Shorthands over json_get(). */
-const char *json_get_string(const struct json *object, const char *key); /* NULL when absent or no string */
+const char *json_get_string(const struct json *object,
+                            const char *key); /* NULL when absent or no string */
 int64_t json_get_int(const struct json *object, const char *key, int64_t fallback);
 bool json_get_bool(const struct json *object, const char *key, bool fallback);
 
-#define json_foreach(index, value, container)                                                                          \
-    for (size_t index = 0; index < json_count(container); index++)                                                     \
+#define json_foreach(index, value, container)                                                      \
+    for (size_t index = 0; index < json_count(container); index++)                                 \
         for (const struct json *value = json_at((container), index); value; value = NULL)
 
 /* ---- structs by table ---- */
@@ -73,16 +79,17 @@ enum json_field_type {
 struct json_field {
     const char *name;
     enum json_field_type type;
-    size_t offset; /* of the member in the struct */
+    size_t offset;   /* of the member in the struct */
     double min, max; /* numbers: inclusive range; strings: length in bytes (max 0: 64 KiB) */
     bool required;
     /* JSON_FIELD_CUSTOM: reads `value` into `object`; `pointer` is the JSON pointer for errors. */
     int (*read)(void *object, const struct json *value, const char *pointer, struct error *err);
 };
 
-/* Reads `value` (must be an object) into `object` by `fields`. Members not given stay as they are. */
-int json_read_struct(const struct json *value, const struct json_field *fields, size_t field_count, void *object,
-                     struct error *err);
+/* Reads `value` (must be an object) into `object` by `fields`. Members not given stay as they are.
+ */
+int json_read_struct(const struct json *value, const struct json_field *fields, size_t field_count,
+                     void *object, struct error *err);
 
 /* ---- out ---- */
 

@@ -1,5 +1,5 @@
-/* libuv helpers that every program needs. One loop thread owns all mutable state of a program; blocking work goes to
- * the thread pool with data that the job owns. */
+/* libuv helpers that every program needs. One loop thread owns all mutable state of a program;
+ * blocking work goes to the thread pool with data that the job owns. */
 #pragma once
 
 #include "base/error.h"
@@ -7,21 +7,28 @@
 #include <stdint.h>
 #include <uv.h>
 
-/* Runs `work` on a pool thread, then `done` on the loop thread. `job` is the caller's; it must live until `done`. */
-int loop_work(uv_loop_t *loop, void (*work)(void *job), void (*done)(void *job), void *job, struct error *err);
-/* Calls `fn` on the loop thread in the next iteration (loop thread only). "A callback that may be async always is." */
+/* Runs `work` on a pool thread, then `done` on the loop thread. `job` is the caller's; it must live
+ * until `done`. */
+int loop_work(uv_loop_t *loop, void (*work)(void *job), void (*done)(void *job), void *job,
+              struct error *err);
+/* Calls `fn` on the loop thread in the next iteration (loop thread only). "A callback that may be
+ * async always is." */
 int loop_defer(uv_loop_t *loop, void (*fn)(void *data), void *data, struct error *err);
 
-/* One-shot or repeating timer, allocated by start and freed by stop. `fn` may stop its own timer. */
+/* One-shot or repeating timer, allocated by start and freed by stop. `fn` may stop its own timer.
+ */
 struct loop_timer;
-struct loop_timer *loop_timer_start(uv_loop_t *loop, uint64_t after_ms, uint64_t repeat_ms, void (*fn)(void *data), void *data,
-                                    struct error *err);
-/* Accepts NULL. After it `fn` is not called again. A one-shot timer that has fired must still be stopped. */
+struct loop_timer *loop_timer_start(uv_loop_t *loop, uint64_t after_ms, uint64_t repeat_ms,
+                                    void (*fn)(void *data), void *data, struct error *err);
+/* Accepts NULL. After it `fn` is not called again. A one-shot timer that has fired must still be
+ * stopped. */
 void loop_timer_stop(struct loop_timer *timer);
 
-/* SIGINT and SIGTERM call `fn` once each time they arrive; SIGPIPE is ignored. Stop before closing the loop. */
+/* SIGINT and SIGTERM call `fn` once each time they arrive; SIGPIPE is ignored. Stop before closing
+ * the loop. */
 struct loop_signals;
-struct loop_signals *loop_signals_start(uv_loop_t *loop, void (*fn)(void *data, int signal), void *data, struct error *err);
+struct loop_signals *loop_signals_start(uv_loop_t *loop, void (*fn)(void *data, int signal),
+                                        void *data, struct error *err);
 void loop_signals_stop(struct loop_signals *signals);
 
 /* Runs the loop until the handles that are closing have closed, then closes it. */

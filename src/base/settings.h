@@ -1,9 +1,9 @@
 /* Settings of a program, from one table.
  *
- * A row makes: the environment variable NAME, the flag --name-in-lower-case (the program's own prefix left out:
- * CONTROLLER_LISTEN of faas-controller is --listen), the help text, a row of docs/configuration.md, and the check of
- * type and range. A flag beats the environment, which beats the default. Errors name the setting, the value and what
- * would be right. */
+ * A row makes: the environment variable NAME, the flag --name-in-lower-case (the program's own
+ * prefix left out: CONTROLLER_LISTEN of faas-controller is --listen), the help text, a row of
+ * docs/configuration.md, and the check of type and range. A flag beats the environment, which beats
+ * the default. Errors name the setting, the value and what would be right. */
 #pragma once
 
 #include "base/buffer.h"
@@ -47,9 +47,10 @@ enum settings_outcome {
     SETTINGS_EXIT, /* --help, --version, --check-config or --markdown was served: exit 0 */
 };
 
-/* Fills `object` (zeroed by the caller) from defaults, environment and argv[1..]. Fails on an unknown flag or a bad value. */
-int settings_load(const struct settings_spec *spec, int argc, char **argv, void *object, enum settings_outcome *ret_outcome,
-                  struct error *err);
+/* Fills `object` (zeroed by the caller) from defaults, environment and argv[1..]. Fails on an
+ * unknown flag or a bad value. */
+int settings_load(const struct settings_spec *spec, int argc, char **argv, void *object,
+                  enum settings_outcome *ret_outcome, struct error *err);
 void settings_deinit(const struct settings_spec *spec, void *object);
 /* The help text, and the table for docs/configuration.md. */
 int settings_help(const struct settings_spec *spec, struct buffer *out, struct error *err);

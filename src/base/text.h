@@ -8,7 +8,8 @@
 
 bool utf8_valid(const char *text, size_t len);
 int base64_encode(const void *data, size_t len, struct buffer *out, struct error *err);
-/* Standard alphabet, padding required, white space between lines allowed. Says at which byte it went wrong. */
+/* Standard alphabet, padding required, white space between lines allowed. Says at which byte it
+ * went wrong. */
 int base64_decode(const char *text, size_t len, struct buffer *out, struct error *err);
 /* out: 2 * len + 1 bytes. */
 void hex_encode(const void *data, size_t len, char *out);
@@ -16,7 +17,8 @@ void hex_encode(const void *data, size_t len, char *out);
 /* 128 random bits as 32 hexadecimal digits. */
 #define RANDOM_ID_LEN 32
 void random_id(char out[RANDOM_ID_LEN + 1]);
-/* UUID version 7 (RFC 9562): sorts by time of making, and within one process strictly. "018f…-…" 36 characters. */
+/* UUID version 7 (RFC 9562): sorts by time of making, and within one process strictly. "018f…-…" 36
+ * characters. */
 #define TIME_ID_LEN 36
 void time_id(char out[TIME_ID_LEN + 1]);
 bool time_id_valid(const char *text);

@@ -33,7 +33,8 @@ struct execution_metrics {
 
 /* What is told of a failed function. Strings are owned and may be NULL. */
 struct execution_error {
-    char *type; /* "ZeroDivisionError", "Function.ExitStatus", "Function.TimedOut", … see docs/api.md */
+    char *type; /* "ZeroDivisionError", "Function.ExitStatus", "Function.TimedOut", … see
+                   docs/api.md */
     char *message;
     int exit_code; /* -1: none */
     char *signal;  /* "SIGSEGV" */
@@ -48,10 +49,12 @@ struct execution {
     bool async;
     char *result; /* JSON text, owned; NULL: none */
     size_t result_len;
-    bool result_base64; /* the result is a JSON string holding base64 of bytes that were not UTF-8 */
+    bool
+        result_base64; /* the result is a JSON string holding base64 of bytes that were not UTF-8 */
     bool has_error;
     struct execution_error error;
-    char *logs; /* owned; whole log up to the log limit, bytes as the function wrote them; NULL: none */
+    char *logs; /* owned; whole log up to the log limit, bytes as the function wrote them; NULL:
+                   none */
     size_t logs_len;
     bool cold_start;
     char *worker; /* owned */
@@ -70,7 +73,9 @@ void execution_deinit(struct execution *execution);
 void execution_write(struct json_writer *writer, const struct execution *execution);
 /* error and metrics as JSON objects of their own, also what the worker link carries. */
 void execution_error_write(struct json_writer *writer, const struct execution_error *error);
-int execution_error_read(const struct json *value, struct execution_error *error, struct error *err);
+int execution_error_read(const struct json *value, struct execution_error *error,
+                         struct error *err);
 void execution_error_deinit(struct execution_error *error);
 void execution_metrics_write(struct json_writer *writer, const struct execution_metrics *metrics);
-int execution_metrics_read(const struct json *value, struct execution_metrics *metrics, struct error *err);
+int execution_metrics_read(const struct json *value, struct execution_metrics *metrics,
+                           struct error *err);

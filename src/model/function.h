@@ -1,7 +1,8 @@
-/* A function as users describe it (contract, section 3): one version's full definition, without its code.
+/* A function as users describe it (contract, section 3): one version's full definition, without its
+ * code.
  *
- * Used by the controller (checks what users send), the store (keeps it as JSON), the worker (runs it) and the command
- * (makes requests). One table reads and checks it, one function writes it. */
+ * Used by the controller (checks what users send), the store (keeps it as JSON), the worker (runs
+ * it) and the command (makes requests). One table reads and checks it, one function writes it. */
 #pragma once
 
 #include "base/json.h"
@@ -29,7 +30,7 @@ struct key_values {
 };
 
 struct function_spec {
-    char *name; /* owned, as every char * here; NULL while not given */
+    char *name;      /* owned, as every char * here; NULL while not given */
     int64_t version; /* 0 until the controller numbers it */
     enum function_runtime runtime;
     char *image; /* never NULL once checked: the runtime's default */
@@ -44,29 +45,34 @@ struct function_spec {
     int64_t pids;
     enum function_network network;
     bool public;
-    char *code_sha256; /* of the code as it was handed in; NULL until known */
-    char *artifact_sha256; /* of what the worker runs: the code, or what was compiled from it; NULL until known */
+    char *code_sha256;     /* of the code as it was handed in; NULL until known */
+    char *artifact_sha256; /* of what the worker runs: the code, or what was compiled from it; NULL
+                              until known */
 };
 
 void function_spec_init(struct function_spec *spec); /* the contract's defaults */
 void function_spec_deinit(struct function_spec *spec);
-int function_spec_copy(struct function_spec *to, const struct function_spec *from, struct error *err);
+int function_spec_copy(struct function_spec *to, const struct function_spec *from,
+                       struct error *err);
 
-/* Reads what a user sent: fields of the contract, unknown ones refused by name. "code" is checked to be a string and
- * left to the caller (json_get(value, "code")). `name` (from the path; may be NULL) must agree with the body's.
- * Then checks all rules that span fields (handler needs contract "handler", contract "handler" needs python or nodejs,
- * env names, image default). `machine_cpus` bounds `cpus`. */
-int function_spec_read_request(const struct json *value, const char *name, double machine_cpus, struct function_spec *spec,
-                               struct error *err);
+/* Reads what a user sent: fields of the contract, unknown ones refused by name. "code" is checked
+ * to be a string and left to the caller (json_get(value, "code")). `name` (from the path; may be
+ * NULL) must agree with the body's. Then checks all rules that span fields (handler needs contract
+ * "handler", contract "handler" needs python or nodejs, env names, image default). `machine_cpus`
+ * bounds `cpus`. */
+int function_spec_read_request(const struct json *value, const char *name, double machine_cpus,
+                               struct function_spec *spec, struct error *err);
 /* Reads what function_spec_write() wrote (store, worker link): also version and the two digests. */
 int function_spec_read(const struct json *value, struct function_spec *spec, struct error *err);
-/* Members only, so that the caller can add more: between json_object_begin() and json_object_end(). */
+/* Members only, so that the caller can add more: between json_object_begin() and json_object_end().
+ */
 void function_spec_write_members(struct json_writer *writer, const struct function_spec *spec);
 
 bool function_name_valid(const char *name);
 const char *function_runtime_name(enum function_runtime runtime);
 int function_runtime_parse(const char *text, enum function_runtime *ret, struct error *err);
-const char *function_runtime_default_image(enum function_runtime runtime); /* "faas-runtime-python:latest" */
+const char *
+function_runtime_default_image(enum function_runtime runtime); /* "faas-runtime-python:latest" */
 const char *function_contract_name(enum function_contract contract);
 const char *function_network_name(enum function_network network);
 const char *function_state_name(enum function_state state);
