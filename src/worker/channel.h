@@ -1,0 +1,36 @@
+/* Frames (init/protocol.h) over one non-blocking stream socket to an instance.
+ *
+ * The other side is hostile: lengths are checked against the caps before memory is taken, memory
+ * grows with what really arrived, and the first thing that does not fit ends the channel. What one
+ * turn of the loop reads is bounded, so that one instance cannot starve the others. Loop thread
+ * only. */
+#pragma once
+
+#include "base/error.h"
+#include "init/protocol.h"
+
+#include <stdbool.h>
+#include <uv.h>
+
+struct channel;
+
+struct channel_events {
+    /* `meta` and `body` are NUL-terminated and valid during the call. The channel may be freed
+     * inside any event. */
+    void (*frame)(void *data, const struct frame_header *header, const char *meta,
+                  const char *body);
+    /* A frame announced a body over the cap; the channel is dead, closed() does not follow. */
+    void (*too_large)(void *data, const struct frame_header *header);
+    /* End of file, or a violation (`why`). Called once; the channel must still be freed. */
+    void (*closed)(void *data, const struct error *why);
+};
+
+/* Takes `fd`, also on failure. `max_body`: bytes of one frame's body. */
+struct channel *channel_new(uv_loop_t *loop, int fd, size_t max_body,
+                            const struct channel_events *events, void *data, struct error *err);
+void channel_free(struct channel *channel);
+/* Writes at once what the socket takes; the rest follows by itself. `body` is borrowed until
+ * channel_sending() says false; one frame at a time. Fails when the peer is gone. */
+int channel_send(struct channel *channel, const struct frame_header *header, const char *meta,
+                 const char *body, struct error *err);
+bool channel_sending(const struct channel *channel);

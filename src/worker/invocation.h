@@ -1,0 +1,34 @@
+/* One execution on its way through the worker: what was asked, the deadline, what came out.
+ *
+ * Made by worker.c from an assignment, handed to the pool, run by an instance, and finished exactly
+ * once: `done` gets the execution with status, result, error, log and metrics. Loop thread only. */
+#pragma once
+
+#include "model/execution.h"
+#include "worker/functions.h"
+
+#include <uv.h>
+
+struct invocation;
+struct instance;
+struct link;
+
+struct invocation {
+    struct execution execution;
+    struct function *function; /* a reference; NULL until the definition is known */
+    char *payload;             /* owned */
+    size_t payload_len;
+    uint64_t timeout_ms;
+    uint64_t received_ns; /* monotonic: when the assignment came */
+    bool cancelled;
+    struct link *link;         /* which controller it came from; borrowed */
+    struct instance *instance; /* the one it waits for or runs in; borrowed, NULL while queued */
+    /* Called exactly once; the invocation is freed after it by its owner. */
+    void (*done)(void *data, struct invocation *invocation);
+    void *data;
+    struct invocation *previous, *next; /* in a list of its owner */
+};
+
+struct invocation *invocation_new(const char *execution_id, int64_t attempt, const char *function,
+                                  int64_t version, struct error *err);
+void invocation_free(struct invocation *invocation);

@@ -1,0 +1,53 @@
+/* The worker's side of docs/worker-protocol.md, towards one controller.
+ *
+ * Keeps polls under way, hands assignments to worker.c as they come, and sends results: at once
+ * when the line is free, in batches when it is not. What was queued is kept until the controller
+ * has taken it. When the controller cannot be reached it tries again with growing, jittered pauses;
+ * invocations that run go on. Loop thread only. */
+#pragma once
+
+#include "base/buffer.h"
+#include "base/http_client.h"
+#include "base/json.h"
+#include "model/execution.h"
+
+struct link;
+
+struct link_options {
+    const char *url; /* "http://127.0.0.1:8080"; copied, as all strings here */
+    const char *token;
+    const char *name; /* the worker's */
+    const char *session;
+    uint64_t wait_ms; /* of a poll; 0: 20,000 */
+    /* Members of the poll body after worker and session: capacity, slots, running, instances. */
+    void (*describe)(void *data, struct json_writer *writer);
+    /* One assignment; `head` is borrowed. `body` is borrowed. */
+    void (*assigned)(void *data, struct link *link, const struct json *head, const char *body,
+                     size_t body_len);
+    /* A newer session has taken the name: nothing more comes. */
+    void (*superseded)(void *data, struct link *link);
+    void *data;
+};
+
+struct link *link_new(uv_loop_t *loop, struct http_client *client,
+                      const struct link_options *options, struct error *err);
+void link_free(struct link *link);
+void link_start(struct link *link);
+/* No more polls for work; results still go out. */
+void link_drain(struct link *link);
+/* Results not yet taken by the controller. */
+size_t link_pending(const struct link *link);
+
+/* Queue one message; texts are copied. */
+void link_send_result(struct link *link, const struct execution *execution);
+void link_send_log(struct link *link, const char *execution_id, int64_t attempt, uint64_t offset,
+                   const char *text, size_t len);
+void link_send_build(struct link *link, const char *build_id, bool ok, const char *output,
+                     size_t output_len, const char *artifact, size_t artifact_len);
+
+/* GET of a path on this controller, tried again a few times while it does not answer. `answer` is
+ * NULL on failure; answers other than 2xx are failures. Dropped without a call when the link is
+ * freed. */
+typedef void link_fetched_fn(void *data, struct http_answer *answer, const struct error *err);
+int link_fetch(struct link *link, const char *path, size_t max_bytes, link_fetched_fn *done,
+               void *data, struct error *err);

@@ -1,0 +1,41 @@
+/* Which instance runs which invocation.
+ *
+ * Idle instances are kept per function version; an invocation takes the one that was used last, or
+ * waits for one that is made for it. Instances are made within bounds (number, memory, how many at
+ * once); when there is no room, the idle ones that were not used for longest go first, and
+ * invocations wait in order. An idle instance goes after keep_alive_ms; 0 means that each
+ * invocation gets an instance of its own. Loop thread only. */
+#pragma once
+
+#include "worker/instance.h"
+#include "worker/invocation.h"
+
+struct pool;
+
+struct pool_options {
+    struct runtime *runtime;
+    struct instance_limits limits;
+    uint64_t keep_alive_ms;
+    int64_t memory_mb; /* of all live instances' limits together */
+    size_t max_instances;
+    size_t start_parallel; /* instances being started at the same time */
+};
+
+struct pool *pool_new(uv_loop_t *loop, const struct pool_options *options, struct error *err);
+/* After pool_stop()'s `done`. */
+void pool_free(struct pool *pool);
+
+/* `invocation->function` is set. Its done() is called exactly once, never from inside this call. */
+void pool_run(struct pool *pool, struct invocation *invocation);
+/* Ends it with status cancelled, wherever it is. */
+void pool_cancel(struct pool *pool, struct invocation *invocation);
+/* Idle instances of that version go. */
+void pool_forget(struct pool *pool, const char *name, int64_t version);
+/* All instances go, at once; `done` when nothing is left. Invocations that still run are finished
+ * as lost. */
+void pool_stop(struct pool *pool, void (*done)(void *data), void *data);
+
+size_t pool_instances(const struct pool *pool);
+/* One after the other, for the poll's list and the log. */
+void pool_each(const struct pool *pool, void (*fn)(void *data, const struct instance *instance),
+               void *data);

@@ -1,0 +1,71 @@
+/* How instances come to be: one interface, two implementations.
+ *
+ * `container` makes each instance an OCI container (bundle, network namespace, cgroup, `runc run`);
+ * `simple` starts the same faas-init as a plain host process, without any isolation, for
+ * development and instant rollback. Both give faas-init the same four descriptors, so everything
+ * above this interface is the same for both.
+ *
+ * Life of an instance: start() … `started` is called … usage(), reset_usage() … stop() … `stopped`
+ * is called. stop() may come at any time after start(), also before `started`, which is then never
+ * called. Everything is on the loop thread; callbacks never come from inside the call that they
+ * answer. */
+#pragma once
+
+#include "init/protocol.h"
+#include "model/function.h"
+
+#include <uv.h>
+
+struct runtime;          /* one a worker */
+struct runtime_instance; /* one container or process tree */
+
+/* Totals since the start of the instance, but for memory_peak_bytes: since reset_usage(). */
+struct runtime_usage {
+    uint64_t cpu_ns;
+    uint64_t memory_peak_bytes;
+    uint64_t network_in_bytes;
+    uint64_t network_out_bytes;
+    uint64_t oom_kills; /* processes that the kernel killed for the memory limit */
+};
+
+struct runtime_start {
+    const char *id; /* of the instance: letters and digits */
+    const struct function_spec
+        *spec; /* limits, image, network, environment; borrowed until `started` or `stopped` */
+    const char *code_dir;       /* unpacked code on the host; likewise */
+    const char *const *command; /* what faas-init runs: MODE, "--", ARGV…, NULL; copied */
+    int fds[INSTANCE_FD_COUNT]; /* the instance's ends; the runtime closes them, also on failure */
+};
+
+/* err is NULL when faas-init runs. After a failure stop() is still due. */
+typedef void runtime_started_fn(void *data, const struct error *err);
+/* Nothing of the instance is left, or what is left is being removed in the background. The handle
+ * is invalid. */
+typedef void runtime_stopped_fn(void *data);
+
+struct runtime_ops {
+    const char *name;
+    struct runtime_instance *(*start)(struct runtime *runtime, const struct runtime_start *start,
+                                      runtime_started_fn *started, void *data, struct error *err);
+    /* Kills every process at once, then removes what there was. */
+    void (*stop)(struct runtime_instance *instance, runtime_stopped_fn *stopped, void *data);
+    int (*usage)(struct runtime_instance *instance, struct runtime_usage *ret, struct error *err);
+    void (*reset_usage)(struct runtime_instance *instance);
+    /* pid of faas-init on the host; 0 before it is started. */
+    pid_t (*pid)(const struct runtime_instance *instance);
+    /* Instances whose removal is still being tried in the background. */
+    size_t (*leftovers)(const struct runtime *runtime);
+    /* All instances must be stopped. Waits for nothing. */
+    void (*free)(struct runtime *runtime);
+};
+
+struct runtime {
+    const struct runtime_ops *ops;
+};
+
+struct worker_settings;
+/* Checks that its programs are there (runc answers, faas-init exists), and makes its folders. */
+struct runtime *runtime_container_new(uv_loop_t *loop, const struct worker_settings *settings,
+                                      struct error *err);
+struct runtime *runtime_simple_new(uv_loop_t *loop, const struct worker_settings *settings,
+                                   struct error *err);
