@@ -1,0 +1,219 @@
+/* libuv helpers: pool jobs, deferred calls, timers, signals, clocks. */
+#include "base/loop.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+static int uv_failed(struct error *err, int status, const char *what)
+{
+    return error_set(err, ERROR_INTERNAL, "%s: %s", what, uv_strerror(status));
+}
+
+/* ---- pool jobs ---- */
+
+struct pool_job {
+    uv_work_t request;
+    void (*work)(void *job);
+    void (*done)(void *job);
+    void *job;
+};
+
+static void pool_work(uv_work_t *request)
+{
+    struct pool_job *pool_job = request->data;
+    pool_job->work(pool_job->job);
+}
+
+static void pool_done(uv_work_t *request, int status)
+{
+    struct pool_job *pool_job = request->data;
+    void (*done)(void *) = pool_job->done;
+    void *job = pool_job->job;
+    (void)status;
+    free(pool_job);
+    if (done)
+        done(job);
+}
+
+int loop_work(uv_loop_t *loop, void (*work)(void *job), void (*done)(void *job), void *job,
+              struct error *err)
+{
+    struct pool_job *pool_job = calloc(1, sizeof(*pool_job));
+    if (!pool_job)
+        return error_set(err, ERROR_INTERNAL, "out of memory");
+    *pool_job = (struct pool_job){.work = work, .done = done, .job = job};
+    pool_job->request.data = pool_job;
+    int status = uv_queue_work(loop, &pool_job->request, pool_work, pool_done);
+    if (status) {
+        free(pool_job);
+        return uv_failed(err, status, "cannot queue work");
+    }
+    return 0;
+}
+
+/* ---- timers ---- */
+
+struct loop_timer {
+    uv_timer_t handle;
+    void (*fn)(void *data);
+    void *data;
+};
+
+static void timer_closed(uv_handle_t *handle)
+{
+    free(handle->data);
+}
+
+static void timer_fired(uv_timer_t *handle)
+{
+    struct loop_timer *timer = handle->data;
+    timer->fn(timer->data);
+}
+
+struct loop_timer *loop_timer_start(uv_loop_t *loop, uint64_t after_ms, uint64_t repeat_ms,
+                                    void (*fn)(void *data), void *data, struct error *err)
+{
+    struct loop_timer *timer = calloc(1, sizeof(*timer));
+    if (!timer) {
+        error_set(err, ERROR_INTERNAL, "out of memory");
+        return NULL;
+    }
+    timer->fn = fn;
+    timer->data = data;
+    timer->handle.data = timer;
+    uv_timer_init(loop, &timer->handle);
+    /* The loop's idea of now may be old when it has just done long work. */
+    uv_update_time(loop);
+    uv_timer_start(&timer->handle, timer_fired, after_ms, repeat_ms);
+    return timer;
+}
+
+void loop_timer_stop(struct loop_timer *timer)
+{
+    if (!timer)
+        return;
+    uv_timer_stop(&timer->handle);
+    uv_close((uv_handle_t *)&timer->handle, timer_closed);
+}
+
+/* ---- deferred calls ---- */
+
+struct deferred {
+    struct loop_timer *timer;
+    void (*fn)(void *data);
+    void *data;
+};
+
+static void run_deferred(void *data)
+{
+    struct deferred *deferred = data;
+    loop_timer_stop(deferred->timer);
+    deferred->fn(deferred->data);
+    free(deferred);
+}
+
+int loop_defer(uv_loop_t *loop, void (*fn)(void *data), void *data, struct error *err)
+{
+    struct deferred *deferred = calloc(1, sizeof(*deferred));
+    if (!deferred)
+        return error_set(err, ERROR_INTERNAL, "out of memory");
+    deferred->fn = fn;
+    deferred->data = data;
+    deferred->timer = loop_timer_start(loop, 0, 0, run_deferred, deferred, err);
+    if (!deferred->timer) {
+        free(deferred);
+        return -1;
+    }
+    return 0;
+}
+
+/* ---- signals ---- */
+
+struct loop_signals {
+    uv_signal_t interrupt, terminate;
+    void (*fn)(void *data, int signal);
+    void *data;
+    int open_handles;
+};
+
+static void signal_arrived(uv_signal_t *handle, int number)
+{
+    struct loop_signals *signals = handle->data;
+    signals->fn(signals->data, number);
+}
+
+static void signal_closed(uv_handle_t *handle)
+{
+    struct loop_signals *signals = handle->data;
+    if (--signals->open_handles == 0)
+        free(signals);
+}
+
+struct loop_signals *loop_signals_start(uv_loop_t *loop, void (*fn)(void *data, int signal),
+                                        void *data, struct error *err)
+{
+    struct loop_signals *signals = calloc(1, sizeof(*signals));
+    if (!signals) {
+        error_set(err, ERROR_INTERNAL, "out of memory");
+        return NULL;
+    }
+    signal(SIGPIPE, SIG_IGN);
+    *signals = (struct loop_signals){.fn = fn, .data = data, .open_handles = 2};
+    uv_signal_init(loop, &signals->interrupt);
+    uv_signal_init(loop, &signals->terminate);
+    signals->interrupt.data = signals->terminate.data = signals;
+    int status = uv_signal_start(&signals->interrupt, signal_arrived, SIGINT);
+    if (status == 0)
+        status = uv_signal_start(&signals->terminate, signal_arrived, SIGTERM);
+    if (status) {
+        uv_failed(err, status, "cannot handle signals");
+        loop_signals_stop(signals);
+        return NULL;
+    }
+    return signals;
+}
+
+void loop_signals_stop(struct loop_signals *signals)
+{
+    if (!signals)
+        return;
+    uv_close((uv_handle_t *)&signals->interrupt, signal_closed);
+    uv_close((uv_handle_t *)&signals->terminate, signal_closed);
+}
+
+void loop_close(uv_loop_t *loop)
+{
+    uv_run(loop, UV_RUN_DEFAULT);
+    uv_loop_close(loop);
+}
+
+/* ---- clocks ---- */
+
+static uint64_t clock_ns(clockid_t clock)
+{
+    struct timespec now;
+    clock_gettime(clock, &now);
+    return (uint64_t)now.tv_sec * 1000000000ULL + (uint64_t)now.tv_nsec;
+}
+
+uint64_t clock_monotonic_ns(void)
+{
+    return clock_ns(CLOCK_MONOTONIC);
+}
+
+uint64_t clock_realtime_ns(void)
+{
+    return clock_ns(CLOCK_REALTIME);
+}
+
+void clock_format_rfc3339(uint64_t realtime_ns, char out[25])
+{
+    time_t seconds = (time_t)(realtime_ns / 1000000000ULL);
+    struct tm tm;
+    char date[20];
+    gmtime_r(&seconds, &tm);
+    strftime(date, sizeof(date), "%Y-%m-%dT%H:%M:%S", &tm);
+    snprintf(out, 25, "%.19s.%03uZ", date, (unsigned)(realtime_ns / 1000000ULL % 1000));
+}
