@@ -8,7 +8,7 @@
  *     oci_runtime_start(&runtime, loop, &call, on_started, instance, err);
  *
  * An error carries the runtime's own last words (its log, JSON lines, read through a memfd that
- * needs no cleaning up). ERROR_NOT_FOUND: no such container (or no such runtime program);
+ * needs no cleaning up). ERROR_NOT_FOUND: no such container, or (kill) none of its processes runs;
  * ERROR_CONFLICT: the id is taken; ERROR_TIMED_OUT: past the deadline, the runtime was killed and
  * the container must be deleted with `force`; ERROR_UNAVAILABLE otherwise.
  *
@@ -102,6 +102,9 @@ int oci_runtime_call(const struct oci_runtime *runtime, const struct oci_call *c
  * it cannot list any more. For the leftovers of a predecessor. *ret_count (may be NULL): how many
  * there were. */
 int oci_runtime_delete_all(const struct oci_runtime *runtime, size_t *ret_count, struct error *err);
+
+/* 1 to OCI_ID_MAX of [A-Za-z0-9_.+-], not beginning with a dot or dash. */
+bool oci_id_valid(const char *id);
 
 /* What the driver makes of a runtime's output; public for their tests and fuzz target. */
 int oci_parse_state(const char *text, size_t len, struct oci_state *ret, struct error *err);
