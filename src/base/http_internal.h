@@ -1,0 +1,84 @@
+/* What the files of the HTTP server share. */
+#pragma once
+
+#include "base/http_route.h"
+#include "base/http_server.h"
+
+#include <microhttpd.h>
+
+#define HTTP_REQUEST_ID_LEN 32
+
+struct http_server {
+    uv_loop_t *loop;
+    struct MHD_Daemon *daemon; /* owned */
+    struct http_server_options options;
+    int listen_fd; /* owned; -1 once quiesced */
+    uint16_t port;
+    uv_poll_t poll;
+    uv_timer_t timer;
+    uv_idle_t again; /* active while MHD has something to do at once */
+    int open_handles;
+    bool running; /* inside MHD_run(): no need to schedule another */
+    bool run_again;
+    bool quiesced;
+    bool freeing;
+    char id_prefix[17];
+    uint64_t next_id;
+    size_t buffered_bytes;
+    size_t pending;
+    struct http_request *requests; /* list of all, through next/previous */
+};
+
+enum http_request_phase {
+    HTTP_PHASE_BODY,     /* the body is coming */
+    HTTP_PHASE_HANDLER,  /* the handler has it */
+    HTTP_PHASE_ANSWERED, /* response is there, perhaps not queued yet */
+};
+
+struct http_header_copy {
+    char *value;
+};
+
+struct http_query_value {
+    char *name, *value; /* owned */
+};
+
+/* Two owners: libmicrohttpd until it says completed, and the handler until it has answered. */
+struct http_request {
+    struct http_server *server;
+    struct MHD_Connection *connection; /* NULL once libmicrohttpd is done with it */
+    struct http_request *next, *previous;
+    char id[HTTP_REQUEST_ID_LEN + 1];
+    char *method, *path; /* owned */
+    struct http_route_match match;
+    enum http_request_phase phase;
+    bool suspended;
+    bool in_callback; /* inside the access handler: a response can be queued without resuming */
+    bool too_large;   /* the rest of the body is thrown away, then 413 */
+    size_t discarded;
+    struct buffer body;
+    size_t accounted_bytes; /* part of server->buffered_bytes */
+    uint64_t received_ns;
+    void *data;
+    void (*on_abort)(void *data);
+    void *on_abort_data;
+    struct MHD_Response *response; /* owned until queued */
+    int status;
+    struct http_query_value queries[16];
+    size_t query_count;
+};
+
+enum MHD_Result http_access(void *server, struct MHD_Connection *connection, const char *url,
+                            const char *method, const char *version, const char *upload_data,
+                            size_t *upload_data_size, void **request);
+void http_completed(void *server, struct MHD_Connection *connection, void **request,
+                    enum MHD_RequestTerminationCode code);
+/* Makes MHD_run() happen soon after a connection was resumed. */
+void http_server_schedule(struct http_server *server);
+void http_request_release(struct http_request *request);
+/* The answer is `response` (owned); queues it now or when the connection is resumed. */
+void http_answer_with(struct http_request *request, int status, struct MHD_Response *response);
+/* An error's body and status as a response. */
+struct MHD_Response *http_error_response(const struct http_request *request,
+                                         const struct error *err, int *ret_status);
+void http_add_common_headers(const struct http_request *request, struct MHD_Response *response);

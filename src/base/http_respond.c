@@ -1,0 +1,116 @@
+/* Answers: plain bodies, JSON, errors in the contract's form. */
+#include "base/http_internal.h"
+
+#include "base/json.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+void http_add_common_headers(const struct http_request *request, struct MHD_Response *response)
+{
+    MHD_add_response_header(response, "X-Request-Id", request->id);
+    if (request->server && request->server->quiesced)
+        MHD_add_response_header(response, "Connection", "close");
+}
+
+void http_answer_with(struct http_request *request, int status, struct MHD_Response *response)
+{
+    struct http_server *server = request->server;
+    request->phase = HTTP_PHASE_ANSWERED;
+    request->on_abort = NULL;
+    request->status = status;
+    request->response = response;
+    if (server)
+        server->pending--;
+    if (!request->connection || !response) {
+        /* The client is gone, or there was no memory for the answer. */
+        if (request->connection && request->suspended) {
+            request->suspended = false;
+            MHD_resume_connection(request->connection);
+            http_server_schedule(server);
+        }
+        http_request_release(request);
+        return;
+    }
+    if (request->suspended) {
+        request->suspended = false;
+        MHD_resume_connection(request->connection);
+        http_server_schedule(server);
+    }
+}
+
+static struct MHD_Response *make_response(const struct http_request *request,
+                                          const char *content_type, char *body, size_t body_len)
+{
+    struct MHD_Response *response;
+    if (body && body_len > 0)
+        response = MHD_create_response_from_buffer_with_free_callback(body_len, body, free);
+    else {
+        free(body);
+        response = MHD_create_response_from_buffer(0, (void *)"", MHD_RESPMEM_PERSISTENT);
+        body = NULL;
+    }
+    if (!response) {
+        free(body);
+        return NULL;
+    }
+    if (content_type)
+        MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, content_type);
+    http_add_common_headers(request, response);
+    return response;
+}
+
+void http_respond(struct http_request *request, int status, const char *content_type, char *body,
+                  size_t body_len, const struct http_header *headers, size_t header_count)
+{
+    struct MHD_Response *response = make_response(request, content_type, body, body_len);
+    for (size_t i = 0; response && i < header_count; i++)
+        MHD_add_response_header(response, headers[i].name, headers[i].value);
+    http_answer_with(request, status, response);
+}
+
+void http_respond_json(struct http_request *request, int status, struct buffer *body)
+{
+    size_t len = 0;
+    char *text = buffer_take(body, &len);
+    http_respond(request, status, "application/json", text, len, NULL, 0);
+}
+
+struct MHD_Response *http_error_response(const struct http_request *request,
+                                         const struct error *err, int *ret_status)
+{
+    const struct error_code_info *info = error_code_info(err->code);
+    struct buffer body = BUFFER_INIT(16 * 1024);
+    struct json_writer *writer = json_writer_new(&body);
+    if (!writer)
+        return NULL;
+    json_object_begin(writer);
+    json_key(writer, "error");
+    json_object_begin(writer);
+    json_member_string(writer, "type", info->type);
+    json_member_string(writer, "message", err->message);
+    json_member_string(writer, "field", err->field[0] ? err->field : NULL);
+    json_object_end(writer);
+    json_member_string(writer, "request_id", request->id);
+    json_object_end(writer);
+    if (json_writer_finish(writer, NULL)) {
+        buffer_deinit(&body);
+        return NULL;
+    }
+    size_t len = 0;
+    char *text = buffer_take(&body, &len);
+    struct MHD_Response *response = make_response(request, "application/json", text, len);
+    if (response && (err->code == ERROR_THROTTLED || err->code == ERROR_NO_CAPACITY))
+        MHD_add_response_header(response, "Retry-After", "1");
+    if (response && err->code == ERROR_UNAUTHORIZED)
+        MHD_add_response_header(response, "WWW-Authenticate", "Bearer");
+    *ret_status = info->http_status;
+    return response;
+}
+
+void http_respond_error(struct http_request *request, const struct error *err)
+{
+    int status = 500;
+    struct MHD_Response *response = http_error_response(request, err, &status);
+    http_answer_with(request, status, response);
+}

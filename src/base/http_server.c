@@ -1,0 +1,259 @@
+/* The HTTP server's place in the event loop: listening, driving libmicrohttpd, stopping. */
+#include "base/http_internal.h"
+
+#include "base/cleanup.h"
+#include "base/text.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define RUNS_IN_A_ROW 16
+
+/* ---- listening ---- */
+
+/* "127.0.0.1:8080", "[::1]:8080" into its parts. */
+static int split_address(const char *listen, char *host, size_t host_size, const char **ret_port,
+                         struct error *err)
+{
+    const char *colon = strrchr(listen, ':');
+    const char *start = listen;
+    size_t len = colon ? (size_t)(colon - listen) : 0;
+    if (len >= 2 && listen[0] == '[' && listen[len - 1] == ']') {
+        start++;
+        len -= 2;
+    }
+    char *end = NULL;
+    long port = colon ? strtol(colon + 1, &end, 10) : -1;
+    if (!colon || len == 0 || len >= host_size || end == colon + 1 || *end || port < 0 ||
+        port > 65535)
+        return error_set(err, ERROR_INVALID_REQUEST,
+                         "an address to listen on looks like 127.0.0.1:8080 or [::1]:8080, not %s",
+                         listen);
+    snprintf(host, host_size, "%.*s", (int)len, start);
+    *ret_port = colon + 1;
+    return 0;
+}
+
+static int bind_and_listen(const struct addrinfo *address)
+{
+    int one = 1;
+    autoclose int fd = socket(address->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) ||
+        bind(fd, address->ai_addr, address->ai_addrlen) || listen(fd, SOMAXCONN))
+        return -1;
+    return steal_fd(&fd);
+}
+
+static int open_listener(struct http_server *server, const char *listen, struct error *err)
+{
+    struct addrinfo hints = {.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV,
+                             .ai_socktype = SOCK_STREAM};
+    struct addrinfo *address = NULL;
+    struct sockaddr_storage bound;
+    socklen_t bound_len = sizeof(bound);
+    char host[64];
+    const char *port = NULL;
+
+    if (split_address(listen, host, sizeof(host), &port, err))
+        return -1;
+    if (getaddrinfo(host, port, &hints, &address))
+        return error_set(err, ERROR_INVALID_REQUEST, "%s is no IP address to listen on", host);
+    server->listen_fd = bind_and_listen(address);
+    freeaddrinfo(address);
+    if (server->listen_fd < 0)
+        return error_set_errno(err, ERROR_UNAVAILABLE, errno, "cannot listen on %s", listen);
+    if (getsockname(server->listen_fd, (struct sockaddr *)&bound, &bound_len))
+        return error_set_errno(err, ERROR_INTERNAL, errno, "getsockname");
+    server->port = ntohs(bound.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&bound)->sin6_port
+                                                     : ((struct sockaddr_in *)&bound)->sin_port);
+    return 0;
+}
+
+/* ---- driving libmicrohttpd ---- */
+
+static void run(struct http_server *server);
+
+static void timer_fired(uv_timer_t *timer)
+{
+    run(timer->data);
+}
+
+static void ran_idle(uv_idle_t *idle)
+{
+    uv_idle_stop(idle);
+    run(idle->data);
+}
+
+static void poll_ready(uv_poll_t *poll, int status, int events)
+{
+    (void)status;
+    (void)events;
+    run(poll->data);
+}
+
+/* libmicrohttpd says when it wants to be called next even if no socket becomes ready (timeouts,
+ * data it has read). */
+static void set_timer(struct http_server *server)
+{
+    MHD_UNSIGNED_LONG_LONG timeout_ms;
+    if (MHD_get_timeout(server->daemon, &timeout_ms) != MHD_YES)
+        uv_timer_stop(&server->timer);
+    else if (timeout_ms == 0)
+        uv_idle_start(&server->again, ran_idle);
+    else
+        uv_timer_start(&server->timer, timer_fired, timeout_ms, 0);
+}
+
+/* A handler that answers another request (a worker's result that wakes its client) resumes a
+ * connection, which needs one more run: at once, for the sake of latency, but not for ever, for the
+ * sake of the rest of the loop. */
+static void run(struct http_server *server)
+{
+    if (server->running || server->freeing)
+        return;
+    server->running = true;
+    for (int i = 0; i < RUNS_IN_A_ROW; i++) {
+        server->run_again = false;
+        MHD_run(server->daemon);
+        if (!server->run_again)
+            break;
+    }
+    server->running = false;
+    set_timer(server);
+}
+
+void http_server_schedule(struct http_server *server)
+{
+    server->run_again = true;
+    if (!server->running && !server->freeing)
+        uv_idle_start(&server->again, ran_idle);
+}
+
+/* Decoding is ours: libmicrohttpd would lose the difference between %2F and a slash. */
+static size_t leave_escaped(void *data, struct MHD_Connection *connection, char *text)
+{
+    (void)data;
+    (void)connection;
+    return strlen(text);
+}
+
+static int start_daemon(struct http_server *server, struct error *err)
+{
+    unsigned limit = server->options.connection_limit ? server->options.connection_limit : 4096;
+    unsigned idle_seconds =
+        server->options.idle_timeout_seconds ? server->options.idle_timeout_seconds : 60;
+    server->daemon = MHD_start_daemon(
+        MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL, http_access, server,
+        MHD_OPTION_LISTEN_SOCKET, server->listen_fd, MHD_OPTION_CONNECTION_LIMIT, limit,
+        MHD_OPTION_CONNECTION_TIMEOUT, idle_seconds, MHD_OPTION_NOTIFY_COMPLETED, http_completed,
+        server, MHD_OPTION_UNESCAPE_CALLBACK, leave_escaped, NULL, MHD_OPTION_END);
+    if (!server->daemon)
+        return error_set(err, ERROR_INTERNAL, "cannot start the HTTP server");
+    return 0;
+}
+
+static int join_loop(struct http_server *server, struct error *err)
+{
+    const union MHD_DaemonInfo *info =
+        MHD_get_daemon_info(server->daemon, MHD_DAEMON_INFO_EPOLL_FD);
+    int status = info ? uv_poll_init(server->loop, &server->poll, info->epoll_fd) : UV_EINVAL;
+    if (status)
+        return error_set(err, ERROR_INTERNAL, "cannot watch the HTTP server: %s",
+                         uv_strerror(status));
+    uv_timer_init(server->loop, &server->timer);
+    uv_idle_init(server->loop, &server->again);
+    server->poll.data = server->timer.data = server->again.data = server;
+    server->open_handles = 3;
+    uv_poll_start(&server->poll, UV_READABLE, poll_ready);
+    set_timer(server);
+    return 0;
+}
+
+struct http_server *http_server_new(uv_loop_t *loop, const struct http_server_options *options,
+                                    struct error *err)
+{
+    struct http_server *server = calloc(1, sizeof(*server));
+    if (!server) {
+        error_set(err, ERROR_INTERNAL, "out of memory");
+        return NULL;
+    }
+    server->loop = loop;
+    server->options = *options;
+    if (!server->options.max_buffered_bytes)
+        server->options.max_buffered_bytes = 512UL * 1024 * 1024;
+    server->listen_fd = -1;
+    char random_text[RANDOM_ID_LEN + 1];
+    random_id(random_text);
+    memcpy(server->id_prefix, random_text, 16);
+    if (open_listener(server, options->listen, err) || start_daemon(server, err) ||
+        join_loop(server, err)) {
+        if (server->daemon)
+            MHD_stop_daemon(server->daemon); /* closes the listening socket */
+        else if (server->listen_fd >= 0)
+            close(server->listen_fd);
+        free(server);
+        return NULL;
+    }
+    return server;
+}
+
+uint16_t http_server_port(const struct http_server *server)
+{
+    return server->port;
+}
+
+size_t http_server_pending(const struct http_server *server)
+{
+    return server->pending;
+}
+
+void http_server_quiesce(struct http_server *server)
+{
+    if (server->quiesced)
+        return;
+    server->quiesced = true;
+    int fd = MHD_quiesce_daemon(server->daemon);
+    if (fd >= 0)
+        close(fd);
+    server->listen_fd = -1;
+}
+
+static void handle_closed(uv_handle_t *handle)
+{
+    struct http_server *server = handle->data;
+    if (--server->open_handles == 0)
+        free(server);
+}
+
+/* libmicrohttpd must not be stopped while connections sleep: each is woken first and told to end.
+ */
+void http_server_free(struct http_server *server)
+{
+    if (!server)
+        return;
+    server->freeing = true;
+    for (struct http_request *request = server->requests; request; request = request->next) {
+        if (request->suspended) {
+            request->suspended = false;
+            MHD_resume_connection(request->connection);
+        }
+    }
+    uv_poll_stop(&server->poll);
+    MHD_run(server->daemon);
+    MHD_stop_daemon(server->daemon);
+    server->daemon = NULL;
+    /* Requests that a handler still holds must not look for their server any more. */
+    for (struct http_request *request = server->requests; request; request = request->next)
+        request->server = NULL;
+    uv_close((uv_handle_t *)&server->poll, handle_closed);
+    uv_close((uv_handle_t *)&server->timer, handle_closed);
+    uv_close((uv_handle_t *)&server->again, handle_closed);
+}
