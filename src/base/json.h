@@ -79,8 +79,9 @@ enum json_field_type {
 struct json_field {
     const char *name;
     enum json_field_type type;
-    size_t offset;   /* of the member in the struct */
-    double min, max; /* numbers: inclusive range; strings: length in bytes (max 0: 64 KiB) */
+    size_t offset; /* of the member in the struct */
+    double min,
+        max; /* numbers: inclusive range (both 0: none); strings: length in bytes (max 0: 64 KiB) */
     bool required;
     /* JSON_FIELD_CUSTOM: reads `value` into `object`; `pointer` is the JSON pointer for errors. */
     int (*read)(void *object, const struct json *value, const char *pointer, struct error *err);
@@ -90,6 +91,12 @@ struct json_field {
  */
 int json_read_struct(const struct json *value, const struct json_field *fields, size_t field_count,
                      void *object, struct error *err);
+
+/* `pointer` and below it `key`, escaped as RFC 6901 has it; cut when it does not fit. */
+void json_pointer_join(char *out, size_t size, const char *pointer, const char *key);
+/* The value as an error message shows it: 4, "abc", true, an object. Cut when it is long. */
+#define JSON_SHOWN_SIZE 64
+void json_show(const struct json *value, char out[JSON_SHOWN_SIZE]);
 
 /* ---- out ---- */
 

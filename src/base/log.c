@@ -84,15 +84,6 @@ static void put_end(struct line *line, const char *string)
     }
 }
 
-/* Bytes of the well-formed UTF-8 character at `at`; 0 when there is none. */
-static size_t character_len(const char *at, size_t left)
-{
-    for (size_t len = 1; len <= 4 && len <= left; len++)
-        if (utf8_valid(at, len))
-            return len;
-    return 0;
-}
-
 /* C0 and C1 control characters and DEL: they steer terminals. */
 static bool is_control(const char *at, size_t len)
 {
@@ -120,7 +111,7 @@ static void put_escaped(struct line *line, const char *text)
 {
     size_t left = strlen(text);
     while (left > 0) {
-        size_t len = character_len(text, left);
+        size_t len = utf8_width(text, left);
         bool fits;
         if (len == 0)
             fits = put_string(line, "\xEF\xBF\xBD");

@@ -7,6 +7,11 @@
 #include <stdint.h>
 
 bool utf8_valid(const char *text, size_t len);
+/* Bytes of the longest well-formed beginning of `text`. */
+size_t utf8_valid_len(const char *text, size_t len);
+/* Bytes of the well-formed character at `text` (`left` bytes are there, at least 1); 0 when there
+ * is none. */
+size_t utf8_width(const char *text, size_t left);
 int base64_encode(const void *data, size_t len, struct buffer *out, struct error *err);
 /* Standard alphabet, padding required, white space between lines allowed. Says at which byte it
  * went wrong. */
@@ -44,6 +49,17 @@ int duration_parse_ms(const char *text, int64_t *ret_ms, struct error *err);
 /* "1.5 ms", "45.7 MB": for people. out at least 24 bytes. */
 void format_duration_ns(uint64_t ns, char *out, size_t size);
 void format_bytes(uint64_t bytes, char *out, size_t size);
+
+/* "Did you mean …": offer each name there is, then read `best`, NULL when none is close enough.
+ *
+ *     struct nearest nearest = {.wanted = "memory"};
+ *     nearest_offer(&nearest, "memory_mb"); … */
+struct nearest {
+    const char *wanted;
+    const char *best; /* one of those offered */
+    size_t distance;
+};
+void nearest_offer(struct nearest *nearest, const char *name);
 
 /* malloc'd; NULL when out of memory. */
 char *string_printf(const char *format, ...) __attribute__((format(printf, 1, 2)));

@@ -3,34 +3,35 @@
 
 #include <string.h>
 
-/* Bytes of the well-formed character at `text`, or 0. The second byte's range excludes overlong
- * forms, surrogates and what is beyond U+10FFFF (RFC 3629, section 4). */
-static size_t character_width(const unsigned char *text, size_t left)
+/* The second byte's range excludes overlong forms, surrogates and what is beyond U+10FFFF (RFC
+ * 3629, section 4). */
+size_t utf8_width(const char *text, size_t left)
 {
-    unsigned char first = text[0], low = 0x80, high = 0xBF;
+    const unsigned char *in = (const unsigned char *)text;
+    unsigned char low = 0x80, high = 0xBF;
     size_t width = 0;
-    if (first < 0x80)
+    if (in[0] < 0x80)
         return 1;
-    if (first >= 0xC2 && first <= 0xDF) {
+    if (in[0] >= 0xC2 && in[0] <= 0xDF) {
         width = 2;
-    } else if (first >= 0xE0 && first <= 0xEF) {
+    } else if (in[0] >= 0xE0 && in[0] <= 0xEF) {
         width = 3;
-        low = first == 0xE0 ? 0xA0 : low;
-        high = first == 0xED ? 0x9F : high;
-    } else if (first >= 0xF0 && first <= 0xF4) {
+        low = in[0] == 0xE0 ? 0xA0 : low;
+        high = in[0] == 0xED ? 0x9F : high;
+    } else if (in[0] >= 0xF0 && in[0] <= 0xF4) {
         width = 4;
-        low = first == 0xF0 ? 0x90 : low;
-        high = first == 0xF4 ? 0x8F : high;
+        low = in[0] == 0xF0 ? 0x90 : low;
+        high = in[0] == 0xF4 ? 0x8F : high;
     }
-    if (width == 0 || width > left || text[1] < low || text[1] > high)
+    if (width == 0 || width > left || in[1] < low || in[1] > high)
         return 0;
     for (size_t i = 2; i < width; i++)
-        if ((text[i] & 0xC0) != 0x80)
+        if ((in[i] & 0xC0) != 0x80)
             return 0;
     return width;
 }
 
-bool utf8_valid(const char *text, size_t len)
+size_t utf8_valid_len(const char *text, size_t len)
 {
     size_t at = 0;
     while (at < len) {
@@ -42,10 +43,15 @@ bool utf8_valid(const char *text, size_t len)
                 continue;
             }
         }
-        size_t width = character_width((const unsigned char *)text + at, len - at);
+        size_t width = utf8_width(text + at, len - at);
         if (width == 0)
-            return false;
+            break;
         at += width;
     }
-    return true;
+    return at;
+}
+
+bool utf8_valid(const char *text, size_t len)
+{
+    return utf8_valid_len(text, len) == len;
 }

@@ -1,0 +1,36 @@
+/* How a parsed JSON tree lies in memory: private to json_parse.c (makes it) and json.c (reads it).
+ *
+ * Everything is in one arena, freed at once. Arrays and members are contiguous; an object also has
+ * the order of its members by key, so that a look-up in a large one is a binary search. */
+#pragma once
+
+#include "base/json.h"
+
+/* A number that is no int64_t keeps its text, so that it is written again as it was. */
+struct json_real {
+    double value;
+    const char *text;
+};
+
+struct json {
+    enum json_type type;
+    uint32_t count; /* values in it; bytes of a string; numbers: 1 for an integer, 0 for a real */
+    union {
+        bool boolean;
+        int64_t integer;
+        const struct json_real *real;
+        const char *string;
+        const struct json *items;
+        const struct json_object *object;
+    };
+};
+
+struct json_object {
+    const struct json_pair *pairs;
+    const uint32_t *by_key; /* indices of `pairs`, sorted */
+};
+
+struct json_pair {
+    struct json value;
+    const char *key; /* NUL-terminated, without NULs inside */
+};
