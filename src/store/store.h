@@ -1,14 +1,16 @@
 /* What the controller keeps: functions, their code, executions and logs. One interface, several
  * engines (SQLite now; PostgreSQL shares it between controllers).
  *
- * Threads: every call here is asynchronous: it may be made on the loop thread only, owns or copies
- * what it is given, runs on a thread of the store's own, and calls back on the loop thread. Writes
- * that are queued at the same time share one transaction (group commit); a callback with success
- * means that the data is on the disk. Order of one caller's writes is kept. Queues are bounded:
- * over the bound a call fails at once with ERROR_THROTTLED.
+ * Threads: every call here is asynchronous unless it says "blocking": it may be made on the loop
+ * thread only, owns or copies what it is given, runs on a thread of the store's own, and calls back
+ * on the loop thread, never before it has returned. Calls that are queued at the same time share
+ * one transaction (group commit); a callback with success means that the data is on the disk. Calls
+ * take effect in the order in which they were made, so a read sees every write made before it. The
+ * queue is bounded: over the bound a call fails with ERROR_THROTTLED. A `done` of NULL means that
+ * the caller does not want to know (failures are logged).
  *
  * Life cycle: store_open() (blocking; runs migrations) … store_close() (blocking; finishes what is
- * queued). */
+ * queued and calls back; then run the loop once more, see loop_close()). */
 #pragma once
 
 #include "model/execution.h"
@@ -28,21 +30,28 @@ struct function_record {
 void function_record_deinit(struct function_record *record);
 
 /* `url`: "sqlite:///absolute/path" (or "sqlite://:memory:" in tests). A newer schema than this
- * program knows is refused. */
+ * program knows is refused, and so is a database that another process has open. */
 struct store *store_open(uv_loop_t *loop, const char *url, struct error *err);
 void store_close(struct store *store);
-/* The newest schema version this program knows. */
-int store_schema_version(void);
+/* The newest schema version this program knows, for `url`'s engine; -1 for an unknown scheme. */
+int store_schema_version(const char *url);
+/* Calls not yet done, for metrics. */
+size_t store_queue_length(const struct store *store);
 
 /* err is NULL on success. */
 typedef void store_done_fn(void *data, const struct error *err);
 
-/* Blocking, for start-up only: all newest ready or building or failed versions: for each function
- * its current ready version (if any) and a newer one that is not ready (if any). Called on the loop
- * thread before the loop runs. */
-int store_load_functions(struct store *store,
-                         void (*each)(void *data, struct function_record *record), void *data,
+/* Blocking, for start-up only: for each function its newest ready version (if any), then a newer
+ * one that is not ready (if any). `each` may take the record's content (leaving it zeroed). */
+typedef void store_function_each_fn(void *data, struct function_record *record);
+int store_load_functions(struct store *store, store_function_each_fn *each, void *data,
                          struct error *err);
+/* Blocking, for start-up only: the highest version number each name ever had, deleted functions
+ * included. A name made again goes on counting, so that (name, version) means one thing for ever:
+ * in records, and in what workers keep. */
+typedef void store_last_version_each_fn(void *data, const char *name, int64_t version);
+int store_load_last_versions(struct store *store, store_last_version_each_fn *each, void *data,
+                             struct error *err);
 
 /* Inserts or replaces (name, version). Takes a copy. */
 void store_put_function(struct store *store, const struct function_record *record,
@@ -54,17 +63,22 @@ void store_delete_function(struct store *store, const char *name, store_done_fn 
 void store_prune_versions(struct store *store, const char *name, int64_t version,
                           store_done_fn *done, void *data);
 
-/* Code archives and build artifacts, by SHA-256. `bytes` becomes the store's (free()d). */
+/* Code archives and build artifacts, by SHA-256. `bytes` becomes the store's (free()d). Code that
+ * no function names goes with the next delete or prune, so put it right before its function. */
 void store_put_code(struct store *store, const char *sha256, char *bytes, size_t len,
                     store_done_fn *done, void *data);
 /* `bytes` is the callback's (free() it); NULL with err on failure. */
 typedef void store_code_fn(void *data, char *bytes, size_t len, const struct error *err);
 void store_get_code(struct store *store, const char *sha256, store_code_fn *done, void *data);
 
-/* Inserts or updates by id; takes a copy. The payload of an asynchronous one is kept until it is
- * final. */
-void store_put_execution(struct store *store, const struct execution *execution,
-                         const char *payload, size_t payload_len, store_done_fn *done, void *data);
+/* Inserts or updates by id. Takes the execution's content (it is left as by execution_init()) and
+ * the payload (free()d; may be NULL). The payload of an asynchronous one is kept until it is final.
+ */
+void store_put_execution(struct store *store, struct execution *execution, char *payload,
+                         size_t payload_len, store_done_fn *done, void *data);
+/* A stored one has been handed to a worker: status running, with this attempt. */
+void store_start_execution(struct store *store, const char *id, int64_t attempt,
+                           uint64_t started_at_ns, store_done_fn *done, void *data);
 /* `execution` NULL when there is none (err NULL) or on failure. Valid during the call. With logs.
  */
 typedef void store_execution_fn(void *data, const struct execution *execution,
@@ -83,20 +97,20 @@ typedef void store_executions_fn(void *data, const struct execution *executions,
 void store_list_executions(struct store *store, const struct execution_query *query,
                            store_executions_fn *done, void *data);
 
-/* Asynchronous executions that were accepted and not finished (status queued or running), oldest
- * first, with payload: what a controller takes up again after a restart. Blocking, for start-up
- * only. */
-int store_load_unfinished(struct store *store,
-                          void (*each)(void *data, struct execution *execution, const char *payload,
-                                       size_t payload_len),
-                          void *data, struct error *err);
+/* Blocking, for start-up only: asynchronous executions that were accepted and not finished (status
+ * queued or running), oldest first: what a controller takes up again after a restart. `each` may
+ * take the execution's content and the payload (setting *payload to NULL). */
+typedef void store_unfinished_each_fn(void *data, struct execution *execution, char **payload,
+                                      size_t payload_len);
+int store_load_unfinished(struct store *store, store_unfinished_each_fn *each, void *data,
+                          struct error *err);
 
 /* Deletes final executions (and logs) older than `before_ns` (wall clock), and the oldest beyond
- * `keep_count`, in batches that never block other writes for long. */
+ * `keep_count` (0: no bound), in batches that never block other writes for long. */
 void store_expire_executions(struct store *store, uint64_t before_ns, int64_t keep_count,
                              store_done_fn *done, void *data);
 
-/* Name and value pairs (tokens' hashes, instance id). value NULL deletes. */
+/* Name and value pairs. value NULL deletes. */
 void store_put_setting(struct store *store, const char *name, const char *value,
                        store_done_fn *done, void *data);
 /* Blocking, for start-up only; *ret_value is malloc'd, NULL when absent. */

@@ -1,0 +1,239 @@
+/* The store's thread and its queue: see queue.h. */
+#include "store/queue.h"
+
+#include <stdlib.h>
+
+struct job_list {
+    struct store_job *first, **last;
+    size_t jobs, bytes;
+};
+
+struct store_queue {
+    const struct store_engine *engine;
+    void *db;
+    uv_thread_t thread;
+    uv_async_t wake; /* tells the loop of finished jobs; its close callback frees the queue */
+    uv_mutex_t lock;
+    uv_cond_t work_came;
+    struct job_list waiting, finished;        /* under lock */
+    size_t unfinished_jobs, unfinished_bytes; /* loop thread */
+    bool stopping;                            /* under lock */
+};
+
+static void list_init(struct job_list *list)
+{
+    *list = (struct job_list){.last = &list->first};
+}
+
+static void list_append(struct job_list *list, struct store_job *job)
+{
+    job->next = NULL;
+    *list->last = job;
+    list->last = &job->next;
+    list->jobs++;
+    list->bytes += job->bytes;
+}
+
+static struct store_job *list_pop(struct job_list *list)
+{
+    struct store_job *job = list->first;
+    if (!job)
+        return NULL;
+    list->first = job->next;
+    if (!list->first)
+        list->last = &list->first;
+    list->jobs--;
+    list->bytes -= job->bytes;
+    return job;
+}
+
+/* ---- the store's thread ---- */
+
+static int run_job(struct store_queue *queue, struct store_job *job)
+{
+    job->again = false;
+    job->failed = job->run(job, queue->engine, queue->db, &job->error) < 0;
+    return job->failed ? -1 : 0;
+}
+
+static void fail_job(struct store_job *job, const struct error *err)
+{
+    job->failed = true;
+    job->error = *err;
+}
+
+/* One job in a transaction of its own. */
+static void run_alone(struct store_queue *queue, struct store_job *job)
+{
+    struct error err = {0};
+    if (queue->engine->begin(queue->db, &err) < 0) {
+        fail_job(job, &err);
+        return;
+    }
+    if (run_job(queue, job) < 0) {
+        queue->engine->rollback(queue->db);
+        return;
+    }
+    if (queue->engine->commit(queue->db, &err) < 0) {
+        queue->engine->rollback(queue->db);
+        fail_job(job, &err);
+    }
+}
+
+/* All of them in one transaction; -1 when one did not work (nothing has happened then). */
+static int run_together(struct store_queue *queue, struct job_list *batch)
+{
+    if (queue->engine->begin(queue->db, NULL) < 0)
+        return -1;
+    for (struct store_job *job = batch->first; job; job = job->next)
+        if (run_job(queue, job) < 0)
+            goto fail;
+    if (queue->engine->commit(queue->db, NULL) == 0)
+        return 0;
+fail:
+    queue->engine->rollback(queue->db);
+    return -1;
+}
+
+static void run_batch(struct store_queue *queue, struct job_list *batch)
+{
+    if (batch->jobs == 1 || run_together(queue, batch) < 0)
+        for (struct store_job *job = batch->first; job; job = job->next)
+            run_alone(queue, job);
+
+    uv_mutex_lock(&queue->lock);
+    for (struct store_job *job; (job = list_pop(batch));)
+        list_append(job->again && !job->failed ? &queue->waiting : &queue->finished, job);
+    uv_mutex_unlock(&queue->lock);
+    uv_async_send(&queue->wake);
+}
+
+static void take_batch(struct store_queue *queue, struct job_list *batch)
+{
+    list_init(batch);
+    while (
+        queue->waiting.first && batch->jobs < STORE_BATCH_JOBS_MAX &&
+        (batch->jobs == 0 || batch->bytes + queue->waiting.first->bytes <= STORE_BATCH_BYTES_MAX))
+        list_append(batch, list_pop(&queue->waiting));
+}
+
+static void thread_main(void *data)
+{
+    struct store_queue *queue = data;
+    struct job_list batch;
+
+    uv_mutex_lock(&queue->lock);
+    for (;;) {
+        while (!queue->waiting.first && !queue->stopping)
+            uv_cond_wait(&queue->work_came, &queue->lock);
+        if (!queue->waiting.first)
+            break;
+        take_batch(queue, &batch);
+        uv_mutex_unlock(&queue->lock);
+        run_batch(queue, &batch);
+        uv_mutex_lock(&queue->lock);
+    }
+    uv_mutex_unlock(&queue->lock);
+}
+
+/* ---- the loop thread ---- */
+
+static void finish_jobs(struct store_queue *queue)
+{
+    struct job_list finished;
+    list_init(&finished);
+    uv_mutex_lock(&queue->lock);
+    for (struct store_job *job; (job = list_pop(&queue->finished));)
+        list_append(&finished, job);
+    uv_mutex_unlock(&queue->lock);
+
+    for (struct store_job *job; (job = list_pop(&finished));) {
+        queue->unfinished_jobs--;
+        queue->unfinished_bytes -= job->bytes;
+        job->finish(job);
+    }
+}
+
+static void on_wake(uv_async_t *wake)
+{
+    finish_jobs(wake->data);
+}
+
+static void closed(uv_handle_t *wake)
+{
+    struct store_queue *queue = wake->data;
+    uv_cond_destroy(&queue->work_came);
+    uv_mutex_destroy(&queue->lock);
+    free(queue);
+}
+
+struct store_queue *store_queue_new(uv_loop_t *loop, const struct store_engine *engine, void *db,
+                                    struct error *err)
+{
+    struct store_queue *queue = calloc(1, sizeof(*queue));
+    if (!queue || uv_mutex_init(&queue->lock) < 0)
+        goto fail;
+    if (uv_cond_init(&queue->work_came) < 0)
+        goto fail_cond;
+    if (uv_async_init(loop, &queue->wake, on_wake) < 0)
+        goto fail_async;
+    queue->engine = engine;
+    queue->db = db;
+    queue->wake.data = queue;
+    list_init(&queue->waiting);
+    list_init(&queue->finished);
+    if (uv_thread_create(&queue->thread, thread_main, queue) == 0)
+        return queue;
+    uv_close((uv_handle_t *)&queue->wake, closed);
+    error_set(err, ERROR_INTERNAL, "the store's thread cannot be started");
+    return NULL;
+fail_async:
+    uv_cond_destroy(&queue->work_came);
+fail_cond:
+    uv_mutex_destroy(&queue->lock);
+fail:
+    free(queue);
+    error_set(err, ERROR_INTERNAL, "the store's queue cannot be made: out of memory");
+    return NULL;
+}
+
+void store_queue_free(struct store_queue *queue)
+{
+    if (!queue)
+        return;
+    uv_mutex_lock(&queue->lock);
+    queue->stopping = true;
+    uv_cond_signal(&queue->work_came);
+    uv_mutex_unlock(&queue->lock);
+    uv_thread_join(&queue->thread);
+    finish_jobs(queue);
+    uv_close((uv_handle_t *)&queue->wake, closed);
+}
+
+void store_queue_push(struct store_queue *queue, struct store_job *job)
+{
+    struct error err = {0};
+    bool full = queue->unfinished_jobs >= STORE_QUEUE_JOBS_MAX ||
+                queue->unfinished_bytes + job->bytes > STORE_QUEUE_BYTES_MAX;
+
+    queue->unfinished_jobs++;
+    queue->unfinished_bytes += job->bytes;
+    uv_mutex_lock(&queue->lock);
+    if (full) {
+        error_set(&err, ERROR_THROTTLED, "the store has too much to write (%zu calls, %zu bytes)",
+                  queue->unfinished_jobs, queue->unfinished_bytes);
+        fail_job(job, &err);
+        list_append(&queue->finished, job);
+    } else {
+        list_append(&queue->waiting, job);
+        uv_cond_signal(&queue->work_came);
+    }
+    uv_mutex_unlock(&queue->lock);
+    if (full)
+        uv_async_send(&queue->wake);
+}
+
+size_t store_queue_jobs(const struct store_queue *queue)
+{
+    return queue->unfinished_jobs;
+}

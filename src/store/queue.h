@@ -1,0 +1,41 @@
+/* The store's thread: takes jobs in order, runs what has gathered in one transaction, and reports
+ * on the loop thread. One fsync serves a whole batch, however many callers wait for it.
+ *
+ * When a job fails, the batch is rolled back and its jobs run again one by one, each in a
+ * transaction of its own: one caller's failure is never another's. */
+#pragma once
+
+#include "store/engine.h"
+
+struct store_queue;
+
+struct store_job;
+
+/* On the store's thread. May be called again after a rollback. */
+typedef int store_run_fn(struct store_job *job, const struct store_engine *engine, void *db,
+                         struct error *err);
+
+struct store_job {
+    struct store_job *next; /* the queue's */
+    size_t bytes;           /* what it holds, counted against the queue's bound */
+    bool failed;
+    bool again; /* set by run: once more, in a later transaction */
+    struct error error;
+    store_run_fn *run;
+    /* On the loop thread: calls back and frees the job. */
+    void (*finish)(struct store_job *job);
+};
+
+#define STORE_QUEUE_JOBS_MAX 100000
+#define STORE_QUEUE_BYTES_MAX ((size_t)1024 * 1024 * 1024)
+#define STORE_BATCH_JOBS_MAX 1024
+#define STORE_BATCH_BYTES_MAX ((size_t)64 * 1024 * 1024)
+
+/* `engine` and `db` are borrowed. */
+struct store_queue *store_queue_new(uv_loop_t *loop, const struct store_engine *engine, void *db,
+                                    struct error *err);
+/* Runs what is queued, finishes every job, stops the thread. */
+void store_queue_free(struct store_queue *queue);
+/* Takes the job; a full queue fails it. */
+void store_queue_push(struct store_queue *queue, struct store_job *job);
+size_t store_queue_jobs(const struct store_queue *queue);

@@ -1,0 +1,296 @@
+/* SQLite: opening, transactions, prepared statements, settings.
+ *
+ * WAL with synchronous=FULL: a commit is one fsync of the log, and readers (the sqlite3 command)
+ * never wait. A lock file beside the database keeps a second controller out: each keeps functions
+ * and executions in its own memory. */
+#include "store/sqlite.h"
+
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "base/text.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#define EXECUTION_COLUMNS                                                                          \
+    "id, function, version, status, async, cold_start, worker, attempt, created_at, started_at,"   \
+    " finished_at, error, metrics"
+#define LIST_EXECUTIONS(condition)                                                                 \
+    "SELECT " EXECUTION_COLUMNS " FROM executions WHERE id < ?1 " condition                        \
+    " ORDER BY id DESC LIMIT ?2"
+/* Versions that go: those of a name below a number. */
+#define GOING "name = ?1 AND version < ?2"
+
+static const char *const statement_texts[STATEMENT_COUNT] = {
+    [STATEMENT_BEGIN] = "BEGIN",
+    [STATEMENT_COMMIT] = "COMMIT",
+    [STATEMENT_ROLLBACK] = "ROLLBACK",
+    [STATEMENT_PUT_FUNCTION] = "INSERT OR REPLACE INTO functions (name, version, state, spec,"
+                               " code_sha256, artifact_sha256, build_output, created_at,"
+                               " updated_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+    [STATEMENT_PUT_LAST_VERSION] = "INSERT INTO last_versions VALUES (?1, ?2) ON CONFLICT (name)"
+                                   " DO UPDATE SET version = max(version, excluded.version)",
+    [STATEMENT_PRUNE_CODE] =
+        "DELETE FROM code WHERE sha256 IN (SELECT code_sha256 FROM functions WHERE " GOING
+        " UNION SELECT artifact_sha256 FROM functions WHERE " GOING ")"
+        " AND NOT EXISTS (SELECT 1 FROM functions WHERE code_sha256 = code.sha256 AND NOT (" GOING
+        ")) AND NOT EXISTS (SELECT 1 FROM functions WHERE artifact_sha256 = code.sha256 AND NOT"
+        " (" GOING "))",
+    [STATEMENT_PRUNE_VERSIONS] = "DELETE FROM functions WHERE " GOING,
+    [STATEMENT_SWEEP_CODE] =
+        "DELETE FROM code WHERE NOT EXISTS (SELECT 1 FROM functions WHERE code_sha256 ="
+        " code.sha256) AND NOT EXISTS (SELECT 1 FROM functions WHERE artifact_sha256 ="
+        " code.sha256)",
+    [STATEMENT_LOAD_FUNCTIONS] =
+        "SELECT state, spec, build_output, created_at, updated_at FROM functions AS f WHERE"
+        " version = (SELECT max(version) FROM functions WHERE name = f.name) OR"
+        " version = (SELECT max(version) FROM functions WHERE name = f.name AND state = 'ready')"
+        " ORDER BY name, version",
+    [STATEMENT_LOAD_LAST_VERSIONS] = "SELECT name, version FROM last_versions",
+    [STATEMENT_PUT_CODE] = "INSERT OR IGNORE INTO code (sha256, bytes) VALUES (?1, ?2)",
+    [STATEMENT_GET_CODE] = "SELECT bytes FROM code WHERE sha256 = ?1",
+    [STATEMENT_PUT_EXECUTION] =
+        "INSERT OR REPLACE INTO executions (" EXECUTION_COLUMNS
+        ", result_base64, result, logs, payload) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10,"
+        " ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
+    [STATEMENT_START_EXECUTION] =
+        "UPDATE executions SET status = 'running', attempt = ?2, started_at = ?3"
+        " WHERE id = ?1 AND status IN ('queued', 'running')",
+    [STATEMENT_GET_EXECUTION] = "SELECT " EXECUTION_COLUMNS ", result_base64, result, logs"
+                                " FROM executions WHERE id = ?1",
+    [STATEMENT_LIST_EXECUTIONS] = LIST_EXECUTIONS(""),
+    [STATEMENT_LIST_BY_FUNCTION] = LIST_EXECUTIONS("AND function = ?3"),
+    [STATEMENT_LIST_BY_STATUS] = LIST_EXECUTIONS("AND status = ?4"),
+    [STATEMENT_LIST_BY_BOTH] = LIST_EXECUTIONS("AND function = ?3 AND status = ?4"),
+    [STATEMENT_LOAD_UNFINISHED] = "SELECT " EXECUTION_COLUMNS ", payload FROM executions"
+                                  " WHERE status IN ('queued', 'running') AND async ORDER BY id",
+    [STATEMENT_NTH_NEWEST] = "SELECT id FROM executions ORDER BY id DESC LIMIT 1 OFFSET ?1",
+    [STATEMENT_EXPIRE] = "DELETE FROM executions WHERE id IN (SELECT id FROM executions"
+                         " WHERE id < ?1 AND status NOT IN ('queued', 'running') ORDER BY id"
+                         " LIMIT ?2)",
+    [STATEMENT_PUT_SETTING] = "INSERT OR REPLACE INTO settings (name, value) VALUES (?1, ?2)",
+    [STATEMENT_DELETE_SETTING] = "DELETE FROM settings WHERE name = ?1",
+    [STATEMENT_GET_SETTING] = "SELECT value FROM settings WHERE name = ?1",
+};
+
+/* ---- helpers ---- */
+
+int sqlite_fail(sqlite3 *db, struct error *err, const char *what)
+{
+    int code = db ? sqlite3_errcode(db) & 0xff : SQLITE_NOMEM;
+    enum error_code kind = code == SQLITE_FULL || code == SQLITE_IOERR || code == SQLITE_CANTOPEN ||
+                                   code == SQLITE_BUSY || code == SQLITE_READONLY
+                               ? ERROR_UNAVAILABLE
+                               : ERROR_INTERNAL;
+    return error_set(err, kind, "%s: SQLite says: %s", what, db ? sqlite3_errmsg(db) : "no memory");
+}
+
+sqlite3_stmt *sqlite_statement(struct sqlite_store *store, enum sqlite_statement which,
+                               struct error *err)
+{
+    sqlite3_stmt **statement = &store->statements[which];
+    if (!*statement && sqlite3_prepare_v3(store->db, statement_texts[which], -1,
+                                          SQLITE_PREPARE_PERSISTENT, statement, NULL) != SQLITE_OK)
+        sqlite_fail(store->db, err, "preparing a statement");
+    return *statement;
+}
+
+void sqlite_release(sqlite3_stmt *const *statement)
+{
+    if (*statement) {
+        sqlite3_reset(*statement);
+        sqlite3_clear_bindings(*statement);
+    }
+}
+
+int sqlite_run(struct sqlite_store *store, sqlite3_stmt *statement, const char *what,
+               struct error *err)
+{
+    return sqlite3_step(statement) == SQLITE_DONE ? 0 : sqlite_fail(store->db, err, what);
+}
+
+int sqlite_next(struct sqlite_store *store, sqlite3_stmt *statement, const char *what,
+                struct error *err)
+{
+    int outcome = sqlite3_step(statement);
+    if (outcome == SQLITE_ROW)
+        return 1;
+    return outcome == SQLITE_DONE ? 0 : sqlite_fail(store->db, err, what);
+}
+
+void sqlite_bind_string(sqlite3_stmt *statement, int index, const char *text)
+{
+    sqlite3_bind_text(statement, index, text, -1, SQLITE_STATIC);
+}
+
+void sqlite_bind_bytes(sqlite3_stmt *statement, int index, const char *bytes, size_t len)
+{
+    sqlite3_bind_blob64(statement, index, bytes, len, SQLITE_STATIC);
+}
+
+int sqlite_column_copy(sqlite3_stmt *statement, int column, char **ret, size_t *ret_len,
+                       struct error *err)
+{
+    if (sqlite3_column_type(statement, column) == SQLITE_NULL) {
+        *ret = NULL;
+        if (ret_len)
+            *ret_len = 0;
+        return 0;
+    }
+    const void *bytes = sqlite3_column_blob(statement, column);
+    size_t len = (size_t)sqlite3_column_bytes(statement, column);
+    char *copy = malloc(len + 1);
+    if (!copy)
+        return error_set(err, ERROR_INTERNAL, "out of memory for %zu bytes of a record", len);
+    if (len)
+        memcpy(copy, bytes, len);
+    copy[len] = '\0';
+    *ret = copy;
+    if (ret_len)
+        *ret_len = len;
+    return 0;
+}
+
+static int run_plain(void *db, enum sqlite_statement which, const char *what, struct error *err)
+{
+    auto_statement *statement = sqlite_statement(db, which, err);
+    return statement ? sqlite_run(db, statement, what, err) : -1;
+}
+
+/* ---- opening ---- */
+
+static void engine_close(void *data)
+{
+    struct sqlite_store *store = data;
+    for (size_t i = 0; i < STATEMENT_COUNT; i++)
+        sqlite3_finalize(store->statements[i]);
+    sqlite3_close(store->db);
+    if (store->lock_fd >= 0)
+        close(store->lock_fd);
+    free(store);
+}
+
+static int lock_database(struct sqlite_store *store, const char *path, struct error *err)
+{
+    autofree char *lock = string_printf("%s.lock", path);
+    if (!lock)
+        return error_set(err, ERROR_INTERNAL, "out of memory");
+    if (lock_file(lock, &store->lock_fd, err) == 0)
+        return 0;
+    return error_wrap(err, "the database %s is used by another controller or cannot be locked",
+                      path);
+}
+
+static int open_database(struct sqlite_store *store, const char *path, struct error *err)
+{
+    static const char pragmas[] = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"
+                                  "PRAGMA temp_store = MEMORY; PRAGMA cache_size = -16384;"
+                                  "PRAGMA journal_size_limit = 67108864; PRAGMA foreign_keys = ON;";
+    int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_FULLMUTEX;
+
+    if (sqlite3_open_v2(path, &store->db, flags, NULL) != SQLITE_OK)
+        return sqlite_fail(store->db, err, "opening the database");
+    sqlite3_busy_timeout(store->db, 5000);
+    if (sqlite3_exec(store->db, pragmas, NULL, NULL, NULL) != SQLITE_OK)
+        return sqlite_fail(store->db, err, "opening the database");
+    if (sqlite_migrate(store->db, sqlite_schema_version, err) < 0)
+        return -1;
+    /* Code whose function was never written, because a crash came between. */
+    return run_plain(store, STATEMENT_SWEEP_CODE, "removing unused code", err);
+}
+
+static int engine_open(const char *path, void **ret_db, struct error *err)
+{
+    bool in_memory = strcmp(path, ":memory:") == 0;
+    if (!in_memory && path[0] != '/')
+        return error_set(
+            err, ERROR_INVALID_REQUEST,
+            "the database's path must be absolute (sqlite:///path/to/file), not \"%s\"", path);
+    struct sqlite_store *store = calloc(1, sizeof(*store));
+    if (!store)
+        return error_set(err, ERROR_INTERNAL, "out of memory");
+    store->lock_fd = -1;
+    mode_t before = umask(077); /* code and payloads are nobody else's business */
+    int outcome =
+        !in_memory && lock_database(store, path, err) < 0 ? -1 : open_database(store, path, err);
+    umask(before);
+    if (outcome < 0) {
+        error_wrap(err, "database %s", path);
+        engine_close(store);
+        return -1;
+    }
+    *ret_db = store;
+    return 0;
+}
+
+/* ---- transactions ---- */
+
+static int engine_begin(void *db, struct error *err)
+{
+    return run_plain(db, STATEMENT_BEGIN, "beginning a transaction", err);
+}
+
+static int engine_commit(void *db, struct error *err)
+{
+    return run_plain(db, STATEMENT_COMMIT, "committing", err);
+}
+
+static void engine_rollback(void *db)
+{
+    /* Some failures (a full disk) have ended the transaction already: nothing to roll back then. */
+    if (!sqlite3_get_autocommit(((struct sqlite_store *)db)->db))
+        run_plain(db, STATEMENT_ROLLBACK, "rolling back", NULL);
+}
+
+/* ---- settings ---- */
+
+static int put_setting(void *db, const char *name, const char *value, struct error *err)
+{
+    auto_statement *statement =
+        sqlite_statement(db, value ? STATEMENT_PUT_SETTING : STATEMENT_DELETE_SETTING, err);
+    if (!statement)
+        return -1;
+    sqlite_bind_string(statement, 1, name);
+    if (value)
+        sqlite_bind_string(statement, 2, value);
+    return sqlite_run(db, statement, "writing a setting", err);
+}
+
+static int get_setting(void *db, const char *name, char **ret_value, struct error *err)
+{
+    auto_statement *statement = sqlite_statement(db, STATEMENT_GET_SETTING, err);
+    if (!statement)
+        return -1;
+    sqlite_bind_string(statement, 1, name);
+    int row = sqlite_next(db, statement, "reading a setting", err);
+    if (row < 0)
+        return -1;
+    *ret_value = NULL;
+    return row ? sqlite_column_copy(statement, 0, ret_value, NULL, err) : 0;
+}
+
+const struct store_engine sqlite_engine = {
+    .scheme = "sqlite",
+    .schema_version = &sqlite_schema_version,
+    .open = engine_open,
+    .close = engine_close,
+    .begin = engine_begin,
+    .commit = engine_commit,
+    .rollback = engine_rollback,
+    .put_function = sqlite_put_function,
+    .delete_function = sqlite_delete_function,
+    .prune_versions = sqlite_prune_versions,
+    .load_functions = sqlite_load_functions,
+    .load_last_versions = sqlite_load_last_versions,
+    .put_code = sqlite_put_code,
+    .get_code = sqlite_get_code,
+    .put_execution = sqlite_put_execution,
+    .start_execution = sqlite_start_execution,
+    .get_execution = sqlite_get_execution,
+    .list_executions = sqlite_list_executions,
+    .load_unfinished = sqlite_load_unfinished,
+    .expire_executions = sqlite_expire_executions,
+    .put_setting = put_setting,
+    .get_setting = get_setting,
+};

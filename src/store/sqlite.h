@@ -1,0 +1,101 @@
+/* The SQLite engine's own pieces: connection, prepared statements, helpers for binding and reading.
+ *
+ * The only files that include sqlite3.h are sqlite*.c in this room. Thread: whoever holds the
+ * connection. */
+#pragma once
+
+#include "store/engine.h"
+
+#include <sqlite3.h>
+
+enum sqlite_statement {
+    STATEMENT_BEGIN,
+    STATEMENT_COMMIT,
+    STATEMENT_ROLLBACK,
+    STATEMENT_PUT_FUNCTION,
+    STATEMENT_PUT_LAST_VERSION,
+    STATEMENT_PRUNE_CODE,
+    STATEMENT_PRUNE_VERSIONS,
+    STATEMENT_SWEEP_CODE,
+    STATEMENT_LOAD_FUNCTIONS,
+    STATEMENT_LOAD_LAST_VERSIONS,
+    STATEMENT_PUT_CODE,
+    STATEMENT_GET_CODE,
+    STATEMENT_PUT_EXECUTION,
+    STATEMENT_START_EXECUTION,
+    STATEMENT_GET_EXECUTION,
+    STATEMENT_LIST_EXECUTIONS,
+    STATEMENT_LIST_BY_FUNCTION,
+    STATEMENT_LIST_BY_STATUS,
+    STATEMENT_LIST_BY_BOTH,
+    STATEMENT_LOAD_UNFINISHED,
+    STATEMENT_NTH_NEWEST,
+    STATEMENT_EXPIRE,
+    STATEMENT_PUT_SETTING,
+    STATEMENT_DELETE_SETTING,
+    STATEMENT_GET_SETTING,
+    STATEMENT_COUNT
+};
+
+struct sqlite_store {
+    sqlite3 *db;
+    int lock_fd; /* held while the database is open: one process at a time; -1 in memory */
+    sqlite3_stmt *statements[STATEMENT_COUNT]; /* prepared when first used */
+};
+
+/* Sets `err` from the connection's last error; returns -1. */
+int sqlite_fail(sqlite3 *db, struct error *err, const char *what);
+/* The prepared statement, ready to be bound; NULL with `err` set. sqlite_release() gives it back.
+ */
+sqlite3_stmt *sqlite_statement(struct sqlite_store *store, enum sqlite_statement which,
+                               struct error *err);
+void sqlite_release(sqlite3_stmt *const *statement);
+#define auto_statement __attribute__((__cleanup__(sqlite_release))) sqlite3_stmt
+
+/* Steps a statement that gives no rows. */
+int sqlite_run(struct sqlite_store *store, sqlite3_stmt *statement, const char *what,
+               struct error *err);
+/* 1: a row; 0: no more; -1: failed. */
+int sqlite_next(struct sqlite_store *store, sqlite3_stmt *statement, const char *what,
+                struct error *err);
+/* Bound without a copy: `text` and `bytes` must live until the statement is released. NULL binds
+ * NULL.
+ */
+void sqlite_bind_string(sqlite3_stmt *statement, int index, const char *text);
+void sqlite_bind_bytes(sqlite3_stmt *statement, int index, const char *bytes, size_t len);
+/* Copies; NULL for NULL. -1 when out of memory. */
+int sqlite_column_copy(sqlite3_stmt *statement, int column, char **ret, size_t *ret_len,
+                       struct error *err);
+
+/* ---- sqlite_migrations.c ---- */
+extern const int sqlite_schema_version;
+/* Brings the schema from whatever version it has to `target` (the newest: sqlite_schema_version),
+ * each step in a transaction of its own, noted in table schema_migrations. Refuses a newer schema.
+ */
+int sqlite_migrate(sqlite3 *db, int target, struct error *err);
+/* For tests: makes an empty database file of an earlier version. */
+int sqlite_create_at_version(const char *path, int version, struct error *err);
+
+/* ---- sqlite_functions.c ---- */
+int sqlite_put_function(void *db, const struct function_record *record, struct error *err);
+int sqlite_delete_function(void *db, const char *name, struct error *err);
+int sqlite_prune_versions(void *db, const char *name, int64_t version, struct error *err);
+int sqlite_load_functions(void *db, store_function_each_fn *each, void *data, struct error *err);
+int sqlite_load_last_versions(void *db, store_last_version_each_fn *each, void *data,
+                              struct error *err);
+int sqlite_put_code(void *db, const char *sha256, const char *bytes, size_t len, struct error *err);
+int sqlite_get_code(void *db, const char *sha256, char **ret_bytes, size_t *ret_len,
+                    struct error *err);
+
+/* ---- sqlite_executions.c ---- */
+int sqlite_put_execution(void *db, const struct execution *execution, const char *payload,
+                         size_t payload_len, struct error *err);
+int sqlite_start_execution(void *db, const char *id, int64_t attempt, uint64_t started_at_ns,
+                           struct error *err);
+int sqlite_get_execution(void *db, const char *id, struct execution *execution, bool *ret_found,
+                         struct error *err);
+int sqlite_list_executions(void *db, const struct execution_query *query,
+                           struct store_engine_execution_page *page, struct error *err);
+int sqlite_load_unfinished(void *db, store_unfinished_each_fn *each, void *data, struct error *err);
+int sqlite_expire_executions(void *db, uint64_t before_ns, int64_t keep_count, int limit,
+                             bool *ret_more, struct error *err);

@@ -1,0 +1,155 @@
+/* Functions, their versions and their code in SQLite. */
+#include "base/cleanup.h"
+#include "store/sqlite.h"
+
+#include <string.h>
+
+#define SPEC_MAX (1024 * 1024)
+
+/* The definition as JSON text. */
+static int write_spec(const struct function_spec *spec, struct buffer *out, struct error *err)
+{
+    struct json_writer *writer = json_writer_new(out);
+    if (!writer)
+        return error_set(err, ERROR_INTERNAL, "out of memory");
+    json_object_begin(writer);
+    function_spec_write_members(writer, spec);
+    json_object_end(writer);
+    return json_writer_finish(writer, err);
+}
+
+static int put_last_version(struct sqlite_store *store, const char *name, int64_t version,
+                            struct error *err)
+{
+    auto_statement *statement = sqlite_statement(store, STATEMENT_PUT_LAST_VERSION, err);
+    if (!statement)
+        return -1;
+    sqlite_bind_string(statement, 1, name);
+    sqlite3_bind_int64(statement, 2, version);
+    return sqlite_run(store, statement, "writing a function", err);
+}
+
+int sqlite_put_function(void *db, const struct function_record *record, struct error *err)
+{
+    with_cleanup(buffer_deinit) struct buffer spec = BUFFER_INIT(SPEC_MAX);
+    if (write_spec(&record->spec, &spec, err) < 0)
+        return error_wrap(err, "writing function %s", record->spec.name);
+    auto_statement *statement = sqlite_statement(db, STATEMENT_PUT_FUNCTION, err);
+    if (!statement)
+        return -1;
+    sqlite_bind_string(statement, 1, record->spec.name);
+    sqlite3_bind_int64(statement, 2, record->spec.version);
+    sqlite_bind_string(statement, 3, function_state_name(record->state));
+    sqlite3_bind_text(statement, 4, spec.data, (int)spec.len, SQLITE_STATIC);
+    sqlite_bind_string(statement, 5, record->spec.code_sha256);
+    sqlite_bind_string(statement, 6, record->spec.artifact_sha256);
+    sqlite_bind_string(statement, 7, record->build_output);
+    sqlite3_bind_int64(statement, 8, (sqlite3_int64)record->created_at_ns);
+    sqlite3_bind_int64(statement, 9, (sqlite3_int64)record->updated_at_ns);
+    if (sqlite_run(db, statement, "writing a function", err) < 0)
+        return -1;
+    return put_last_version(db, record->spec.name, record->spec.version, err);
+}
+
+static int run_prune(struct sqlite_store *store, enum sqlite_statement which, const char *name,
+                     int64_t version, struct error *err)
+{
+    auto_statement *statement = sqlite_statement(store, which, err);
+    if (!statement)
+        return -1;
+    sqlite_bind_string(statement, 1, name);
+    sqlite3_bind_int64(statement, 2, version);
+    return sqlite_run(store, statement, "removing versions of a function", err);
+}
+
+/* Code first: the versions that go say which it may be. */
+int sqlite_prune_versions(void *db, const char *name, int64_t version, struct error *err)
+{
+    if (run_prune(db, STATEMENT_PRUNE_CODE, name, version, err) < 0)
+        return -1;
+    return run_prune(db, STATEMENT_PRUNE_VERSIONS, name, version, err);
+}
+
+int sqlite_delete_function(void *db, const char *name, struct error *err)
+{
+    return sqlite_prune_versions(db, name, INT64_MAX, err);
+}
+
+static enum function_state parse_state(const char *text)
+{
+    static const enum function_state states[] = {FUNCTION_BUILDING, FUNCTION_READY,
+                                                 FUNCTION_FAILED};
+    for (size_t i = 0; text && i < ARRAY_LENGTH(states); i++)
+        if (strcmp(text, function_state_name(states[i])) == 0)
+            return states[i];
+    return FUNCTION_FAILED;
+}
+
+static int read_record(sqlite3_stmt *row, struct function_record *record, struct error *err)
+{
+    const char *text = (const char *)sqlite3_column_text(row, 1);
+    autojson *spec = json_parse(text ? text : "", (size_t)sqlite3_column_bytes(row, 1), NULL, err);
+    if (!spec || function_spec_read(spec, &record->spec, err) < 0)
+        return error_wrap(err, "a function's record in the database");
+    record->state = parse_state((const char *)sqlite3_column_text(row, 0));
+    record->created_at_ns = (uint64_t)sqlite3_column_int64(row, 3);
+    record->updated_at_ns = (uint64_t)sqlite3_column_int64(row, 4);
+    return sqlite_column_copy(row, 2, &record->build_output, NULL, err);
+}
+
+int sqlite_load_functions(void *db, store_function_each_fn *each, void *data, struct error *err)
+{
+    auto_statement *statement = sqlite_statement(db, STATEMENT_LOAD_FUNCTIONS, err);
+    if (!statement)
+        return -1;
+    int more;
+    while ((more = sqlite_next(db, statement, "reading functions", err)) > 0) {
+        struct function_record record = {0};
+        function_spec_init(&record.spec);
+        int outcome = read_record(statement, &record, err);
+        if (outcome == 0)
+            each(data, &record);
+        function_record_deinit(&record);
+        if (outcome < 0)
+            return -1;
+    }
+    return more;
+}
+
+int sqlite_load_last_versions(void *db, store_last_version_each_fn *each, void *data,
+                              struct error *err)
+{
+    auto_statement *statement = sqlite_statement(db, STATEMENT_LOAD_LAST_VERSIONS, err);
+    if (!statement)
+        return -1;
+    int more;
+    while ((more = sqlite_next(db, statement, "reading versions", err)) > 0)
+        each(data, (const char *)sqlite3_column_text(statement, 0),
+             sqlite3_column_int64(statement, 1));
+    return more;
+}
+
+int sqlite_put_code(void *db, const char *sha256, const char *bytes, size_t len, struct error *err)
+{
+    auto_statement *statement = sqlite_statement(db, STATEMENT_PUT_CODE, err);
+    if (!statement)
+        return -1;
+    sqlite_bind_string(statement, 1, sha256);
+    sqlite_bind_bytes(statement, 2, len ? bytes : "", len);
+    return sqlite_run(db, statement, "writing code", err);
+}
+
+int sqlite_get_code(void *db, const char *sha256, char **ret_bytes, size_t *ret_len,
+                    struct error *err)
+{
+    auto_statement *statement = sqlite_statement(db, STATEMENT_GET_CODE, err);
+    if (!statement)
+        return -1;
+    sqlite_bind_string(statement, 1, sha256);
+    int row = sqlite_next(db, statement, "reading code", err);
+    if (row < 0)
+        return -1;
+    if (row == 0)
+        return error_set(err, ERROR_NOT_FOUND, "no code with SHA-256 %s", sha256);
+    return sqlite_column_copy(statement, 0, ret_bytes, ret_len, err);
+}

@@ -1,0 +1,103 @@
+/* The SQLite schema as numbered steps. A step that was released is never changed: later ones build
+ * on it.
+ *
+ * Times are wall-clock nanoseconds, states and statuses the contract's words, so that the file can
+ * be read with the sqlite3 command. */
+#include "store/sqlite.h"
+
+#include "base/loop.h"
+
+static const char *const migrations[] = {
+    /* 1: functions and their code */
+    "CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;"
+    "CREATE TABLE functions ("
+    "  name TEXT NOT NULL, version INTEGER NOT NULL, state TEXT NOT NULL, spec TEXT NOT NULL,"
+    "  code_sha256 TEXT, artifact_sha256 TEXT, build_output TEXT,"
+    "  created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL,"
+    "  PRIMARY KEY (name, version)) WITHOUT ROWID;"
+    "CREATE TABLE code (sha256 TEXT PRIMARY KEY, bytes BLOB NOT NULL);",
+
+    /* 2: executions. Ids sort by time, so the id's own index serves 'newest first'. */
+    "CREATE TABLE executions ("
+    "  id TEXT PRIMARY KEY, function TEXT NOT NULL, version INTEGER NOT NULL, status TEXT NOT NULL,"
+    "  async INTEGER NOT NULL, cold_start INTEGER NOT NULL, worker TEXT, attempt INTEGER NOT NULL,"
+    "  created_at INTEGER NOT NULL, started_at INTEGER NOT NULL, finished_at INTEGER NOT NULL,"
+    "  error TEXT, metrics TEXT NOT NULL, result_base64 INTEGER NOT NULL, result TEXT, logs BLOB,"
+    "  payload BLOB);"
+    "CREATE INDEX executions_by_function ON executions (function, id);"
+    "CREATE INDEX executions_by_status ON executions (status, id);",
+
+    /* 3: the highest version of each name, kept when the function is deleted; and who uses which
+       code */
+    "CREATE TABLE last_versions (name TEXT PRIMARY KEY, version INTEGER NOT NULL) WITHOUT ROWID;"
+    "INSERT INTO last_versions SELECT name, max(version) FROM functions GROUP BY name;"
+    "CREATE INDEX functions_by_code ON functions (code_sha256);"
+    "CREATE INDEX functions_by_artifact ON functions (artifact_sha256);",
+};
+
+const int sqlite_schema_version = sizeof(migrations) / sizeof(migrations[0]);
+
+static int execute(sqlite3 *db, const char *sql, const char *what, struct error *err)
+{
+    return sqlite3_exec(db, sql, NULL, NULL, NULL) == SQLITE_OK ? 0 : sqlite_fail(db, err, what);
+}
+
+static int current_version(sqlite3 *db, int *ret, struct error *err)
+{
+    sqlite3_stmt *statement = NULL;
+    if (execute(db,
+                "CREATE TABLE IF NOT EXISTS schema_migrations"
+                " (version INTEGER PRIMARY KEY, applied_at INTEGER NOT NULL)",
+                "reading the schema's version", err) < 0)
+        return -1;
+    if (sqlite3_prepare_v2(db, "SELECT coalesce(max(version), 0) FROM schema_migrations", -1,
+                           &statement, NULL) != SQLITE_OK ||
+        sqlite3_step(statement) != SQLITE_ROW) {
+        sqlite3_finalize(statement);
+        return sqlite_fail(db, err, "reading the schema's version");
+    }
+    *ret = sqlite3_column_int(statement, 0);
+    sqlite3_finalize(statement);
+    return 0;
+}
+
+static int apply(sqlite3 *db, int version, struct error *err)
+{
+    char note[128];
+    snprintf(note, sizeof(note), "INSERT INTO schema_migrations VALUES (%d, %lld)", version,
+             (long long)clock_realtime_ns());
+    if (execute(db, "BEGIN IMMEDIATE", "a migration", err) < 0)
+        return -1;
+    if (execute(db, migrations[version - 1], "a migration", err) < 0 ||
+        execute(db, note, "a migration", err) < 0 ||
+        execute(db, "COMMIT", "a migration", err) < 0) {
+        sqlite3_exec(db, "ROLLBACK", NULL, NULL, NULL);
+        return error_wrap(err, "bringing the database to schema version %d", version);
+    }
+    return 0;
+}
+
+int sqlite_migrate(sqlite3 *db, int target, struct error *err)
+{
+    int version;
+    if (current_version(db, &version, err) < 0)
+        return -1;
+    if (version > sqlite_schema_version)
+        return error_set(err, ERROR_UNAVAILABLE,
+                         "the database has schema version %d and this program knows versions up to "
+                         "%d: use a newer faas-controller, or another database",
+                         version, sqlite_schema_version);
+    for (int next = version + 1; next <= target; next++)
+        if (apply(db, next, err) < 0)
+            return -1;
+    return 0;
+}
+
+int sqlite_create_at_version(const char *path, int version, struct error *err)
+{
+    sqlite3 *db = NULL;
+    int outcome = sqlite3_open(path, &db) == SQLITE_OK ? sqlite_migrate(db, version, err)
+                                                       : sqlite_fail(db, err, "opening");
+    sqlite3_close(db);
+    return outcome;
+}
