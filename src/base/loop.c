@@ -1,7 +1,9 @@
 /* libuv helpers: pool jobs, deferred calls, timers, signals, clocks. */
 #include "base/loop.h"
 
+#include <fcntl.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -133,6 +135,8 @@ int loop_defer(uv_loop_t *loop, void (*fn)(void *data), void *data, struct error
 
 struct loop_signals {
     uv_signal_t interrupt, terminate;
+    uv_poll_t parent; /* used when watches_parent */
+    bool watches_parent;
     void (*fn)(void *data, int signal);
     void *data;
     int open_handles;
@@ -144,11 +148,33 @@ static void signal_arrived(uv_signal_t *handle, int number)
     signals->fn(signals->data, number);
 }
 
+/* Nothing is ever written to the descriptor: it becomes readable when its other end is closed. */
+static void parent_ended(uv_poll_t *handle, int status, int events)
+{
+    struct loop_signals *signals = handle->data;
+    (void)status;
+    (void)events;
+    uv_poll_stop(handle);
+    signals->fn(signals->data, SIGTERM);
+}
+
 static void signal_closed(uv_handle_t *handle)
 {
     struct loop_signals *signals = handle->data;
     if (--signals->open_handles == 0)
         free(signals);
+}
+
+static void watch_parent(uv_loop_t *loop, struct loop_signals *signals)
+{
+    const char *text = getenv("FAAS_PARENT_FD");
+    int fd = text ? atoi(text) : -1;
+    if (fd < 3 || fcntl(fd, F_SETFD, FD_CLOEXEC) || uv_poll_init(loop, &signals->parent, fd))
+        return;
+    signals->parent.data = signals;
+    signals->watches_parent = true;
+    signals->open_handles++;
+    uv_poll_start(&signals->parent, UV_READABLE | UV_DISCONNECT, parent_ended);
 }
 
 struct loop_signals *loop_signals_start(uv_loop_t *loop, void (*fn)(void *data, int signal),
@@ -172,6 +198,7 @@ struct loop_signals *loop_signals_start(uv_loop_t *loop, void (*fn)(void *data, 
         loop_signals_stop(signals);
         return NULL;
     }
+    watch_parent(loop, signals);
     return signals;
 }
 
@@ -179,6 +206,8 @@ void loop_signals_stop(struct loop_signals *signals)
 {
     if (!signals)
         return;
+    if (signals->watches_parent)
+        uv_close((uv_handle_t *)&signals->parent, signal_closed);
     uv_close((uv_handle_t *)&signals->interrupt, signal_closed);
     uv_close((uv_handle_t *)&signals->terminate, signal_closed);
 }

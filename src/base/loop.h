@@ -24,8 +24,9 @@ struct loop_timer *loop_timer_start(uv_loop_t *loop, uint64_t after_ms, uint64_t
  * stopped. */
 void loop_timer_stop(struct loop_timer *timer);
 
-/* SIGINT and SIGTERM call `fn` once each time they arrive; SIGPIPE is ignored. Stop before closing
- * the loop. */
+/* SIGINT and SIGTERM call `fn` once each time they arrive; SIGPIPE is ignored. When the environment has FAAS_PARENT_FD, a
+ * descriptor that ends with the program that supervises this one (`faas up`), its end counts as a SIGTERM: nobody is left
+ * behind when the supervisor is killed. Stop before closing the loop. */
 struct loop_signals;
 struct loop_signals *loop_signals_start(uv_loop_t *loop, void (*fn)(void *data, int signal),
                                         void *data, struct error *err);

@@ -66,31 +66,51 @@ static void free_environment(char **environment)
     free(environment);
 }
 
-/* This process's environment with `extra` (NAME=value …, NULL-terminated) put over it. */
-static char **merged_environment(const char *const *extra)
+static size_t count_strings(const char *const *strings)
 {
-    size_t count = 0, extra_count = 0;
-    while (environ[count])
+    size_t count = 0;
+    while (strings[count])
         count++;
-    while (extra[extra_count])
-        extra_count++;
-    char **merged = calloc(count + extra_count + 1, sizeof(*merged));
+    return count;
+}
+
+static bool sets_same_name(const char *entry, const char *const *entries)
+{
+    size_t name = strcspn(entry, "=");
+    for (size_t i = 0; entries[i]; i++)
+        if (strncmp(entries[i], entry, name + 1) == 0)
+            return true;
+    return false;
+}
+
+/* `base` with `extra` (NAME=value …) put over it; both NULL-terminated. */
+static char **merge_environment(const char *const *base, const char *const *extra)
+{
+    char **merged = calloc(count_strings(base) + count_strings(extra) + 1, sizeof(*merged));
     size_t used = 0;
-    for (size_t i = 0; merged && i < extra_count; i++)
-        if (!(merged[used++] = strdup(extra[i])))
-            goto fail;
-    for (size_t i = 0; merged && i < count; i++) {
-        size_t name = strcspn(environ[i], "=");
-        bool replaced = false;
-        for (size_t j = 0; j < extra_count; j++)
-            replaced |= strncmp(extra[j], environ[i], name + 1) == 0;
-        if (!replaced && !(merged[used++] = strdup(environ[i])))
-            goto fail;
+    bool failed = !merged;
+    for (size_t i = 0; !failed && extra[i]; i++)
+        failed = !(merged[used++] = strdup(extra[i]));
+    for (size_t i = 0; !failed && base[i]; i++)
+        if (!sets_same_name(base[i], extra))
+            failed = !(merged[used++] = strdup(base[i]));
+    if (failed) {
+        free_environment(merged);
+        return NULL;
     }
     return merged;
-fail:
-    free_environment(merged);
-    return NULL;
+}
+
+/* Puts `extra` over what the program has, which is this process's environment at first. */
+static int set_environment(struct program *program, const char *const *extra)
+{
+    char **base = program->environment ? program->environment : environ;
+    char **merged = merge_environment((const char *const *)base, extra);
+    if (!merged)
+        return -1;
+    free_environment(program->environment);
+    program->environment = merged;
+    return 0;
 }
 
 /* ---- processes ---- */
@@ -236,22 +256,43 @@ static void remove_run_file(void)
     buffer_deinit(&file);
 }
 
-static bool platform_is_ready(struct up *up)
+/* The address that the controller says it listens on; false while it has not said. */
+static bool read_url(struct up *up)
 {
     struct buffer file = BUFFER_INIT(256);
+    bool known = buffer_read_file(&file, up->url_file, NULL) == 0 && file.len > 0;
+    if (known)
+        snprintf(up->url, sizeof(up->url), "%.*s", (int)strcspn(file.data, "\r\n"), file.data);
+    buffer_deinit(&file);
+    return known;
+}
+
+static bool platform_is_ready(struct up *up)
+{
     struct http_answer answer = {0};
     char url[320];
-    bool ready = false;
-
-    if (buffer_read_file(&file, up->url_file, NULL) == 0 && file.len > 0) {
-        snprintf(up->url, sizeof(up->url), "%.*s", (int)strcspn(file.data, "\r\n"), file.data);
-        snprintf(url, sizeof(url), "%s/readyz", up->url);
-        struct http_call_options options = {.method = "GET", .url = url, .timeout_ms = 2000};
-        ready = http_fetch(&options, &answer, NULL) == 0 && answer.status == 200;
-        http_answer_deinit(&answer);
-    }
-    buffer_deinit(&file);
+    snprintf(url, sizeof(url), "%s/readyz", up->url);
+    struct http_call_options options = {.method = "GET", .url = url, .timeout_ms = 2000};
+    if (http_fetch(&options, &answer, NULL))
+        return false;
+    bool ready = answer.status == 200;
+    http_answer_deinit(&answer);
     return ready;
+}
+
+/* The worker is told the address, and a controller that is started again later must keep it, also when its port was
+ * picked by the kernel. */
+static int start_worker(struct up *up, struct error *err)
+{
+    const char *address = strstr(up->url, "://");
+    autofree char *listen = string_printf("CONTROLLER_LISTEN=%s", address ? address + 3 : "");
+    autofree char *url = string_printf("WORKER_CONTROLLER_URL=%s", up->url);
+    const char *const controller[] = {listen, NULL};
+    const char *const worker[] = {url, NULL};
+    if (!listen || !url || set_environment(&up->controller, controller) ||
+        set_environment(&up->worker, worker))
+        return error_set(err, ERROR_INTERNAL, "out of memory");
+    return start_program(&up->worker, err);
 }
 
 static void poll_ready(void *data)
@@ -259,7 +300,12 @@ static void poll_ready(void *data)
     struct up *up = data;
     if (up->stopping)
         return;
-    if (platform_is_ready(up)) {
+    struct error err = {0};
+    if (!up->url[0] && read_url(up) && start_worker(up, &err)) {
+        log_error("the worker cannot be started", LOG_ERR(&err));
+        up->status = 1;
+        stop(up);
+    } else if (up->worker.child && platform_is_ready(up)) {
         up->ready = true;
         loop_timer_stop(up->ready_timer);
         up->ready_timer = NULL;
@@ -285,16 +331,13 @@ static int prepare_environments(struct up *up, struct error *err)
         string_printf("CONTROLLER_DATABASE_URL=sqlite://%s/controller.db", up->data_dir);
     autofree char *worker_dir = string_printf("WORKER_DATA_DIR=%s/worker", up->data_dir);
     autofree char *token_file = string_printf("WORKER_TOKEN_FILE=%s/worker-token", up->data_dir);
-    autofree char *url_file = string_printf("WORKER_CONTROLLER_URL_FILE=%s", up->url_file);
-    if (!listen || !controller_dir || !database || !worker_dir || !token_file || !url_file)
+    if (!listen || !controller_dir || !database || !worker_dir || !token_file)
         return error_set(err, ERROR_INTERNAL, "out of memory");
     bool database_given = getenv("CONTROLLER_DATABASE_URL") != NULL;
     const char *const controller[] = {"FAAS_PARENT_FD=3", listen, controller_dir,
                                       database_given ? NULL : database, NULL};
-    const char *const worker[] = {"FAAS_PARENT_FD=3", worker_dir, token_file, url_file, NULL};
-    up->controller.environment = merged_environment(controller);
-    up->worker.environment = merged_environment(worker);
-    if (!up->controller.environment || !up->worker.environment)
+    const char *const worker[] = {"FAAS_PARENT_FD=3", worker_dir, token_file, NULL};
+    if (set_environment(&up->controller, controller) || set_environment(&up->worker, worker))
         return error_set(err, ERROR_INTERNAL, "out of memory");
     return 0;
 }
@@ -351,7 +394,7 @@ static int run_loop(struct up *up, struct error *err)
     up->signals = loop_signals_start(&up->loop, on_signal, up, err);
     if (!up->signals)
         return -1;
-    if (start_program(&up->controller, err) == 0 && start_program(&up->worker, err) == 0)
+    if (start_program(&up->controller, err) == 0)
         up->ready_timer =
             loop_timer_start(&up->loop, READY_POLL_MS, READY_POLL_MS, poll_ready, up, err);
     if (!up->ready_timer)
