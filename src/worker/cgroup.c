@@ -1,0 +1,416 @@
+/* The worker's part of the hierarchies: what the host offers, the folder that instances go to, and
+ * its removal. */
+#include "worker/cgroup.h"
+
+#include "base/buffer.h"
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/text.h"
+#include "worker/cgroup_hierarchy.h"
+#include "worker/cgroup_instance.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#define SUPERVISOR "faas-supervisor"
+#define REMOVE_TIMEOUT_MS 1000
+#define WORKER_NAME_MAX 64
+
+/* The controllers that limits need, in the order of struct worker_cgroup.enabled's bits. */
+static const char *const needed[] = {"memory", "cpu", "pids"};
+
+struct worker_cgroup {
+    struct cgroup_hierarchies hierarchies;
+    struct cgroup_support support;
+    char *membership;  /* owned: this process's /proc/self/cgroup at the start */
+    char *folder_name; /* owned: "faas-<worker>" */
+    char *base;        /* owned; v2 only: path below the hierarchy's root, "/" or "/a/b" */
+    bool moved;        /* v2: processes were moved to the supervisor leaf */
+    unsigned enabled;  /* v2: controllers that were switched on in the base */
+};
+
+/* ---- what the host offers ---- */
+
+static char *v1_own_folder(const struct cgroup_hierarchies *all, const char *membership,
+                           const char *controller)
+{
+    const struct cgroup_hierarchy *hierarchy = cgroup_hierarchies_find_v1(all, controller);
+    autofree char *path = hierarchy ? cgroup_membership_path(membership, hierarchy, NULL) : NULL;
+
+    return path ? cgroup_folder(hierarchy, path) : NULL;
+}
+
+static bool v1_usable(const struct cgroup_hierarchies *all, const char *membership,
+                      const char *controller)
+{
+    autofree char *folder = v1_own_folder(all, membership, controller);
+
+    return folder && access(folder, W_OK) == 0;
+}
+
+static bool has_file(const char *folder, const char *name)
+{
+    autofree char *path = string_printf("%s/%s", folder, name);
+
+    return path && path_exists(path);
+}
+
+static void support_v1(const struct cgroup_hierarchies *all, const char *membership,
+                       struct cgroup_support *ret)
+{
+    autofree char *memory = v1_own_folder(all, membership, "memory");
+
+    ret->version = CGROUP_V1;
+    ret->hybrid = cgroup_hierarchies_find_v2(all) != NULL;
+    ret->memory = v1_usable(all, membership, "memory");
+    ret->cpu = v1_usable(all, membership, "cpu");
+    ret->pids = v1_usable(all, membership, "pids");
+    ret->devices = v1_usable(all, membership, "devices");
+    ret->freezer = v1_usable(all, membership, "freezer");
+    ret->swap = memory && has_file(memory, "memory.memsw.limit_in_bytes");
+}
+
+static bool list_has(const char *folder, const char *file, const char *word)
+{
+    with_cleanup(buffer_deinit) struct buffer text = BUFFER_INIT(4096);
+    autofree char *path = string_printf("%s/%s", folder, file);
+    size_t len = strlen(word);
+
+    if (!path || buffer_read_file(&text, path, NULL) < 0)
+        return false;
+    for (const char *at = text.data; at && (at = strstr(at, word)); at += len)
+        if ((at == text.data || at[-1] == ' ') &&
+            (at[len] == ' ' || at[len] == '\n' || at[len] == '\0'))
+            return true;
+    return false;
+}
+
+/* systemd marks what it has given away (Delegate=yes). */
+static bool is_delegated(const char *folder)
+{
+    static const char *const marks[] = {"trusted.delegate", "user.delegate"};
+    char value[8];
+
+    for (size_t i = 0; i < ARRAY_LENGTH(marks); i++)
+        if (getxattr(folder, marks[i], value, sizeof(value)) == 1 && value[0] == '1')
+            return true;
+    return false;
+}
+
+/* Where instances may be put: see the layout in the header. malloc'd path below the hierarchy's
+ * root. */
+static char *v2_base(const struct cgroup_hierarchy *v2, const char *membership, struct error *err)
+{
+    autofree char *own = cgroup_membership_path(membership, v2, err);
+    char *base = NULL;
+
+    if (!own)
+        return NULL;
+    char *leaf = strrchr(own, '/');
+    if (leaf && strcmp(leaf + 1, SUPERVISOR) == 0)
+        leaf[leaf == own] = '\0';
+    autofree char *folder = cgroup_folder(v2, own);
+    if (folder)
+        base = strdup(own[0] && is_delegated(folder) ? own : "/");
+    if (!base)
+        error_set(err, ERROR_INTERNAL, "out of memory");
+    return base;
+}
+
+static void support_v2(const struct cgroup_hierarchy *v2, const char *membership,
+                       struct cgroup_support *ret)
+{
+    autofree char *base = v2_base(v2, membership, NULL);
+    autofree char *folder = base ? cgroup_folder(v2, base) : NULL;
+
+    ret->version = CGROUP_V2;
+    if (!folder || access(folder, W_OK) < 0)
+        return;
+    ret->memory = list_has(folder, "cgroup.controllers", "memory");
+    ret->cpu = list_has(folder, "cgroup.controllers", "cpu");
+    ret->pids = list_has(folder, "cgroup.controllers", "pids");
+    ret->devices = true; /* by BPF, which every v2 kernel has */
+    ret->freezer = true;
+    /* Only cgroups below the root have the file itself; a kernel without swap has no /proc/swaps.
+     */
+    ret->swap = ret->memory && path_exists("/proc/swaps");
+}
+
+static void detect(const struct cgroup_hierarchies *all, const char *membership,
+                   struct cgroup_support *ret)
+{
+    const struct cgroup_hierarchy *v2 = cgroup_hierarchies_find_v2(all);
+
+    *ret = (struct cgroup_support){0};
+    if (cgroup_hierarchies_find_v1(all, "memory") || !v2)
+        support_v1(all, membership, ret);
+    else
+        support_v2(v2, membership, ret);
+}
+
+static int verdict(const struct cgroup_support *support, struct error *err)
+{
+    if (support->memory && support->cpu && support->pids)
+        return 0;
+    return error_set(
+        err, ERROR_UNAVAILABLE,
+        "this host cannot enforce these limits:%s%s%s (cgroup v%d%s); run as root with the "
+        "controllers mounted "
+        "and writable%s",
+        support->memory ? "" : " memory", support->cpu ? "" : " cpu", support->pids ? "" : " pids",
+        (int)support->version, support->hybrid ? ", hybrid" : "",
+        support->memory ? "" : "; some kernels need cgroup_enable=memory on their command line");
+}
+
+int cgroup_check(struct cgroup_support *ret, struct error *err)
+{
+    with_cleanup(cgroup_hierarchies_deinit) struct cgroup_hierarchies all = {0};
+
+    *ret = (struct cgroup_support){0};
+    if (cgroup_hierarchies_read(&all, err) < 0)
+        return -1;
+    if (all.count == 0)
+        return error_set(
+            err, ERROR_UNAVAILABLE,
+            "no cgroup hierarchy is mounted; limits need cgroup v1 or v2 at /sys/fs/cgroup");
+    autofree char *membership = cgroup_membership_read(0, err);
+    if (!membership)
+        return -1;
+    detect(&all, membership, ret);
+    return verdict(ret, err);
+}
+
+/* ---- v2 layout ---- */
+
+static int switch_controller(const char *folder, char sign, const char *controller,
+                             struct error *err)
+{
+    autofree char *path = string_printf("%s/cgroup.subtree_control", folder);
+    char value[32];
+
+    if (!path)
+        return error_set(err, ERROR_INTERNAL, "out of memory");
+    snprintf(value, sizeof(value), "%c%s", sign, controller);
+    return write_file_value(path, value, err);
+}
+
+/* Moves every process of cgroup `from` to cgroup `to`. New ones may appear meanwhile, so it looks
+ * again. */
+static int move_processes(const char *from, const char *to, struct error *err)
+{
+    autofree char *source = string_printf("%s/cgroup.procs", from);
+    autofree char *target = string_printf("%s/cgroup.procs", to);
+
+    if (!source || !target)
+        return error_set(err, ERROR_INTERNAL, "out of memory");
+    for (int round = 0; round < 16; round++) {
+        with_cleanup(buffer_deinit) struct buffer text = BUFFER_INIT(1024 * 1024);
+        char *rest = NULL;
+        if (buffer_read_file(&text, source, err) < 0)
+            return -1;
+        if (text.len == 0)
+            return 0;
+        for (char *pid = strtok_r(text.data, "\n", &rest); pid; pid = strtok_r(NULL, "\n", &rest)) {
+            struct error failed = {0};
+            if (write_file_value(target, pid, &failed) < 0 && failed.sys_errno != ESRCH)
+                return error_set(err, failed.code, "move process %s to %s: %s", pid, to,
+                                 failed.message);
+        }
+    }
+    return error_set(err, ERROR_UNAVAILABLE, "processes keep appearing in the cgroup %s", from);
+}
+
+static int make_leaf_and_move(struct worker_cgroup *cgroup, const char *base, struct error *err)
+{
+    autofree char *leaf = string_printf("%s/" SUPERVISOR, base);
+
+    if (!leaf)
+        return error_set(err, ERROR_INTERNAL, "out of memory");
+    if (mkdir(leaf, 0755) < 0 && errno != EEXIST)
+        return error_set_errno(err, ERROR_UNAVAILABLE, errno, "make the cgroup %s", leaf);
+    cgroup->moved = true;
+    return move_processes(base, leaf, err);
+}
+
+static int enable_in_base(struct worker_cgroup *cgroup, const char *base, struct error *err)
+{
+    for (size_t i = 0; i < ARRAY_LENGTH(needed); i++) {
+        struct error failed = {0};
+        if (!list_has(base, "cgroup.controllers", needed[i]) ||
+            list_has(base, "cgroup.subtree_control", needed[i]))
+            continue;
+        if (switch_controller(base, '+', needed[i], &failed) < 0) {
+            /* EBUSY: the cgroup still holds processes. */
+            if (failed.sys_errno == EBUSY && !cgroup->moved &&
+                make_leaf_and_move(cgroup, base, err) < 0)
+                return -1;
+            if (switch_controller(base, '+', needed[i], err) < 0)
+                return error_wrap(err, "cgroup controller %s", needed[i]);
+        }
+        cgroup->enabled |= 1u << i;
+    }
+    return 0;
+}
+
+static int layout_v2(struct worker_cgroup *cgroup, struct error *err)
+{
+    const struct cgroup_hierarchy *v2 = cgroup_hierarchies_find_v2(&cgroup->hierarchies);
+
+    autofree char *base = cgroup_folder(v2, cgroup->base);
+    autofree char *folder = base ? string_printf("%s/%s", base, cgroup->folder_name) : NULL;
+    if (!folder)
+        return error_set(err, ERROR_INTERNAL, "out of memory");
+    if (enable_in_base(cgroup, base, err) < 0)
+        return -1;
+    if (mkdir(folder, 0755) < 0 && errno != EEXIST)
+        return error_set_errno(err, ERROR_UNAVAILABLE, errno, "make the cgroup %s", folder);
+    for (size_t i = 0; i < ARRAY_LENGTH(needed); i++)
+        if (list_has(folder, "cgroup.controllers", needed[i]) &&
+            switch_controller(folder, '+', needed[i], err) < 0)
+            return error_wrap(err, "cgroup controller %s", needed[i]);
+    cgroup->support.swap = has_file(folder, "memory.swap.max");
+    return 0;
+}
+
+/* Gives the base back as it was, as far as nobody else uses it meanwhile. */
+static void undo_layout_v2(struct worker_cgroup *cgroup)
+{
+    const struct cgroup_hierarchy *v2 = cgroup_hierarchies_find_v2(&cgroup->hierarchies);
+    autofree char *base = cgroup->base ? cgroup_folder(v2, cgroup->base) : NULL;
+    autofree char *leaf = base ? string_printf("%s/" SUPERVISOR, base) : NULL;
+
+    if (!leaf)
+        return;
+    for (size_t i = 0; i < ARRAY_LENGTH(needed); i++)
+        if (cgroup->enabled & (1u << i))
+            switch_controller(base, '-', needed[i], NULL);
+    if (cgroup->moved && move_processes(leaf, base, NULL) == 0)
+        rmdir(leaf);
+}
+
+/* ---- life ---- */
+
+/* Removes <base or own>/faas-<worker>[/instance] in every hierarchy; the first failure is told at
+ * the end, so that one hierarchy does not keep the others from being cleaned. */
+static int remove_everywhere(const struct worker_cgroup *cgroup, const char *instance,
+                             struct error *err)
+{
+    struct error first = {0};
+
+    for (size_t i = 0; i < cgroup->hierarchies.count; i++) {
+        const struct cgroup_hierarchy *hierarchy = &cgroup->hierarchies.items[i];
+        bool in_base = hierarchy->v2 && cgroup->base;
+        autofree char *own = in_base ? strdup(cgroup->base)
+                                     : cgroup_membership_path(cgroup->membership, hierarchy, NULL);
+        autofree char *parent = own ? cgroup_folder(hierarchy, own) : NULL;
+        autofree char *folder = parent
+                                    ? string_printf("%s/%s%s%s", parent, cgroup->folder_name,
+                                                    instance ? "/" : "", instance ? instance : "")
+                                    : NULL;
+        struct error failed = {0};
+        if (folder && cgroup_remove_tree(folder, REMOVE_TIMEOUT_MS, &failed) < 0 && !first.code)
+            first = failed;
+    }
+    if (first.code && err)
+        *err = first;
+    return first.code ? -1 : 0;
+}
+
+static bool name_valid(const char *name)
+{
+    size_t len = name ? strlen(name) : 0;
+
+    return len > 0 && len <= WORKER_NAME_MAX && name[0] != '.' &&
+           strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") == len;
+}
+
+static int open_cgroup(struct worker_cgroup *cgroup, const char *worker, struct error *err)
+{
+    if (!name_valid(worker))
+        return error_set(err, ERROR_INVALID_REQUEST,
+                         "\"%.80s\" cannot name a cgroup; use letters, digits, - and _",
+                         worker ? worker : "");
+    cgroup->folder_name = string_printf("faas-%s", worker);
+    if (!cgroup->folder_name)
+        return error_set(err, ERROR_INTERNAL, "out of memory");
+    if (cgroup_hierarchies_read(&cgroup->hierarchies, err) < 0)
+        return -1;
+    cgroup->membership = cgroup_membership_read(0, err);
+    if (!cgroup->membership)
+        return -1;
+    detect(&cgroup->hierarchies, cgroup->membership, &cgroup->support);
+    bool v2 = cgroup->support.version == CGROUP_V2;
+    if (v2) {
+        cgroup->base =
+            v2_base(cgroup_hierarchies_find_v2(&cgroup->hierarchies), cgroup->membership, err);
+        if (!cgroup->base)
+            return -1;
+    }
+    if (remove_everywhere(cgroup, NULL, err) < 0)
+        return error_wrap(err, "leftovers of an earlier worker");
+    return v2 ? layout_v2(cgroup, err) : 0;
+}
+
+struct worker_cgroup *worker_cgroup_new(const char *worker, struct error *err)
+{
+    struct worker_cgroup *cgroup = calloc(1, sizeof(*cgroup));
+
+    if (!cgroup) {
+        error_set(err, ERROR_INTERNAL, "out of memory");
+        return NULL;
+    }
+    if (open_cgroup(cgroup, worker, err) == 0)
+        return cgroup;
+    worker_cgroup_free(cgroup);
+    return NULL;
+}
+
+void worker_cgroup_free(struct worker_cgroup *cgroup)
+{
+    struct error err = {0};
+
+    if (!cgroup)
+        return;
+    if (cgroup->membership && remove_everywhere(cgroup, NULL, &err) < 0)
+        log_warn("cgroups of the worker are left behind", LOG_ERR(&err));
+    if (cgroup->base)
+        undo_layout_v2(cgroup);
+    cgroup_hierarchies_deinit(&cgroup->hierarchies);
+    free(cgroup->membership);
+    free(cgroup->folder_name);
+    free(cgroup->base);
+    free(cgroup);
+}
+
+const struct cgroup_support *worker_cgroup_support(const struct worker_cgroup *cgroup)
+{
+    return &cgroup->support;
+}
+
+char *worker_cgroup_path(const struct worker_cgroup *cgroup, const char *instance)
+{
+    if (!cgroup->base)
+        return string_printf("%s/%s", cgroup->folder_name, instance);
+    return string_printf("%s/%s/%s", cgroup->base[1] ? cgroup->base : "", cgroup->folder_name,
+                         instance);
+}
+
+int worker_cgroup_remove(struct worker_cgroup *cgroup, const char *instance, struct error *err)
+{
+    if (!name_valid(instance))
+        return error_set(err, ERROR_INVALID_REQUEST, "\"%.80s\" names no instance",
+                         instance ? instance : "");
+    return remove_everywhere(cgroup, instance, err);
+}
+
+struct instance_cgroup *instance_cgroup_open(const struct worker_cgroup *cgroup, pid_t pid,
+                                             struct error *err)
+{
+    return instance_cgroup_new(&cgroup->hierarchies, cgroup->support.version, pid, err);
+}

@@ -1,0 +1,212 @@
+/* Reading an instance's cgroup through descriptors that stay open: a table says which file tells
+ * which number. */
+#include "worker/cgroup_instance.h"
+
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "base/text.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define KILL_ROUNDS 8
+
+enum source { MEMORY_PEAK, MEMORY_NOW, CPU_TIME, OOM_EVENTS, PIDS_EVENTS, SOURCE_COUNT };
+
+struct source_info {
+    const char *controller; /* v1 hierarchy */
+    const char *file;
+    const char *key; /* the line that begins with it; NULL: the file is one number */
+    uint64_t factor; /* to the unit of struct instance_stats */
+    bool writable;
+};
+
+static const struct source_info sources_v1[SOURCE_COUNT] = {
+    [MEMORY_PEAK] = {"memory", "memory.max_usage_in_bytes", NULL, 1, true},
+    [MEMORY_NOW] = {"memory", "memory.usage_in_bytes", NULL, 1, false},
+    [CPU_TIME] = {"cpuacct", "cpuacct.usage", NULL, 1, false},
+    [OOM_EVENTS] = {"memory", "memory.oom_control", "oom_kill ", 1, false},
+    [PIDS_EVENTS] = {"pids", "pids.events", "max ", 1, false},
+};
+
+static const struct source_info sources_v2[SOURCE_COUNT] = {
+    [MEMORY_PEAK] = {NULL, "memory.peak", NULL, 1, true},
+    [MEMORY_NOW] = {NULL, "memory.current", NULL, 1, false},
+    [CPU_TIME] = {NULL, "cpu.stat", "usage_usec ", 1000, false},
+    [OOM_EVENTS] = {NULL, "memory.events", "oom_kill ", 1, false},
+    [PIDS_EVENTS] = {NULL, "pids.events", "max ", 1, false},
+};
+
+struct instance_cgroup {
+    const struct source_info *sources;
+    int fds[SOURCE_COUNT]; /* owned; -1 for what this host does not have */
+    int kill_fd;           /* owned; v2 cgroup.kill, or -1 */
+    char *members;         /* owned: a folder whose cgroup.procs lists its processes */
+    bool peak_writable;
+};
+
+/* The folder of the process's cgroup in a controller's hierarchy, or NULL. */
+static char *find_folder(const struct cgroup_hierarchies *all, enum cgroup_version version,
+                         const char *controller, const char *membership)
+{
+    const struct cgroup_hierarchy *hierarchy = version == CGROUP_V2
+                                                   ? cgroup_hierarchies_find_v2(all)
+                                                   : cgroup_hierarchies_find_v1(all, controller);
+    autofree char *path = hierarchy ? cgroup_membership_path(membership, hierarchy, NULL) : NULL;
+
+    return path ? cgroup_folder(hierarchy, path) : NULL;
+}
+
+static int open_in(const char *folder, const char *file, int flags)
+{
+    autofree char *path = string_printf("%s/%s", folder, file);
+
+    return path ? open(path, flags | O_CLOEXEC) : -1;
+}
+
+static void open_source(struct instance_cgroup *instance, enum source source, const char *folder)
+{
+    const struct source_info *info = &instance->sources[source];
+    int fd = info->writable ? open_in(folder, info->file, O_RDWR) : -1;
+
+    /* memory.peak of a kernel before 6.12 can only be read. */
+    if (source == MEMORY_PEAK)
+        instance->peak_writable = fd >= 0;
+    instance->fds[source] = fd >= 0 ? fd : open_in(folder, info->file, O_RDONLY);
+}
+
+static int open_all(struct instance_cgroup *instance, const struct cgroup_hierarchies *all,
+                    enum cgroup_version version, pid_t pid, struct error *err)
+{
+    autofree char *membership = cgroup_membership_read(pid, err);
+
+    if (!membership)
+        return -1;
+    for (int i = 0; i < SOURCE_COUNT; i++) {
+        autofree char *folder =
+            find_folder(all, version, instance->sources[i].controller, membership);
+        if (folder)
+            open_source(instance, i, folder);
+    }
+    instance->members = find_folder(all, version, "memory", membership);
+    if (!instance->members)
+        return error_set(err, ERROR_NOT_FOUND,
+                         "process %d is in no cgroup with a memory controller", (int)pid);
+    instance->kill_fd =
+        version == CGROUP_V2 ? open_in(instance->members, "cgroup.kill", O_WRONLY) : -1;
+    return 0;
+}
+
+struct instance_cgroup *instance_cgroup_new(const struct cgroup_hierarchies *hierarchies,
+                                            enum cgroup_version version, pid_t pid,
+                                            struct error *err)
+{
+    struct instance_cgroup *instance = calloc(1, sizeof(*instance));
+
+    if (!instance) {
+        error_set(err, ERROR_INTERNAL, "out of memory");
+        return NULL;
+    }
+    instance->sources = version == CGROUP_V2 ? sources_v2 : sources_v1;
+    instance->kill_fd = -1;
+    for (int i = 0; i < SOURCE_COUNT; i++)
+        instance->fds[i] = -1;
+    if (open_all(instance, hierarchies, version, pid, err) == 0)
+        return instance;
+    error_wrap(err, "cgroup of process %d", (int)pid);
+    instance_cgroup_close(instance);
+    return NULL;
+}
+
+void instance_cgroup_close(struct instance_cgroup *instance)
+{
+    if (!instance)
+        return;
+    for (int i = 0; i < SOURCE_COUNT; i++)
+        if (instance->fds[i] >= 0)
+            close(instance->fds[i]);
+    if (instance->kill_fd >= 0)
+        close(instance->kill_fd);
+    free(instance->members);
+    free(instance);
+}
+
+/* The number on the line that begins with `key`, or at the beginning. */
+static uint64_t find_number(const char *text, const char *key)
+{
+    if (!key)
+        return strtoull(text, NULL, 10);
+    for (const char *line = text; *line;) {
+        if (strncmp(line, key, strlen(key)) == 0)
+            return strtoull(line + strlen(key), NULL, 10);
+        line += strcspn(line, "\n");
+        line += *line == '\n';
+    }
+    return 0;
+}
+
+static int read_source(const struct instance_cgroup *instance, enum source source, uint64_t *ret,
+                       struct error *err)
+{
+    const struct source_info *info = &instance->sources[source];
+    char text[2048];
+
+    *ret = 0;
+    if (instance->fds[source] < 0)
+        return 0;
+    ssize_t len = pread(instance->fds[source], text, sizeof(text) - 1, 0);
+    if (len < 0)
+        return error_set_errno(err, errno == ENODEV ? ERROR_NOT_FOUND : ERROR_INTERNAL, errno,
+                               "read %s", info->file);
+    text[len] = '\0';
+    *ret = find_number(text, info->key) * info->factor;
+    return 0;
+}
+
+int instance_cgroup_read(struct instance_cgroup *instance, struct instance_stats *ret,
+                         struct error *err)
+{
+    uint64_t numbers[SOURCE_COUNT];
+
+    for (int i = 0; i < SOURCE_COUNT; i++)
+        if (read_source(instance, i, &numbers[i], err) < 0)
+            return -1;
+    *ret = (struct instance_stats){
+        .memory_peak_bytes = numbers[MEMORY_PEAK],
+        .memory_bytes = numbers[MEMORY_NOW],
+        .cpu_time_ns = numbers[CPU_TIME],
+        .oom_kills = numbers[OOM_EVENTS],
+        .pids_max_events = numbers[PIDS_EVENTS],
+    };
+    return 0;
+}
+
+int instance_cgroup_reset_peak(struct instance_cgroup *instance, struct error *err)
+{
+    if (!instance->peak_writable)
+        return error_set(err, ERROR_UNAVAILABLE, "this kernel cannot reset a cgroup's memory peak");
+    if (pwrite(instance->fds[MEMORY_PEAK], "0", 1, 0) < 0)
+        return error_set_errno(err, ERROR_UNAVAILABLE, errno, "reset the memory peak");
+    return 0;
+}
+
+int instance_cgroup_kill(struct instance_cgroup *instance, struct error *err)
+{
+    if (instance->kill_fd >= 0 && pwrite(instance->kill_fd, "1", 1, 0) == 1)
+        return 0;
+    for (int round = 0; round < KILL_ROUNDS; round++) {
+        int count = cgroup_kill_members(instance->members);
+        if (count == 0)
+            return 0;
+        if (count < 0)
+            return !path_exists(instance->members)
+                       ? 0
+                       : error_set(err, ERROR_UNAVAILABLE, "read the processes of %s",
+                                   instance->members);
+    }
+    return 0;
+}
