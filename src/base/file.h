@@ -18,6 +18,8 @@ int write_file_value(const char *path, const char *value, struct error *err);
 /* Removes a file or a whole tree; never follows a symbolic link, never crosses into another mount.
  * 0 when it is not there. */
 int remove_tree(const char *path, struct error *err);
+/* The same for an entry `name` of the open folder `parent`. */
+int remove_tree_at(int parent, const char *name, struct error *err);
 /* Exclusive lock on a file (made if needed), held while the descriptor is open. ERROR_CONFLICT when
  * another process has it. */
 int lock_file(const char *path, int *ret_fd, struct error *err);

@@ -156,6 +156,16 @@ static int remove_child(int parent, const char *name)
     return unlinkat(parent, name, AT_REMOVEDIR) < 0 && errno != ENOENT ? -1 : 0;
 }
 
+static int remove_and_report(int parent, const char *name, const char *path, struct error *err)
+{
+    if (remove_child(parent, name) == 0)
+        return 0;
+    if (errno == EBUSY || errno == EXDEV)
+        return error_set_errno(err, ERROR_INTERNAL, errno,
+                               "cannot remove %s: something is mounted in it", path);
+    return error_set_errno(err, ERROR_INTERNAL, errno, "cannot remove %s", path);
+}
+
 int remove_tree(const char *path, struct error *err)
 {
     autofree char *copy = strdup(path);
@@ -177,10 +187,10 @@ int remove_tree(const char *path, struct error *err)
         return 0;
     if (parent < 0)
         return error_set_errno(err, ERROR_INTERNAL, errno, "cannot open %s", folder);
-    if (remove_child(parent, name) == 0)
-        return 0;
-    if (errno == EBUSY || errno == EXDEV)
-        return error_set_errno(err, ERROR_INTERNAL, errno,
-                               "cannot remove %s: something is mounted in it", path);
-    return error_set_errno(err, ERROR_INTERNAL, errno, "cannot remove %s", path);
+    return remove_and_report(parent, name, path, err);
+}
+
+int remove_tree_at(int parent, const char *name, struct error *err)
+{
+    return remove_and_report(parent, name, name, err);
 }
