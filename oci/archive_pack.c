@@ -1,0 +1,325 @@
+/* Packing a folder or a file into a tar.gz that is the same for the same content: names sorted by
+ * their bytes, times 0, no owner, two modes. The tree may be what a stranger's build left, so it is
+ * walked by descriptors and nothing is followed. */
+#include "oci/archive.h"
+
+#include "base/cleanup.h"
+#include "oci/archive_reader.h"
+
+#include <archive.h>
+#include <archive_entry.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#define MAX_FILES 65536
+#define MAX_DEPTH 64
+#define MAX_PATH_BYTES 1024
+#define READ_BYTES 65536
+
+struct packer {
+    struct archive *writer; /* owned */
+    struct buffer *out;     /* borrowed */
+    size_t max_len;         /* of out */
+    struct error *err;      /* borrowed; of the output callback */
+    bool output_failed;
+    size_t files;
+};
+
+static la_ssize_t on_output(struct archive *writer, void *data, const void *bytes, size_t len)
+{
+    struct packer *packer = data;
+    (void)writer;
+    bool fits = len <= packer->max_len - packer->out->len;
+    if (!fits)
+        error_set(packer->err, ERROR_PAYLOAD_TOO_LARGE, "it packs to more than the allowed size");
+    if (fits && buffer_append(packer->out, bytes, len, packer->err) == 0)
+        return (la_ssize_t)len;
+    packer->output_failed = true;
+    return -1;
+}
+
+static int writer_failed(struct packer *packer, struct error *err)
+{
+    if (packer->output_failed)
+        return -1; /* `err` says why */
+    const char *said = archive_error_string(packer->writer);
+    return error_set(err, ERROR_INTERNAL, "cannot pack: %s", said ? said : "no further details");
+}
+
+static int packer_init(struct packer *packer, size_t max_bytes, struct buffer *out,
+                       struct error *err)
+{
+    size_t max_len = max_bytes > SIZE_MAX - out->len ? SIZE_MAX : out->len + max_bytes;
+    *packer =
+        (struct packer){.writer = archive_write_new(), .out = out, .max_len = max_len, .err = err};
+    if (!packer->writer)
+        return error_set(err, ERROR_INTERNAL, "out of memory");
+    /* GNU's format keeps long names and bytes as they are; gzip's header has no time in it. */
+    if (archive_write_set_format_gnutar(packer->writer) != ARCHIVE_OK ||
+        archive_write_add_filter_gzip(packer->writer) != ARCHIVE_OK ||
+        archive_write_set_filter_option(packer->writer, "gzip", "timestamp", NULL) != ARCHIVE_OK ||
+        archive_write_set_bytes_per_block(packer->writer, READ_BYTES) != ARCHIVE_OK ||
+        archive_write_set_bytes_in_last_block(packer->writer, 1) != ARCHIVE_OK ||
+        archive_write_open(packer->writer, packer, NULL, on_output, NULL) != ARCHIVE_OK)
+        return writer_failed(packer, err);
+    return 0;
+}
+
+static void packer_deinit(struct packer *packer)
+{
+    if (!packer->writer)
+        return;
+    archive_write_fail(packer->writer); /* closing must not write more */
+    archive_write_free(packer->writer);
+}
+
+static int packer_finish(struct packer *packer, struct error *err)
+{
+    if (archive_write_close(packer->writer) != ARCHIVE_OK)
+        return writer_failed(packer, err);
+    return 0;
+}
+
+static void entry_cleanup(struct archive_entry **entry)
+{
+    archive_entry_free(*entry);
+}
+#define autoentry with_cleanup(entry_cleanup) struct archive_entry
+
+/* A header: path, type, mode and size; for a link also its target. */
+static int pack_header(struct packer *packer, const char *path, mode_t type, mode_t mode,
+                       int64_t size, const char *target, struct error *err)
+{
+    autoentry *entry = archive_entry_new();
+    if (!entry)
+        return error_set(err, ERROR_INTERNAL, "out of memory");
+    if (packer->files++ >= MAX_FILES)
+        return error_set(err, ERROR_PAYLOAD_TOO_LARGE,
+                         "there are more than %d files and folders, which is the most allowed",
+                         MAX_FILES);
+    archive_entry_copy_pathname(entry, path);
+    archive_entry_set_filetype(entry, type);
+    archive_entry_set_perm(entry, mode);
+    archive_entry_set_size(entry, size);
+    archive_entry_set_mtime(entry, 0, 0);
+    if (target)
+        archive_entry_copy_symlink(entry, target);
+    return archive_write_header(packer->writer, entry) == ARCHIVE_OK ? 0
+                                                                     : writer_failed(packer, err);
+}
+
+/* Exactly `size` bytes, as the header said. */
+static int pack_data(struct packer *packer, int fd, const char *path, int64_t size,
+                     struct error *err)
+{
+    autofree char *chunk = malloc(READ_BYTES);
+    char name[TREE_NAME_MAX];
+    if (!chunk)
+        return error_set(err, ERROR_INTERNAL, "out of memory");
+    while (size > 0) {
+        ssize_t len = read(fd, chunk, size < READ_BYTES ? (size_t)size : READ_BYTES);
+        if (len < 0 && errno == EINTR)
+            continue;
+        if (len < 0)
+            return error_set_errno(err, ERROR_INTERNAL, errno, "cannot read \"%s\"",
+                                   tree_name(path, name));
+        if (len == 0)
+            return error_set(err, ERROR_CONFLICT, "\"%s\" became shorter while it was packed",
+                             tree_name(path, name));
+        if (archive_write_data(packer->writer, chunk, (size_t)len) != len)
+            return writer_failed(packer, err);
+        size -= len;
+    }
+    return 0;
+}
+
+static int pack_regular(struct packer *packer, int at, const char *name, const char *path,
+                        struct error *err)
+{
+    struct stat status;
+    char shown[TREE_NAME_MAX];
+    autoclose int fd = openat(at, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    if (fd < 0 || fstat(fd, &status) < 0)
+        return error_set_errno(err, ERROR_INVALID_REQUEST, errno, "cannot read \"%s\"",
+                               tree_name(path, shown));
+    if (!S_ISREG(status.st_mode))
+        return error_set(err, ERROR_INVALID_REQUEST, "\"%s\" is no regular file",
+                         tree_name(path, shown));
+    mode_t mode = status.st_mode & 0111 ? 0755 : 0644;
+    if (pack_header(packer, path, AE_IFREG, mode, status.st_size, NULL, err) < 0)
+        return -1;
+    return pack_data(packer, fd, path, status.st_size, err);
+}
+
+static int pack_symlink(struct packer *packer, int at, const char *name, const char *path,
+                        struct error *err)
+{
+    char target[PATH_MAX], shown[TREE_NAME_MAX];
+    ssize_t len = readlinkat(at, name, target, sizeof(target) - 1);
+    if (len < 0)
+        return error_set_errno(err, ERROR_INVALID_REQUEST, errno, "cannot read \"%s\"",
+                               tree_name(path, shown));
+    target[len] = '\0';
+    return pack_header(packer, path, AE_IFLNK, 0777, 0, target, err);
+}
+
+struct names {
+    char **items; /* owned */
+    size_t count, cap;
+};
+
+static void names_deinit(struct names *names)
+{
+    for (size_t i = 0; i < names->count; i++)
+        free(names->items[i]);
+    free(names->items);
+}
+
+static int compare_names(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+static int names_add(struct names *names, const char *name, struct error *err)
+{
+    if (names->count == MAX_FILES)
+        return error_set(err, ERROR_PAYLOAD_TOO_LARGE, "a folder holds more than %d files",
+                         MAX_FILES);
+    if (names->count == names->cap) {
+        size_t cap = names->cap ? 2 * names->cap : 32;
+        void *items = reallocarray(names->items, cap, sizeof(*names->items));
+        if (!items)
+            return error_set(err, ERROR_INTERNAL, "out of memory");
+        names->items = items;
+        names->cap = cap;
+    }
+    char *copy = strdup(name);
+    if (!copy)
+        return error_set(err, ERROR_INTERNAL, "out of memory");
+    names->items[names->count++] = copy;
+    return 0;
+}
+
+static void folder_cleanup(DIR **folder)
+{
+    if (*folder)
+        closedir(*folder);
+}
+
+/* The sorted names in the folder `fd`, which stays open. */
+static int names_read(struct names *names, int fd, struct error *err)
+{
+    autoclose int own = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    with_cleanup(folder_cleanup) DIR *folder = own < 0 ? NULL : fdopendir(own);
+    if (!folder)
+        return error_set_errno(err, ERROR_INTERNAL, errno, "cannot read a folder");
+    own = -1; /* closed with the folder */
+    for (;;) {
+        errno = 0;
+        struct dirent *entry = readdir(folder);
+        if (!entry && errno)
+            return error_set_errno(err, ERROR_INTERNAL, errno, "cannot read a folder");
+        if (!entry)
+            break;
+        const char *name = entry->d_name;
+        if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0 || strcmp(name, ".git") == 0)
+            continue;
+        if (names_add(names, name, err) < 0)
+            return -1;
+    }
+    if (names->count > 0)
+        qsort(names->items, names->count, sizeof(*names->items), compare_names);
+    return 0;
+}
+
+static int pack_folder(struct packer *packer, int fd, const char *path, int depth,
+                       struct error *err);
+
+static int pack_entry(struct packer *packer, int at, const char *name, const char *path, int depth,
+                      struct error *err)
+{
+    struct stat status;
+    char shown[TREE_NAME_MAX];
+    if (fstatat(at, name, &status, AT_SYMLINK_NOFOLLOW) < 0)
+        return error_set_errno(err, ERROR_INTERNAL, errno, "cannot read \"%s\"",
+                               tree_name(path, shown));
+    if (S_ISREG(status.st_mode))
+        return pack_regular(packer, at, name, path, err);
+    if (S_ISLNK(status.st_mode))
+        return pack_symlink(packer, at, name, path, err);
+    if (!S_ISDIR(status.st_mode))
+        return error_set(err, ERROR_INVALID_REQUEST,
+                         "\"%s\" is a device, fifo or socket and cannot be packed",
+                         tree_name(path, shown));
+    autoclose int fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return error_set_errno(err, ERROR_INTERNAL, errno, "cannot open \"%s\"",
+                               tree_name(path, shown));
+    if (pack_header(packer, path, AE_IFDIR, 0755, 0, NULL, err) < 0)
+        return -1;
+    return pack_folder(packer, fd, path, depth + 1, err);
+}
+
+static int pack_folder(struct packer *packer, int fd, const char *path, int depth,
+                       struct error *err)
+{
+    with_cleanup(names_deinit) struct names names = {0};
+    if (depth >= MAX_DEPTH)
+        return error_set(err, ERROR_INVALID_REQUEST, "folders are nested deeper than %d",
+                         MAX_DEPTH);
+    if (names_read(&names, fd, err) < 0)
+        return -1;
+    for (size_t i = 0; i < names.count; i++) {
+        char below[MAX_PATH_BYTES + 1];
+        int len = snprintf(below, sizeof(below), "%s%s%s", path, *path ? "/" : "", names.items[i]);
+        if ((size_t)len >= sizeof(below))
+            return error_set(err, ERROR_INVALID_REQUEST, "a path is longer than %d bytes",
+                             MAX_PATH_BYTES);
+        if (pack_entry(packer, fd, names.items[i], below, depth, err) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* What a failed packing appended goes again. */
+static int undo(struct buffer *out, size_t len)
+{
+    if (out->data) {
+        out->len = len;
+        out->data[len] = '\0';
+    }
+    return -1;
+}
+
+int archive_pack_directory(const char *directory, size_t max_bytes, struct buffer *out,
+                           struct error *err)
+{
+    size_t before = out->len;
+    with_archive_locale(ARCHIVE_READER_TAR);
+    with_cleanup(packer_deinit) struct packer packer = {0};
+    autoclose int fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return error_set_errno(err, errno == ENOENT ? ERROR_NOT_FOUND : ERROR_INVALID_REQUEST,
+                               errno, "cannot open the folder %s", directory);
+    if (packer_init(&packer, max_bytes, out, err) < 0 || pack_folder(&packer, fd, "", 0, err) < 0 ||
+        packer_finish(&packer, err) < 0)
+        return error_wrap(err, "packing %s", directory), undo(out, before);
+    return 0;
+}
+
+int archive_pack_file(const char *path, const char *name, size_t max_bytes, struct buffer *out,
+                      struct error *err)
+{
+    size_t before = out->len;
+    with_archive_locale(ARCHIVE_READER_TAR);
+    with_cleanup(packer_deinit) struct packer packer = {0};
+    if (packer_init(&packer, max_bytes, out, err) < 0 ||
+        pack_regular(&packer, AT_FDCWD, path, name, err) < 0 || packer_finish(&packer, err) < 0)
+        return error_wrap(err, "packing %s", path), undo(out, before);
+    return 0;
+}
