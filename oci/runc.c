@@ -44,7 +44,7 @@ struct command {
     int fds[FDS_MAX + 1];
     size_t fd_count;
     char log_path[40];
-    char fd_count_text[16];
+    char fd_count_text[24];
     char signal_text[16];
 };
 
