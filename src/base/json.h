@@ -92,6 +92,10 @@ struct json_field {
 int json_read_struct(const struct json *value, const struct json_field *fields, size_t field_count,
                      void *object, struct error *err);
 
+/* The same for what another program of ours wrote, perhaps a newer one: unknown members are ignored. */
+int json_read_known(const struct json *value, const struct json_field *fields, size_t field_count,
+                    void *object, struct error *err);
+
 /* `pointer` and below it `key`, escaped as RFC 6901 has it; cut when it does not fit. */
 void json_pointer_join(char *out, size_t size, const char *pointer, const char *key);
 /* The value as an error message shows it: 4, "abc", true, an object. Cut when it is long. */

@@ -120,8 +120,8 @@ static const struct json_field *find_field(const char *key, const struct json_fi
     return NULL;
 }
 
-int json_read_struct(const struct json *value, const struct json_field *fields, size_t field_count,
-                     void *object, struct error *err)
+static int read_members(const struct json *value, const struct json_field *fields,
+                        size_t field_count, bool refuse, void *object, struct error *err)
 {
     if (json_type(value) != JSON_OBJECT) {
         char shown[JSON_SHOWN_SIZE];
@@ -131,9 +131,9 @@ int json_read_struct(const struct json *value, const struct json_field *fields, 
     json_foreach (i, member, value) {
         const char *key = json_key_at(value, i);
         const struct json_field *field = find_field(key, fields, field_count);
-        if (!field)
+        if (!field && refuse)
             return refuse_unknown(key, fields, field_count, err);
-        if (read_field(field, member, object, err) < 0)
+        if (field && read_field(field, member, object, err) < 0)
             return -1;
     }
     for (size_t i = 0; i < field_count; i++)
@@ -144,4 +144,16 @@ int json_read_struct(const struct json *value, const struct json_field *fields, 
                                    fields[i].name);
         }
     return 0;
+}
+
+int json_read_struct(const struct json *value, const struct json_field *fields, size_t field_count,
+                     void *object, struct error *err)
+{
+    return read_members(value, fields, field_count, true, object, err);
+}
+
+int json_read_known(const struct json *value, const struct json_field *fields, size_t field_count,
+                    void *object, struct error *err)
+{
+    return read_members(value, fields, field_count, false, object, err);
 }

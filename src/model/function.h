@@ -14,6 +14,7 @@ enum function_state { FUNCTION_BUILDING, FUNCTION_READY, FUNCTION_FAILED };
 
 #define FUNCTION_NAME_MAX 63
 #define FUNCTION_ENV_MAX 64
+#define FUNCTION_ENV_BYTES_MAX 32768 /* all names and values together */
 #define FUNCTION_LABELS_MAX 32
 #define FUNCTION_MEMORY_MB_MIN 16
 #define FUNCTION_MEMORY_MB_MAX 10240
@@ -59,10 +60,12 @@ int function_spec_copy(struct function_spec *to, const struct function_spec *fro
  * to be a string and left to the caller (json_get(value, "code")). `name` (from the path; may be
  * NULL) must agree with the body's. Then checks all rules that span fields (handler needs contract
  * "handler", contract "handler" needs python or nodejs, env names, image default). `machine_cpus`
- * bounds `cpus`. */
+ * bounds `cpus`. Both readers begin with function_spec_init(); after a failure there is nothing to
+ * clean. */
 int function_spec_read_request(const struct json *value, const char *name, double machine_cpus,
                                struct function_spec *spec, struct error *err);
-/* Reads what function_spec_write() wrote (store, worker link): also version and the two digests. */
+/* Reads what function_spec_write() wrote (store, worker link): also version and the two digests.
+ * Members that it does not know (the caller's, or a newer program's) are ignored. */
 int function_spec_read(const struct json *value, struct function_spec *spec, struct error *err);
 /* Members only, so that the caller can add more: between json_object_begin() and json_object_end().
  */

@@ -1,0 +1,240 @@
+/* A function's definition from JSON, by one table: from users (a request) and from our own programs (store, worker link). */
+#include "model/function_rules.h"
+
+#include "base/cleanup.h"
+
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define CPUS_MIN 0.05
+/* Of a definition that was checked against its machine when it was made. */
+#define CPUS_MAX_ANY 4096
+#define TMP_MB_MAX 10240
+#define PIDS_MAX 4096
+#define VERSION_MAX 9007199254740991.0
+
+/* The string in `value`, or NULL with an error that says which words are right. */
+static const char *read_word(const struct json *value, const char *pointer, const char *words,
+                             struct error *err)
+{
+    size_t len = 0;
+    const char *text = json_string(value, &len);
+    if (text && strlen(text) == len)
+        return text;
+    char shown[JSON_SHOWN_SIZE];
+    json_show(value, shown);
+    error_set_field(err, ERROR_INVALID_REQUEST, pointer, "%s must be %s, not %s", pointer + 1,
+                    words, shown);
+    return NULL;
+}
+
+static int read_runtime(void *object, const struct json *value, const char *pointer,
+                        struct error *err)
+{
+    struct function_spec *spec = object;
+    const char *text = read_word(value, pointer, "python, nodejs, go or native", err);
+    return text ? function_runtime_parse(text, &spec->runtime, err) : -1;
+}
+
+/* The second of two words sets 1. */
+static int read_choice(const struct json *value, const char *pointer, const char *zero,
+                       const char *one, int *ret, struct error *err)
+{
+    const char *text = json_string(value, NULL);
+    bool is_one = text && strcmp(text, one) == 0;
+    if (!is_one && (!text || strcmp(text, zero) != 0)) {
+        char shown[JSON_SHOWN_SIZE];
+        json_show(value, shown);
+        return error_set_field(err, ERROR_INVALID_REQUEST, pointer, "%s must be %s or %s, not %s",
+                               pointer + 1, zero, one, shown);
+    }
+    *ret = is_one;
+    return 0;
+}
+
+static int read_contract(void *object, const struct json *value, const char *pointer,
+                         struct error *err)
+{
+    struct function_spec *spec = object;
+    int choice;
+    if (read_choice(value, pointer, "process", "handler", &choice, err) < 0)
+        return -1;
+    spec->contract = choice ? CONTRACT_HANDLER : CONTRACT_PROCESS;
+    return 0;
+}
+
+static int read_network(void *object, const struct json *value, const char *pointer,
+                        struct error *err)
+{
+    struct function_spec *spec = object;
+    int choice;
+    if (read_choice(value, pointer, "bridge", "none", &choice, err) < 0)
+        return -1;
+    spec->network = choice ? NETWORK_NONE : NETWORK_BRIDGE;
+    return 0;
+}
+
+/* The code itself is the caller's to decode: it may be megabytes. */
+static int read_code(void *object, const struct json *value, const char *pointer, struct error *err)
+{
+    (void)object;
+    return read_word(value, pointer, "base64 text of a file or archive", err) ? 0 : -1;
+}
+
+static int read_pair(struct key_value *pair, const char *key, const struct json *value,
+                     const char *pointer, struct error *err)
+{
+    char below[128], shown[JSON_SHOWN_SIZE];
+    size_t len;
+    const char *text = json_string(value, &len);
+    json_pointer_join(below, sizeof(below), pointer, key);
+    if (!text) {
+        json_show(value, shown);
+        return error_set_field(err, ERROR_INVALID_REQUEST, below,
+                               "%s of %.64s must be a string, not %s", pointer + 1, key, shown);
+    }
+    if (strlen(text) != len)
+        return error_set_field(err, ERROR_INVALID_REQUEST, below,
+                               "%s of %.64s must not contain the NUL character", pointer + 1, key);
+    pair->key = strdup(key);
+    pair->value = strdup(text);
+    return pair->key && pair->value ? 0 : error_set(err, ERROR_INTERNAL, "out of memory");
+}
+
+/* What was read so far is in `pairs`, which the spec owns, also on failure. */
+static int read_pairs(struct key_values *pairs, const struct json *value, const char *pointer,
+                      size_t max, struct error *err)
+{
+    char shown[JSON_SHOWN_SIZE];
+    size_t count = json_count(value);
+    json_show(value, shown);
+    if (json_type(value) != JSON_OBJECT)
+        return error_set_field(err, ERROR_INVALID_REQUEST, pointer,
+                               "%s must be an object of names and string values, not %s",
+                               pointer + 1, shown);
+    if (count > max)
+        return error_set_field(err, ERROR_INVALID_REQUEST, pointer,
+                               "%s must have at most %zu members, not %zu", pointer + 1, max,
+                               count);
+    pairs->items = count ? calloc(count, sizeof(*pairs->items)) : NULL;
+    if (count && !pairs->items)
+        return error_set(err, ERROR_INTERNAL, "out of memory");
+    json_foreach (i, member, value) {
+        pairs->count = i + 1;
+        if (read_pair(&pairs->items[i], json_key_at(value, i), member, pointer, err) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+static int read_env(void *object, const struct json *value, const char *pointer, struct error *err)
+{
+    struct function_spec *spec = object;
+    if (read_pairs(&spec->env, value, pointer, FUNCTION_ENV_MAX, err) < 0)
+        return -1;
+    return function_check_env(&spec->env, err);
+}
+
+static int read_labels(void *object, const struct json *value, const char *pointer,
+                       struct error *err)
+{
+    struct function_spec *spec = object;
+    if (read_pairs(&spec->labels, value, pointer, FUNCTION_LABELS_MAX, err) < 0)
+        return -1;
+    return function_check_labels(&spec->labels, err);
+}
+
+#define MEMBER(member) .name = #member, .offset = offsetof(struct function_spec, member)
+
+enum { FIELD_CPUS };
+
+/* What users give. `cpus` stands first: its upper bound depends on the machine. */
+#define USER_FIELDS                                                                                \
+    [FIELD_CPUS] = {MEMBER(cpus), .type = JSON_FIELD_DOUBLE, .min = CPUS_MIN,                      \
+                    .max = CPUS_MAX_ANY},                                                          \
+    {MEMBER(name), .type = JSON_FIELD_STRING},                                                     \
+    {MEMBER(runtime), .type = JSON_FIELD_CUSTOM, .read = read_runtime, .required = true},          \
+    {MEMBER(image), .type = JSON_FIELD_STRING, .min = 1, .max = 255},                              \
+    {MEMBER(contract), .type = JSON_FIELD_CUSTOM, .read = read_contract},                          \
+    {MEMBER(handler), .type = JSON_FIELD_STRING, .max = 255},                                      \
+    {MEMBER(env), .type = JSON_FIELD_CUSTOM, .read = read_env},                                    \
+    {MEMBER(labels), .type = JSON_FIELD_CUSTOM, .read = read_labels},                              \
+    {MEMBER(memory_mb), .type = JSON_FIELD_INT64, .min = FUNCTION_MEMORY_MB_MIN,                   \
+     .max = FUNCTION_MEMORY_MB_MAX},                                                               \
+    {MEMBER(timeout_ms), .type = JSON_FIELD_INT64, .min = 1, .max = FUNCTION_TIMEOUT_MS_MAX},      \
+    {MEMBER(tmp_mb), .type = JSON_FIELD_INT64, .min = 1, .max = TMP_MB_MAX},                       \
+    {MEMBER(pids), .type = JSON_FIELD_INT64, .min = 1, .max = PIDS_MAX},                           \
+    {MEMBER(network), .type = JSON_FIELD_CUSTOM, .read = read_network},                            \
+    {                                                                                              \
+        MEMBER(public), .type = JSON_FIELD_BOOL                                                    \
+    }
+
+static const struct json_field request_fields[] = {
+    USER_FIELDS,
+    {.name = "code", .type = JSON_FIELD_CUSTOM, .read = read_code},
+};
+
+static const struct json_field stored_fields[] = {
+    USER_FIELDS,
+    {MEMBER(version), .type = JSON_FIELD_INT64, .min = 0, .max = VERSION_MAX},
+    {MEMBER(code_sha256), .type = JSON_FIELD_STRING, .max = 64},
+    {MEMBER(artifact_sha256), .type = JSON_FIELD_STRING, .max = 64},
+};
+
+/* Formats of what the table read. */
+static int check_formats(const struct function_spec *spec, struct error *err)
+{
+    if (!spec->name)
+        return error_set_field(err, ERROR_INVALID_REQUEST, "/name", "name is required");
+    if (function_check_name(spec->name, err) < 0)
+        return -1;
+    if (spec->image && function_check_image(spec->image, err) < 0)
+        return -1;
+    if (spec->handler && function_check_handler(spec->handler, err) < 0)
+        return -1;
+    if (spec->code_sha256 && function_check_sha256(spec->code_sha256, "code_sha256", err) < 0)
+        return -1;
+    if (spec->artifact_sha256)
+        return function_check_sha256(spec->artifact_sha256, "artifact_sha256", err);
+    return 0;
+}
+
+static int take_name(struct function_spec *spec, const char *name, struct error *err)
+{
+    if (!name)
+        return 0;
+    if (spec->name && strcmp(spec->name, name) != 0)
+        return error_set_field(err, ERROR_INVALID_REQUEST, "/name",
+                               "name must be \"%.64s\" as in the URL, or left out, not \"%.64s\"",
+                               name, spec->name);
+    if (!spec->name && !(spec->name = strdup(name)))
+        return error_set(err, ERROR_INTERNAL, "out of memory");
+    return 0;
+}
+
+int function_spec_read_request(const struct json *value, const char *name, double machine_cpus,
+                               struct function_spec *spec, struct error *err)
+{
+    struct json_field fields[ARRAY_LENGTH(request_fields)];
+    memcpy(fields, request_fields, sizeof(fields));
+    fields[FIELD_CPUS].max = machine_cpus;
+
+    function_spec_init(spec);
+    if (json_read_struct(value, fields, ARRAY_LENGTH(fields), spec, err) == 0 &&
+        take_name(spec, name, err) == 0 && check_formats(spec, err) == 0 &&
+        function_check_whole(spec, err) == 0)
+        return 0;
+    function_spec_deinit(spec);
+    return -1;
+}
+
+int function_spec_read(const struct json *value, struct function_spec *spec, struct error *err)
+{
+    function_spec_init(spec);
+    if (json_read_known(value, stored_fields, ARRAY_LENGTH(stored_fields), spec, err) == 0 &&
+        check_formats(spec, err) == 0 && function_check_whole(spec, err) == 0)
+        return 0;
+    function_spec_deinit(spec);
+    return -1;
+}

@@ -1,0 +1,32 @@
+/* A function's definition as JSON: what function_spec_read() reads, and what users are shown. */
+#include "model/function.h"
+
+static void write_pairs(struct json_writer *writer, const char *key, const struct key_values *pairs)
+{
+    json_key(writer, key);
+    json_object_begin(writer);
+    for (size_t i = 0; i < pairs->count; i++)
+        json_member_string(writer, pairs->items[i].key, pairs->items[i].value);
+    json_object_end(writer);
+}
+
+void function_spec_write_members(struct json_writer *writer, const struct function_spec *spec)
+{
+    json_member_string(writer, "name", spec->name);
+    json_member_int(writer, "version", spec->version);
+    json_member_string(writer, "runtime", function_runtime_name(spec->runtime));
+    json_member_string(writer, "image", spec->image);
+    json_member_string(writer, "contract", function_contract_name(spec->contract));
+    json_member_string(writer, "handler", spec->handler);
+    write_pairs(writer, "env", &spec->env);
+    write_pairs(writer, "labels", &spec->labels);
+    json_member_int(writer, "memory_mb", spec->memory_mb);
+    json_member_double(writer, "cpus", spec->cpus);
+    json_member_int(writer, "timeout_ms", spec->timeout_ms);
+    json_member_int(writer, "tmp_mb", spec->tmp_mb);
+    json_member_int(writer, "pids", spec->pids);
+    json_member_string(writer, "network", function_network_name(spec->network));
+    json_member_bool(writer, "public", spec->public);
+    json_member_string(writer, "code_sha256", spec->code_sha256);
+    json_member_string(writer, "artifact_sha256", spec->artifact_sha256);
+}
