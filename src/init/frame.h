@@ -8,14 +8,14 @@
  *
  *     struct frame_reader reader;
  *     frame_reader_init(&reader, FRAME_BIT(FRAME_INVOKE), 6 << 20);
- *     ... bytes/len: what read(2) gave ...
+ *     ... bytes, len: what read(2) gave ...
  *     while ((event = frame_reader_next(&reader, &bytes, &len)) != FRAME_EVENT_MORE)
- *         switch (event) {
- *         case FRAME_EVENT_HEAD:    reader.header and reader.meta are complete
- *         case FRAME_EVENT_BODY:    reader.piece, reader.piece_len: the next bytes of the body;
- * they point into `bytes` case FRAME_EVENT_END:     the frame is complete (comes for a frame
- * without a body too) case FRAME_EVENT_INVALID: reader.problem says why; end the connection
- *         }
+ *         ... act on the event; return after FRAME_EVENT_INVALID ...
+ *
+ *     HEAD     header and meta are complete
+ *     BODY     piece, piece_len: the next bytes of the body; they point into `bytes`
+ *     END      the frame is complete (comes for a frame without a body too)
+ *     INVALID  problem says why; end the connection
  *
  * Whatever it reads comes from a stranger: types that are not expected, lengths over the limits,
  * reserved flags and a meta with a NUL byte in it are refused, before any byte of the body is

@@ -43,7 +43,8 @@
  * contract `process`:
  *     worker -> init     INVOKE (value: timeout_ms, meta: execution id, body: payload)
  *     init -> zygote     INVOKE (the same without body: the payload is in RUN_DIR/payload)
- *     zygote -> init     EXIT   (value: wait status)
+ *     zygote -> init     EXIT   (value: wait status; flag DIRTY: other processes are left. A second
+ *                               EXIT follows when they are gone, which init sees to)
  *     init -> worker     EXIT   (value: wait status, flags, meta: message when it could not be
  *                               started)
  *     All processes of the invocation are dead when EXIT is sent, so everything they wrote is in
@@ -57,7 +58,7 @@
  *     The adapter has flushed stdout and stderr before it answers.
  *
  * start of life:
- *     init -> worker     READY  (exec and handler: at once; zygote: when it said READY to init)
+ *     init -> worker     READY  (exec: at once; zygote: when it said READY to init; handler: none)
  *     adapter -> worker  READY, or ERROR when the module could not be loaded (it then exits)
  *     init -> worker     ADAPTER_EXIT (value: wait status) whenever the zygote or adapter ends;
  *                        with flag NOT_STARTED and a message in meta when it could not be started

@@ -1,0 +1,574 @@
+"""Runs Python functions inside an instance; the other side is src/init/protocol.h.
+
+    python3 adapter.py process main.py          a zygote: forks a child for each invocation
+    python3 adapter.py handler main.handler     loads the module once, calls the handler once per invocation
+
+Descriptor 3 is a socket: to faas-init (process) or to the worker (handler). When it is not (somebody
+runs the bundle by hand), one invocation is served with the standard streams.
+
+A script must find what `python3 main.py` would give it, and a handler's module what an import in a
+fresh interpreter would: so this file imports little before it is known that it does not shadow a
+module of the function's own, and hides what it has of its own (socket, modules, stack frames).
+"""
+
+import sys
+
+FRESH_MODULES = frozenset(sys.modules)  # what every interpreter has after its start
+
+import _signal
+import gc
+import os
+import stat
+import time
+
+FRAME_INVOKE, FRAME_READY, FRAME_EXIT, FRAME_RESULT, FRAME_ERROR = 1, 2, 3, 4, 5
+FLAG_DIRTY = 2
+HEADER_BYTES = 16
+META_MAX = 4096
+BODY_MAX = 64 << 20
+PAYLOAD_ENV_MAX = 96 * 1024
+SOCKET = 3
+
+# Imported before the first invocation: what most functions use and what is dear to import.
+PRELOAD = ("json", "re")
+# Imported while a zygote waits for its second invocation, so that the first is not kept waiting.
+PRELOAD_LATER = (
+    "base64", "collections", "contextlib", "dataclasses", "datetime", "functools", "itertools",
+    "logging", "math", "pathlib", "random", "string", "tempfile", "threading", "traceback", "typing",
+)  # fmt: skip
+
+
+# ---- frames ----
+
+
+class HungUp(Exception):
+    """The other side closed the connection, or does not speak the protocol."""
+
+
+def read_exactly(fd, size):
+    data = bytearray(size)
+    view = memoryview(data)
+    while view:
+        got = os.readv(fd, [view])
+        if got == 0:
+            raise HungUp
+        view = view[got:]
+    return data
+
+
+def read_invoke(fd):
+    """(execution id, timeout in ms, body)"""
+    header = read_exactly(fd, HEADER_BYTES)
+    kind = int.from_bytes(header[0:2], "little")
+    meta_len = int.from_bytes(header[4:8], "little")
+    body_len = int.from_bytes(header[8:12], "little")
+    value = int.from_bytes(header[12:16], "little")
+    if kind != FRAME_INVOKE or meta_len > META_MAX or body_len > BODY_MAX:
+        raise HungUp
+    meta = read_exactly(fd, meta_len)
+    return meta.decode("utf-8", "replace"), value, read_exactly(fd, body_len)
+
+
+def send_frame(fd, kind, flags=0, value=0, body=b""):
+    header = b"".join((
+        kind.to_bytes(2, "little"), flags.to_bytes(2, "little"), bytes(4),
+        len(body).to_bytes(4, "little"), value.to_bytes(4, "little"),
+    ))  # fmt: skip
+    sent = os.writev(fd, [header, body])
+    view = memoryview(body)[max(sent - HEADER_BYTES, 0) :]
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def is_socket(fd):
+    try:
+        return stat.S_ISSOCK(os.fstat(fd).st_mode)
+    except OSError:
+        return False
+
+
+# ---- modules ----
+
+
+def preload(names):
+    """Imports ahead of need, while the function's folder is not in sys.path."""
+    for name in names:
+        try:
+            __import__(name)
+        except ImportError:
+            pass  # a smaller Python than usual; the function will say so if it matters
+
+
+def enter_folder():
+    """Puts the function's folder where a script's folder is. When its code has modules that are named
+    like ones imported here, the fresh interpreter's set of modules is restored, so that imports
+    find what they would find without this adapter."""
+    folder = os.getcwd()
+    sys.path.insert(0, folder)
+    try:
+        own = {entry.split(".", 1)[0] for entry in os.listdir(folder)}
+    except OSError:
+        own = set()
+    extra = set(sys.modules) - FRESH_MODULES
+    if extra & own:
+        for name in extra:
+            del sys.modules[name]
+
+
+# ---- the C library, by the light way: importing ctypes costs every start 2 ms ----
+
+PR_SET_DUMPABLE = 4
+
+
+def c_call(name, *arguments):
+    try:
+        import _ctypes
+
+        return _ctypes.call_cdeclfunction(_ctypes.dlsym(_ctypes.dlopen(None, 0), name), arguments)
+    except (ImportError, AttributeError, OSError):
+        return -1  # an interpreter without it; what is called is a second line of defence
+
+
+# ---- contract process ----
+
+
+class Zygote:
+    """Forks one child per invocation, ahead of it: the child stands ready and reads the invocation
+    from the socket by itself, while this process sleeps until a child ends. It is the reaper of
+    all orphans below it, so "no child left" means that nothing of the invocation is."""
+
+    WAITING, RUNNING, HUNG_UP = 0, 1, 2
+
+    def __init__(self, script):
+        import mmap
+
+        self.script = script
+        self.state = mmap.mmap(-1, 1)  # shared with the child that stands ready
+        self.code = None
+        preload(PRELOAD)
+
+    def compile(self):
+        """Done here for all children, unless there is something to say about it: then each child
+        does it again, and says so as Python does."""
+        import warnings
+
+        if self.code is not None:
+            return
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                self.code = compile_script(self.script)
+        except Exception:
+            self.code = None
+
+    def serve(self):
+        """Returns in a child that has an invocation: its payload file is standard input."""
+        for number in (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP):
+            _signal.signal(number, _signal.SIG_IGN)
+        c_call("prctl", PR_SET_DUMPABLE, 0, 0, 0, 0)
+        send_frame(SOCKET, FRAME_READY)
+        served = 0
+        while True:
+            self.compile()
+            gc.freeze()  # what is here now stays in pages that parent and child share
+            self.state[0] = self.WAITING
+            child = os.fork()
+            if child == 0:
+                return self.stand_ready()
+            status = self.wait_for(child)
+            if self.state[0] == self.HUNG_UP:
+                os._exit(0)
+            if self.state[0] == self.RUNNING:
+                self.report(status)
+                served += 1
+            if served == 1:
+                preload(PRELOAD_LATER)
+
+    def wait_for(self, child):
+        while True:
+            pid, status = os.waitpid(-1, 0)
+            if pid == child:
+                return status
+
+    def report(self, status):
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+            send_frame(SOCKET, FRAME_EXIT, FLAG_DIRTY, status)
+            while True:
+                os.waitpid(-1, 0)
+        except ChildProcessError:
+            send_frame(SOCKET, FRAME_EXIT, 0, status)
+
+    def stand_ready(self):
+        os.setsid()
+        c_call("prctl", PR_SET_DUMPABLE, 1, 0, 0, 0)
+        be_expendable()
+        _signal.signal(_signal.SIGINT, _signal.default_int_handler)
+        _signal.signal(_signal.SIGTERM, _signal.SIG_DFL)
+        _signal.signal(_signal.SIGHUP, _signal.SIG_DFL)
+        try:
+            execution_id, _, _ = read_invoke(SOCKET)
+        except HungUp:
+            self.state[0] = self.HUNG_UP
+            os._exit(0)
+        self.state[0] = self.RUNNING
+        self.state.close()
+        os.close(SOCKET)
+        take_payload(execution_id)
+        enter_folder()
+        gc.enable()
+        return self.code
+
+
+def be_expendable():
+    """When memory runs out, the invocation goes, not the zygote."""
+    try:
+        fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
+        try:
+            os.write(fd, b"1000")
+        finally:
+            os.close(fd)
+    except OSError:
+        pass
+
+
+def take_payload(execution_id):
+    fd = os.open(os.environ["FUNCTION_PAYLOAD_FILE"], os.O_RDONLY)
+    os.dup2(fd, 0)
+    os.close(fd)
+    os.environ["EXECUTION_ID"] = execution_id
+    if os.fstat(0).st_size <= PAYLOAD_ENV_MAX:
+        payload = os.pread(0, PAYLOAD_ENV_MAX, 0)
+        if b"\0" not in payload:
+            os.environb[b"FUNCTION_PAYLOAD"] = payload
+
+
+def compile_script(script):
+    path = os.path.join(os.getcwd(), script)
+    with open(path, "rb") as file:
+        return compile(file.read(), path, "exec", dont_inherit=True)
+
+
+def fresh_main(script):
+    path = os.path.join(os.getcwd(), script)
+    module = type(sys)("__main__")
+    from importlib.machinery import SourceFileLoader
+
+    module.__loader__ = SourceFileLoader("__main__", path)
+    module.__file__ = path
+    module.__cached__ = None
+    module.__annotations__ = {}
+    module.__builtins__ = sys.modules["builtins"]
+    sys.modules["__main__"] = module
+    sys.argv = [script]
+    sys.orig_argv = [sys.orig_argv[0], script] if hasattr(sys, "orig_argv") else None
+    return module
+
+
+def show_exception(error):
+    """As the interpreter does, without the frames of this file."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+        trace = trace.tb_next
+    hook = sys.excepthook
+    try:
+        hook(type(error), error.with_traceback(trace), trace)
+    except Exception:
+        sys.__excepthook__(type(error), error, trace)
+
+
+def exit_status(error):
+    if error.code is None:
+        return 0
+    if isinstance(error.code, int):
+        return error.code & 0xFF
+    print(error.code, file=sys.stderr)
+    return 1
+
+
+def run_script(script, code):
+    """Never returns."""
+    known = set(sys.modules)
+    module = fresh_main(script)
+    status = 0
+    try:
+        exec(code or compile_script(script), module.__dict__)
+    except SystemExit as error:
+        status = exit_status(error)
+    except BaseException as error:
+        show_exception(error)
+        status = -_signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
+    end_process(module, status, known)
+
+
+# ---- the end of a script's process ----
+
+
+def end_process(module, status, known):
+    """What an interpreter does at its end, except for freeing its memory piece by piece: that would
+    copy the pages shared with the zygote, and take longer than most functions."""
+    import atexit
+
+    if "threading" in sys.modules:
+        sys.modules["threading"]._shutdown()
+    atexit._run_exitfuncs()
+    if status >= 0 and has_foreign_code(known):
+        sys.exit(status)
+    status = flush_streams(status)
+    clear_modules(module, known)
+    status = flush_streams(status)
+    if status < 0:
+        _signal.signal(-status, _signal.SIG_DFL)
+        os.kill(os.getpid(), -status)
+    os._exit(status)
+
+
+def has_foreign_code(known):
+    """Extension modules that did not come with Python may count on a complete end."""
+    for name in set(sys.modules) - known:
+        file = getattr(sys.modules[name], "__file__", None)
+        if name == "ctypes" or (file and file.endswith(".so") and "/lib-dynload/" not in file):
+            return True
+    return False
+
+
+def flush_streams(status):
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None and not stream.closed:
+                stream.flush()
+        except Exception:
+            status = 120 if status == 0 else status  # the interpreter's own choice
+    return status
+
+
+def clear_modules(main, known):
+    """Lets go of the function's objects: open files are written, finalisers run."""
+    folder = os.path.join(os.path.dirname(main.__file__), "")
+    modules = [main]
+    for name in set(sys.modules) - known:
+        file = getattr(sys.modules[name], "__file__", None)
+        if file and file.startswith(folder):
+            modules.append(sys.modules[name])
+    for module in modules:
+        names = module.__dict__
+        for name in list(names):
+            if name != "__builtins__":
+                names[name] = None
+    gc.collect()
+
+
+# ---- contract handler ----
+
+
+class Context:
+    """The second argument of a handler."""
+
+    def __init__(self, execution_id, timeout_ms, started):
+        self.function_name = os.environ.get("FUNCTION_NAME", "")
+        self.function_version = os.environ.get("FUNCTION_VERSION", "")
+        self.memory_limit_mb = int(os.environ.get("FUNCTION_MEMORY_MB", "0") or 0)
+        self.execution_id = execution_id
+        self.aws_request_id = execution_id
+        self._deadline = started + timeout_ms / 1000
+
+    def get_remaining_time_in_millis(self):
+        return max(0, int((self._deadline - time.monotonic()) * 1000))
+
+
+class HandlerNotFound(Exception):
+    pass
+
+
+def load_handler(path):
+    module_name, _, name = path.replace("/", ".").rpartition(".")
+    try:
+        module = __import__(module_name, fromlist=["*"]) if module_name else None
+    except ModuleNotFoundError as error:
+        if error.name != module_name:
+            raise
+        module = None
+    if module is None:
+        raise HandlerNotFound(f"the handler is {path!r}, but the code has no module {module_name!r}")
+    handler = getattr(module, name, None)
+    if not callable(handler):
+        raise HandlerNotFound(f"the handler is {path!r}, but {module_name!r} has no function {name!r}")
+    return handler
+
+
+def stack_of(error):
+    """The function's own frames, outermost first."""
+    import traceback
+
+    own = (__file__, "<frozen importlib._bootstrap>", "<frozen importlib._bootstrap_external>")
+    frames = [
+        f'File "{frame.filename}", line {frame.lineno}, in {frame.name}'
+        for frame in traceback.extract_tb(error.__traceback__, limit=-STACK_FRAMES_MAX)
+        if frame.filename not in own
+    ]
+    if isinstance(error, SyntaxError) and error.filename:
+        frames.append(f'File "{error.filename}", line {error.lineno}')
+    return frames
+
+
+STACK_FRAMES_MAX = 64
+MESSAGE_MAX = 16 * 1024
+
+
+def describe(error):
+    """{"type", "message", "stack"} of an exception, as JSON."""
+    kind = "Function.HandlerNotFound" if isinstance(error, HandlerNotFound) else type(error).__name__
+    try:
+        message = str(error)
+    except BaseException:
+        message = "(the exception's text could not be made)"
+    if isinstance(error, SystemExit):
+        message = f"the function called sys.exit({error.code!r})"
+    try:
+        stack = stack_of(error)
+    except BaseException:
+        stack = []
+    message = message[:MESSAGE_MAX].encode("utf-8", "replace").decode()
+    return json.dumps({"type": kind, "message": message, "stack": stack}).encode()
+
+
+def encode_result(result):
+    try:
+        return json.dumps(result, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    except TypeError as error:
+        raise TypeError(f"the result cannot be JSON: {error}") from None
+    except UnicodeEncodeError:
+        raise ValueError("the result cannot be JSON: a string in it is not valid Unicode") from None
+    except ValueError as error:
+        raise ValueError(f"the result cannot be JSON: {error}") from None
+
+
+class Caller:
+    """Calls the handler; coroutines are awaited on one event loop that lives as long as the instance."""
+
+    def __init__(self, handler):
+        self.handler = handler
+        self.loop = None
+
+    def call(self, execution_id, timeout_ms, body):
+        """The result as JSON text; raises what the handler raises."""
+        started = time.monotonic()
+        os.environ["EXECUTION_ID"] = execution_id
+        os.environ.pop("FUNCTION_PAYLOAD", None)
+        if len(body) <= PAYLOAD_ENV_MAX and b"\0" not in body:
+            os.environb[b"FUNCTION_PAYLOAD"] = bytes(body)
+        try:
+            event = json.loads(body)
+        except ValueError as error:
+            raise ValueError(f"the payload is not JSON: {error}") from None
+        result = self.handler(event, Context(execution_id, timeout_ms, started))
+        if hasattr(type(result), "__await__"):
+            result = self.wait_for(result)
+        return encode_result(result)
+
+    def wait_for(self, awaitable):
+        import asyncio
+
+        async def complete():
+            return await awaitable
+
+        if self.loop is None:
+            self.loop = asyncio.new_event_loop()
+            asyncio.set_event_loop(self.loop)
+        return self.loop.run_until_complete(complete())
+
+
+def hide_socket():
+    """Away from 3, where careless code might reach it; and not into any child."""
+    try:
+        fd = os.dup2(SOCKET, 200, inheritable=False)
+        os.close(SOCKET)
+    except OSError:
+        fd = SOCKET  # a low limit of open files
+        os.set_inheritable(fd, False)
+    os.register_at_fork(after_in_child=lambda: os.close(fd))
+    return fd
+
+
+def flush_quietly():
+    for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
+        try:
+            stream.flush()
+        except Exception:
+            pass
+
+
+def serve_handler(path):
+    fd = hide_socket()
+    try:
+        caller = Caller(load_handler(path))
+    except BaseException as error:
+        flush_quietly()
+        send_frame(fd, FRAME_ERROR, body=describe(error))
+        os._exit(1)
+    flush_quietly()
+    send_frame(fd, FRAME_READY)
+    while True:
+        invocation = read_invoke(fd)
+        try:
+            kind, body = FRAME_RESULT, caller.call(*invocation)
+        except BaseException as error:
+            kind, body = FRAME_ERROR, describe(error)
+        invocation = None
+        flush_quietly()
+        send_frame(fd, kind, body=body)
+
+
+def handle_once(path):
+    """By hand: payload on standard input, result on standard output."""
+    payload = sys.stdin.buffer.read() or b"{}"
+    try:
+        timeout_ms = int(os.environ.get("FUNCTION_TIMEOUT_MS", "30000"))
+        caller = Caller(load_handler(path))
+        result = caller.call(os.environ.get("EXECUTION_ID", "by-hand"), timeout_ms, payload)
+    except Exception as error:
+        show_exception(error)
+        return 1
+    print(result.decode())
+    return 0
+
+
+# ---- start ----
+
+
+def main():
+    """In a zygote's child: (script, code) to be run by the caller, so that as few frames as possible are below it."""
+    if len(sys.argv) != 3 or sys.argv[1] not in ("process", "handler"):
+        sys.exit("usage: adapter.py process SCRIPT | handler MODULE.FUNCTION")
+    mode, target = sys.argv[1:]
+    del sys.path[0]  # this file's folder
+    gc.disable()
+    if mode == "process":
+        code = None
+        if is_socket(SOCKET):
+            try:
+                code = Zygote(target).serve()
+            except (BrokenPipeError, ConnectionResetError):
+                os._exit(0)
+        else:
+            gc.enable()
+            enter_folder()
+        return run_script(target, code)
+    global json
+    import json
+
+    enter_folder()
+    gc.freeze()
+    gc.enable()
+    sys.argv = [target]
+    if not is_socket(SOCKET):
+        sys.exit(handle_once(target))
+    try:
+        serve_handler(target)
+    except (HungUp, BrokenPipeError, ConnectionResetError):
+        os._exit(0)  # the worker is gone; threads of the function must not keep the process
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,245 @@
+"""Drives one faas-init as the worker does: sockets, pipes and frames of src/init/protocol.h.
+
+    with Instance("exec", ["./bootstrap"], {"bootstrap": "#!/bin/sh\\ncat"}) as instance:
+        done = instance.invoke(b'{"a": 1}')
+        done.stdout, done.stderr, done.exit_code, done.flags, done.message
+"""
+
+import os
+import select
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import tempfile
+import threading
+import time
+import unittest
+
+ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
+BUILD = os.path.abspath(os.environ.get("FAAS_BUILD_DIR", os.path.join(ROOT, "build")))
+LIBEXEC = os.path.join(BUILD, "libexec")
+INIT = os.environ.get("FAAS_INIT", os.path.join(LIBEXEC, "init"))
+PYTHON = os.environ.get("FAAS_TEST_PYTHON", "/usr/bin/python3")
+NODE = os.environ.get("FAAS_TEST_NODE", "node")
+
+INVOKE, READY, EXIT, RESULT, ERROR, ADAPTER_EXIT = 1, 2, 3, 4, 5, 6
+NOT_STARTED, DIRTY = 1, 2
+WAIT_S = 60  # a bound on hanging, not an expectation
+
+
+class Frame:
+    def __init__(self, kind, flags, value, meta, body):
+        self.kind, self.flags, self.value, self.meta, self.body = kind, flags, value, meta, body
+
+
+class HungUp(Exception):
+    pass
+
+
+def encode(kind, flags=0, value=0, meta=b"", body=b""):
+    return struct.pack("<HHIII", kind, flags, len(meta), len(body), value) + meta + body
+
+
+def read_exactly(sock, size):
+    parts = []
+    while size:
+        try:
+            data = sock.recv(min(size, 1 << 20))
+        except ConnectionResetError:
+            raise HungUp from None
+        if not data:
+            raise HungUp
+        parts.append(data)
+        size -= len(data)
+    return b"".join(parts)
+
+
+def read_frame(sock):
+    sock.settimeout(WAIT_S)
+    kind, flags, meta_len, body_len, value = struct.unpack("<HHIII", read_exactly(sock, 16))
+    return Frame(kind, flags, value, read_exactly(sock, meta_len).decode(), read_exactly(sock, body_len))
+
+
+class Pipe:
+    """Collects what comes, so that no writer ever waits."""
+
+    def __init__(self):
+        self.read_fd, self.write_fd = os.pipe()
+        os.set_blocking(self.read_fd, False)
+        self.data = bytearray()
+        self.lock = threading.Lock()
+
+    def drain(self):
+        with self.lock:
+            while True:
+                try:
+                    data = os.read(self.read_fd, 1 << 16)
+                except (BlockingIOError, OSError):
+                    return
+                if not data:
+                    return
+                self.data += data
+
+    def take(self):
+        self.drain()
+        with self.lock:
+            data, self.data = bytes(self.data), bytearray()
+        return data
+
+
+class Done:
+    def __init__(self, frame, stdout, stderr):
+        self.flags, self.status, self.message = frame.flags, frame.value, frame.meta
+        self.kind, self.body = frame.kind, frame.body
+        self.stdout, self.stderr = stdout, stderr
+
+    @property
+    def exit_code(self):
+        return os.WEXITSTATUS(self.status) if os.WIFEXITED(self.status) else None
+
+    @property
+    def signal(self):
+        return os.WTERMSIG(self.status) if os.WIFSIGNALED(self.status) else None
+
+
+class Instance:
+    def __init__(self, mode, argv, files, env=None, pid1=False, uid=None):
+        self.mode = mode
+        self.folder = tempfile.mkdtemp(prefix="faas-test-")
+        os.chmod(self.folder, 0o755)
+        self.code = os.path.join(self.folder, "code")
+        self.run = os.path.join(self.folder, "run")
+        write_files(self.code, files)
+        os.mkdir(self.run)
+        if uid:
+            os.chown(self.run, uid, uid)
+        self.control, control = socket.socketpair()
+        self.adapter, adapter = socket.socketpair()
+        self.out, self.err = Pipe(), Pipe()
+        if uid:
+            os.fchown(self.out.write_fd, uid, uid)
+            os.fchown(self.err.write_fd, uid, uid)
+        self.process = self._start(mode, argv, env or {}, pid1, uid, control, adapter)
+        control.close()
+        adapter.close()
+        for pipe in (self.out, self.err):
+            os.close(pipe.write_fd)
+        self.closed = False
+        self.pump_stop = threading.Event()
+        self.pump = threading.Thread(target=self._pump, daemon=True)
+        self.pump.start()
+
+    def _start(self, mode, argv, env, pid1, uid, control, adapter):
+        numbers = [control.fileno(), adapter.fileno(), self.out.write_fd, self.err.write_fd]
+
+        def place():
+            high = [os.dup2(fd, 100 + i) for i, fd in enumerate(numbers)]
+            for i, fd in enumerate(high):
+                os.dup2(fd, 3 + i, inheritable=True)
+                os.close(fd)
+            os.closerange(7, 100)
+
+        command = [INIT, mode, "--code", self.code, "--run", self.run, "--", *argv]
+        if uid:
+            command = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups",
+                       "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs", *command]  # fmt: skip
+        if pid1:
+            command = ["unshare", "--fork", "--pid", "--mount-proc", "--kill-child", *command]
+        environment = {"PATH": os.environ["PATH"], **env}
+        return subprocess.Popen(command, env=environment, close_fds=False, preexec_fn=place,
+                                stdin=subprocess.DEVNULL)  # fmt: skip
+
+    def _pump(self):
+        while not self.pump_stop.is_set():
+            select.select([self.out.read_fd, self.err.read_fd], [], [], 0.05)
+            self.out.drain()
+            self.err.drain()
+            time.sleep(0.001)
+
+    def wait_ready(self):
+        sock = self.adapter if self.mode == "handler" else self.control
+        return read_frame(sock)
+
+    def send(self, payload, execution_id="exec-1", timeout_ms=30000):
+        sock = self.adapter if self.mode == "handler" else self.control
+        sock.settimeout(WAIT_S)
+        sock.sendall(encode(INVOKE, 0, timeout_ms, execution_id.encode(), payload))
+
+    def invoke(self, payload=b"{}", execution_id="exec-1", timeout_ms=30000):
+        self.send(payload, execution_id, timeout_ms)
+        return self.answer()
+
+    def answer(self):
+        frame = read_frame(self.adapter if self.mode == "handler" else self.control)
+        return Done(frame, self.out.take(), self.err.take())
+
+    def init_pid(self):
+        """The process id of faas-init as seen from here."""
+        pid = self.process.pid
+        while True:
+            with open(f"/proc/{pid}/comm") as file:
+                if file.read().strip() == "faas-init":
+                    return pid
+            with open(f"/proc/{pid}/task/{pid}/children") as file:
+                children = file.read().split()
+            if children:
+                pid = int(children[0])
+
+    def close(self):
+        """The worker hangs up; everything has to end by itself."""
+        if self.closed:
+            return
+        self.closed = True
+        self.control.close()
+        self.adapter.close()
+        try:
+            self.process.wait(WAIT_S)
+        finally:
+            if self.process.poll() is None:
+                self.process.kill()
+            self.pump_stop.set()
+            self.pump.join()
+            os.close(self.out.read_fd)
+            os.close(self.err.read_fd)
+            shutil.rmtree(self.folder)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+def write_files(folder, files):
+    os.makedirs(folder, exist_ok=True)
+    for name, content in files.items():
+        path = os.path.join(folder, name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+        os.chmod(path, 0o755)
+
+
+def process_exists(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+class InstanceTest(unittest.TestCase):
+    """Base: instances that a test makes are closed at its end."""
+
+    def instance(self, *args, **kwargs):
+        instance = Instance(*args, **kwargs)
+        self.addCleanup(instance.close)
+        return instance
+
+    def ready(self, *args, **kwargs):
+        instance = self.instance(*args, **kwargs)
+        frame = instance.wait_ready()
+        self.assertEqual(frame.kind, READY, frame.body)
+        return instance
