@@ -1,1 +1,293 @@
+/* Runs Node.js functions inside an instance; the other side is src/init/protocol.h.
+ *
+ *     node adapter.js handler index.handler    loads the module once, calls the handler once per invocation
+ *
+ * Descriptor 3 is a socket to the worker. When it is not (somebody runs the bundle by hand), one
+ * invocation is served: payload on standard input, result on standard output.
+ *
+ * Standard output and error are pipes, to which Node.js on Linux writes synchronously: what a function logged
+ * is in the pipe before its answer is sent. */
 'use strict';
+
+const fs = require('fs');
+const path = require('path');
+
+const FRAME = { INVOKE: 1, READY: 2, RESULT: 4, ERROR: 5 };
+const HEADER_BYTES = 16;
+const META_MAX = 4096;
+const BODY_MAX = 64 * 1024 * 1024;
+const PAYLOAD_ENV_MAX = 96 * 1024;
+const SOCKET = 3;
+const MESSAGE_MAX = 16 * 1024;
+const STACK_FRAMES_MAX = 64;
+
+// The function's code may replace these.
+const { parse, stringify } = JSON;
+const exit = process.exit.bind(process);
+const now = performance.now.bind(performance);
+
+// ---- frames ----
+
+function encodeFrame(type, body) {
+  const frame = Buffer.alloc(HEADER_BYTES + body.length);
+  frame.writeUInt16LE(type, 0);
+  frame.writeUInt32LE(body.length, 8);
+  body.copy(frame, HEADER_BYTES);
+  return frame;
+}
+
+/* Puts INVOKE frames together from pieces; calls `onInvoke(execution id, timeout in ms, body)`. Throws for
+ * anything that is no such frame. */
+class FrameReader {
+  constructor(onInvoke) {
+    this.onInvoke = onInvoke;
+    this.pieces = [];
+    this.have = 0;
+    this.need = HEADER_BYTES;
+    this.header = null;
+  }
+
+  add(piece) {
+    this.pieces.push(piece);
+    this.have += piece.length;
+    while (this.have >= this.need) {
+      const all = this.pieces.length === 1 ? this.pieces[0] : Buffer.concat(this.pieces);
+      const part = all.subarray(0, this.need);
+      this.pieces = [all.subarray(this.need)];
+      this.have -= this.need;
+      this.header ? this.takeRest(part) : this.takeHeader(part);
+    }
+  }
+
+  takeHeader(part) {
+    const header = {
+      type: part.readUInt16LE(0),
+      metaLength: part.readUInt32LE(4),
+      bodyLength: part.readUInt32LE(8),
+      value: part.readUInt32LE(12),
+    };
+    if (header.type !== FRAME.INVOKE || header.metaLength > META_MAX || header.bodyLength > BODY_MAX)
+      throw new Error('not a frame that is expected here');
+    this.header = header;
+    this.need = header.metaLength + header.bodyLength;
+  }
+
+  takeRest(part) {
+    const { metaLength, value } = this.header;
+    this.header = null;
+    this.need = HEADER_BYTES;
+    this.onInvoke(part.toString('utf8', 0, metaLength), value, part.subarray(metaLength));
+  }
+}
+
+// ---- errors ----
+
+class HandlerNotFound extends Error {}
+
+function isOwnFrame(line) {
+  return line.includes(__filename) || line.includes('(node:') || line.includes(' node:');
+}
+
+/* The function's own frames; for a syntax error also the place, which stands before the message. */
+function stackOf(error) {
+  const lines = String(error.stack || '').split('\n');
+  const frames = lines.filter((line) => /^\s+at /.test(line) && !isOwnFrame(line)).map((line) => line.trim());
+  if (error instanceof SyntaxError && /:\d+$/.test(lines[0])) frames.unshift(`at ${lines[0]}`);
+  return frames.slice(0, STACK_FRAMES_MAX);
+}
+
+function typeOf(error) {
+  if (error instanceof HandlerNotFound) return 'Function.HandlerNotFound';
+  return String(error.name || error.constructor?.name || 'Error');
+}
+
+/* {"type", "message", "stack"} as JSON, of whatever was thrown: it need not be an Error. */
+function describe(error) {
+  let described;
+  try {
+    if (error !== null && typeof error === 'object' && ('message' in error || 'stack' in error))
+      described = { type: typeOf(error), message: String(error.message), stack: stackOf(error) };
+    else described = { type: 'Error', message: `a value that is no Error was thrown: ${String(error)}`, stack: [] };
+  } catch {
+    described = { type: 'Error', message: "(the error's text could not be made)", stack: [] };
+  }
+  described.message = described.message.slice(0, MESSAGE_MAX).toWellFormed();
+  described.type = described.type.slice(0, 256).toWellFormed();
+  return Buffer.from(stringify(described));
+}
+
+// ---- the function ----
+
+/* The file of a module, as `require` would find it, but below the function's folder. */
+function findModule(name) {
+  const base = path.resolve(process.cwd(), name);
+  for (const suffix of ['.js', '.mjs', '.cjs', '/index.js', '/index.mjs', ''])
+    if (fs.statSync(base + suffix, { throwIfNoEntry: false })?.isFile()) return base + suffix;
+  return null;
+}
+
+/* Whether the nearest package.json says that .js files are ES modules. */
+function inModulePackage(file) {
+  for (let folder = path.dirname(file); ; folder = path.dirname(folder)) {
+    try {
+      return parse(fs.readFileSync(path.join(folder, 'package.json'), 'utf8')).type === 'module';
+    } catch (error) {
+      if (error.code !== 'ENOENT') return false;
+    }
+    if (folder === process.cwd() || folder === path.dirname(folder)) return false;
+  }
+}
+
+async function loadModule(file) {
+  const load = () => import(require('url').pathToFileURL(file).href);
+  if (file.endsWith('.mjs') || (file.endsWith('.js') && inModulePackage(file))) return load();
+  try {
+    return require(file);
+  } catch (error) {
+    if (error?.code === 'ERR_REQUIRE_ESM' || error?.code === 'ERR_REQUIRE_ASYNC_MODULE') return load();
+    throw error;
+  }
+}
+
+async function loadHandler(target) {
+  const dot = target.lastIndexOf('.');
+  const [moduleName, name] = [target.slice(0, Math.max(dot, 0)), target.slice(dot + 1)];
+  const file = moduleName && findModule(moduleName);
+  if (!file) throw new HandlerNotFound(`the handler is '${target}', but the code has no module '${moduleName}'`);
+  process.argv = [process.argv[0], file];
+  const loaded = await loadModule(file);
+  const handler = loaded?.[name] ?? loaded?.default?.[name];
+  if (typeof handler !== 'function')
+    throw new HandlerNotFound(`the handler is '${target}', but '${moduleName}' exports no function '${name}'`);
+  return handler;
+}
+
+class Context {
+  #deadline;
+
+  constructor(executionId, timeoutMs, started) {
+    this.function_name = process.env.FUNCTION_NAME ?? '';
+    this.function_version = process.env.FUNCTION_VERSION ?? '';
+    this.memory_limit_mb = Number(process.env.FUNCTION_MEMORY_MB ?? 0);
+    this.execution_id = executionId;
+    this.aws_request_id = executionId;
+    this.#deadline = started + timeoutMs;
+  }
+
+  get_remaining_time_in_millis() {
+    return Math.max(0, Math.floor(this.#deadline - now()));
+  }
+}
+
+function parsePayload(body) {
+  try {
+    return parse(body.toString());
+  } catch (error) {
+    throw new SyntaxError(`the payload is not JSON: ${error.message}`);
+  }
+}
+
+function encodeResult(result) {
+  try {
+    return Buffer.from(stringify(result) ?? 'null');
+  } catch (error) {
+    throw new TypeError(`the result cannot be JSON: ${error.message}`);
+  }
+}
+
+/* The result as JSON text; throws what the handler throws. */
+async function call(handler, executionId, timeoutMs, body) {
+  const started = now();
+  process.env.EXECUTION_ID = executionId;
+  if (body.length <= PAYLOAD_ENV_MAX && !body.includes(0)) process.env.FUNCTION_PAYLOAD = body.toString();
+  else delete process.env.FUNCTION_PAYLOAD;
+  return encodeResult(await handler(parsePayload(body), new Context(executionId, timeoutMs, started)));
+}
+
+// ---- serving ----
+
+class Server {
+  constructor() {
+    this.handler = null;
+    this.busy = true; // until READY
+    this.socket = new (require('net').Socket)({ fd: SOCKET });
+    this.reader = new FrameReader((...invocation) => this.invoke(...invocation));
+  }
+
+  async serve(target) {
+    /* What nobody catches leaves the function in a state that nobody knows: it is answered, and the process ends. */
+    for (const event of ['uncaughtException', 'unhandledRejection'])
+      process.on(event, (error) => {
+        if (process.listenerCount(event) === 1) this.fail(error);
+      });
+    for (const event of ['end', 'error', 'close']) this.socket.on(event, () => exit(0));
+    try {
+      this.handler = await loadHandler(target);
+    } catch (error) {
+      this.fail(error);
+      return;
+    }
+    this.answer(FRAME.READY, Buffer.alloc(0));
+    this.socket.on('data', (piece) => this.take(piece));
+  }
+
+  take(piece) {
+    try {
+      this.reader.add(piece);
+    } catch {
+      exit(0);
+    }
+  }
+
+  invoke(executionId, timeoutMs, body) {
+    if (this.busy) exit(0);
+    this.busy = true;
+    call(this.handler, executionId, timeoutMs, body).then(
+      (result) => this.answer(FRAME.RESULT, result),
+      (error) => this.answer(FRAME.ERROR, describe(error)),
+    );
+  }
+
+  answer(type, body) {
+    if (body.length > BODY_MAX) return this.answer(FRAME.ERROR, describe(new RangeError('the result is too large')));
+    this.busy = false;
+    this.socket.write(encodeFrame(type, body));
+  }
+
+  fail(error) {
+    if (!this.busy) process.stderr.write(`${error?.stack ?? error}\n`);
+    else this.socket.write(encodeFrame(FRAME.ERROR, describe(error)));
+    this.socket.end(() => exit(1));
+  }
+}
+
+async function handleOnce(target) {
+  try {
+    const handler = await loadHandler(target);
+    const timeoutMs = Number(process.env.FUNCTION_TIMEOUT_MS ?? 30000);
+    const payload = fs.readFileSync(0);
+    const body = payload.length > 0 ? payload : Buffer.from('{}');
+    const result = await call(handler, process.env.EXECUTION_ID ?? 'by-hand', timeoutMs, body);
+    process.stdout.write(`${result}\n`);
+    exit(0);
+  } catch (error) {
+    process.stderr.write(`${error?.stack ?? error}\n`);
+    exit(1);
+  }
+}
+
+function isSocket(fd) {
+  try {
+    return fs.fstatSync(fd).isSocket();
+  } catch {
+    return false;
+  }
+}
+
+const [mode, target] = process.argv.slice(2);
+if (mode !== 'handler' || !target) {
+  process.stderr.write('usage: adapter.js handler MODULE.FUNCTION\n');
+  exit(64);
+}
+if (isSocket(SOCKET)) new Server().serve(target);
+else handleOnce(target);
