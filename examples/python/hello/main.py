@@ -1,0 +1,5 @@
+import json
+import os
+
+payload = json.loads(os.environ.get('FUNCTION_PAYLOAD', '{}'))
+print(json.dumps({'result': 'success', 'received': payload}))
