@@ -1,0 +1,191 @@
+"""What code in a container can see and do, tried by code in a container."""
+import json
+import os
+import socket
+import subprocess
+import threading
+
+from faas_platform import PlatformTest, main
+
+PROBE = '''
+import ctypes, errno, json, os, socket, stat, sys
+
+def attempt(action):
+    try:
+        return ["done", repr(action())[:200]]
+    except OSError as error:
+        return ["refused", errno.errorcode.get(error.errno, str(error))]
+
+def status(pid="self"):
+    with open(f"/proc/{pid}/status") as file:
+        return dict(line.rstrip("\\n").split(":\\t", 1) for line in file if ":\\t" in line)
+
+'''
+
+
+class Isolation(PlatformTest):
+    def probe(self, expression, statements='', **fields):
+        """The value of a Python expression, computed in a container."""
+        self.deploy('probe', python=PROBE + statements + '\nprint(json.dumps(' + expression + '))', **fields)
+        execution = self.invoke('probe')
+        self.assertEqual(execution['status'], 'succeeded', execution)
+        return execution['result']
+
+    def assertRefused(self, expression, statements='', **fields):
+        result = self.probe(f'attempt(lambda: {expression})', statements, **fields)
+        self.assertEqual(result[0], 'refused', result)
+
+    def test_it_is_an_unprivileged_user_without_capabilities(self):
+        status = self.probe('status()')
+        self.assertEqual(status['Uid'].split(), ['1000'] * 4)
+        self.assertEqual(status['Gid'].split(), ['1000'] * 4)
+        for kind in ('CapInh', 'CapPrm', 'CapEff', 'CapBnd', 'CapAmb'):
+            self.assertEqual(int(status[kind], 16), 0, kind)
+        self.assertEqual((status['NoNewPrivs'], status['Seccomp']), ('1', '2'))
+        self.assertIn(status.get('Groups', '').strip(), ('', '1000'))
+
+    def test_ids_are_mapped(self):
+        outside = int(self.probe('open("/proc/self/uid_map").read().split()')[1])
+        self.assertGreaterEqual(outside, 0x20000000)
+
+    def test_only_its_own_descriptors_and_environment(self):
+        descriptors = self.probe('{n: os.readlink(f"/proc/self/fd/{n}") for n in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{n}") or os.path.islink(f"/proc/self/fd/{n}")}')
+        self.assertLessEqual({number for number in descriptors if '/proc/' not in descriptors[number]}, {'0', '1', '2'}, descriptors)
+        names = set(self.probe('dict(os.environ)'))
+        allowed = {'PATH', 'LANG', 'HOME', 'TMPDIR', 'PYTHONUNBUFFERED', 'SSL_CERT_FILE', 'LC_CTYPE', 'PWD', 'SHLVL', '_', 'PYTHONPATH', 'HOSTNAME'}
+        self.assertLessEqual({name for name in names if not name.startswith(('FUNCTION_', 'EXECUTION_'))}, allowed)
+
+    def test_a_shells_descriptors_are_clean_too(self):
+        self.deploy('shell-fds', native='#!/bin/sh\nls /proc/self/fd | tr "\\n" " "\n')
+        self.assertLessEqual(set(self.invoke('shell-fds')['result'].split()), {'0', '1', '2', '3'})  # 3: ls has the folder open
+
+    def test_root_file_system_and_code_are_read_only(self):
+        for path in ('/probe', '/usr/probe', '/etc/probe', '/app/function/probe', '/.faas/probe', '/app/probe'):
+            with self.subTest(path):
+                self.assertRefused(f'open({path!r}, "w")')
+        self.assertRefused('os.chmod("/app/function/main.py", 0o777)')
+
+    def test_mounts_are_nosuid_and_nodev(self):
+        mounts = {line.split()[4]: line.split()[5] for line in self.probe('open("/proc/self/mountinfo").read().splitlines()')}
+        self.assertIn('ro', mounts['/'].split(','))
+        for path in ('/app/function', '/tmp', '/proc'):
+            for option in ('nosuid', 'nodev'):
+                self.assertIn(option, mounts[path].split(','), (path, mounts))
+        self.assertNotIn('/sys', mounts)
+
+    def test_it_sees_its_own_processes_only(self):
+        processes = self.probe('{p: open(f"/proc/{p}/cmdline").read() for p in os.listdir("/proc") if p.isdigit()}')
+        self.assertIn('1', processes)
+        self.assertLess(len(processes), 6, processes)
+
+    def test_its_init_cannot_be_killed_traced_or_read(self):
+        result = self.probe('[attempt(lambda: os.kill(1, 9)), os.path.exists("/proc/1"), attempt(lambda: open("/proc/1/environ").read()), '
+                            'attempt(lambda: open("/proc/1/mem", "rb+")), attempt(lambda: os.listdir("/proc/1/fd"))]')
+        self.assertTrue(result[1])
+        for number, access in ((2, 'environ'), (3, 'mem'), (4, 'fd')):
+            self.assertEqual(result[number][0], 'refused', access)
+        # Signals to everything it can reach: the instance must serve the next invocation, or be replaced.
+        self.deploy('killer', python='import os, signal\nfor p in os.listdir("/proc"):\n    if p.isdigit() and int(p) != os.getpid():\n'
+                                     '        for s in (signal.SIGTERM, signal.SIGKILL, signal.SIGSTOP):\n            try: os.kill(int(p), s)\n            except OSError: pass\n'
+                                     'print(1)', timeout_ms=5000)
+        for _ in range(3):
+            self.assertIn(self.invoke('killer')['status'], ('succeeded', 'failed', 'timed_out'))
+        self.assertSucceeded(self.deploy_and_invoke('after-killer'), 1)
+
+    def deploy_and_invoke(self, name):
+        self.deploy(name, python='print(1)')
+        return self.invoke(name)
+
+    def test_dangerous_system_calls_are_refused(self):
+        calls = {'mount': 165, 'umount2': 166, 'ptrace(attach 1)': 101, 'unshare(newuser)': 272, 'setns': 308, 'keyctl': 250, 'bpf': 321,
+                 'kexec_load': 246, 'init_module': 175, 'reboot': 169, 'swapon': 167, 'open_by_handle_at': 304, 'perf_event_open': 298,
+                 'userfaultfd': 323, 'pivot_root': 155, 'io_uring_setup': 425, 'personality': 135, 'add_key': 248, 'open_tree': 428}
+        if os.uname().machine != 'x86_64':
+            self.skipTest('system call numbers of x86_64')
+        arguments = {'ptrace(attach 1)': (16, 1, 0, 0), 'unshare(newuser)': (0x10000000,), 'personality': (0x0040000,)}
+        result = self.probe('out', 'libc = ctypes.CDLL(None, use_errno=True)\nout = {}\n' + f'for name, number in {calls!r}.items():\n'
+                            f'    out[name] = [libc.syscall(number, *{arguments!r}.get(name, (0, 0, 0, 0))), ctypes.get_errno()]')
+        for name, (value, error) in result.items():
+            self.assertEqual(value, -1, name)
+            self.assertIn(error, (1, 38, 13), (name, error))  # EPERM, ENOSYS, EACCES
+
+    def test_kernel_paths_are_masked(self):
+        for path in ('/proc/kcore', '/proc/keys', '/proc/sysrq-trigger', '/proc/timer_list', '/proc/sched_debug', '/sys/kernel'):
+            with self.subTest(path):
+                result = self.probe(f'attempt(lambda: open({path!r}, "rb").read(10))')
+                self.assertTrue(result[0] == 'refused' or result[1] == "b''", result)
+        self.assertRefused('open("/proc/sys/kernel/core_pattern", "w").write("x")')
+        self.assertRefused('open("/proc/sysrq-trigger", "w").write("h")')
+
+    def test_devices(self):
+        names = set(self.probe('os.listdir("/dev")'))
+        self.assertLessEqual(names, {'null', 'zero', 'full', 'random', 'urandom', 'tty', 'fd', 'stdin', 'stdout', 'stderr', 'ptmx', 'pts', 'shm', 'mqueue', 'core', 'console'})
+        self.assertRefused('os.mknod("/tmp/device", stat.S_IFBLK | 0o666, os.makedev(254, 0))')
+
+    def test_network_none_is_loopback_only(self):
+        interfaces = self.probe('[name for _, name in socket.if_nameindex()]', network='none')
+        self.assertEqual(interfaces, ['lo'])
+        self.assertRefused('socket.create_connection(("192.0.2.1", 9), 2)', network='none')
+
+    def test_loopback_works_inside(self):
+        self.assertEqual(self.probe('pair()', 'def pair():\n    s = socket.create_server(("127.0.0.1", 0))\n    c = socket.create_connection(s.getsockname(), 2)\n'
+                                              '    s.accept()[0].sendall(b"x")\n    return c.recv(1).decode()', network='none'), 'x')
+
+    def test_network_bridge_reaches_neither_host_nor_other_functions(self):
+        interfaces = self.probe('[name for _, name in socket.if_nameindex()]', network='bridge')
+        self.assertIn('lo', interfaces)
+        self.assertEqual(len(interfaces), 2, interfaces)
+        with socket.create_server(('0.0.0.0', 0)) as server:
+            server.settimeout(6)
+            port = server.getsockname()[1]
+            addresses = json.loads(subprocess.run(['ip', '-j', '-4', 'addr'], capture_output=True, check=True).stdout)
+            hosts = [info['local'] for link in addresses for info in link['addr_info'] if info['local'] != '127.0.0.1']
+            self.assertTrue(hosts)
+            reached = threading.Event()
+
+            def serve():
+                try:
+                    server.accept()[0].close()
+                    reached.set()
+                except OSError:
+                    pass
+            thread = threading.Thread(target=serve)
+            thread.start()
+            try:
+                result = self.probe('out', f'out = {{}}\nfor host in {hosts!r} + ["169.254.169.254", "127.0.0.1"]:\n'
+                                           f'    out[host] = attempt(lambda: socket.create_connection((host, {port}), 0.7))', network='bridge', timeout_ms=20000)
+            finally:
+                thread.join()
+            self.assertFalse(reached.is_set(), result)
+            for host, (outcome, _) in result.items():
+                self.assertEqual(outcome, 'refused', host)
+
+    def test_functions_cannot_reach_each_other(self):
+        self.deploy('server', python='import json, socket, sys, time\ns = socket.create_server(("0.0.0.0", 7777))\ns.settimeout(4)\n'
+                                     'try:\n    s.accept()\n    print("reached")\nexcept OSError:\n    print("alone")', timeout_ms=10000)
+        execution_id = self.platform.invoke_async('server')
+        # The server's address is not known; every neighbour of the subnet that could be it is tried.
+        self.deploy('client', python='''
+import fcntl, json, socket, struct
+probe = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+name = [n for _, n in socket.if_nameindex() if n != "lo"][0]
+own = socket.inet_ntoa(fcntl.ioctl(probe, 0x8915, struct.pack("256s", name.encode()))[20:24])
+base, last = own.rsplit(".", 1)
+sockets = []
+for n in range(2, 60):
+    if str(n) == last: continue
+    s = socket.socket(); s.setblocking(False); s.connect_ex((f"{base}.{n}", 7777)); sockets.append(s)
+import select
+_, ready, _ = select.select([], sockets, [], 2)
+print(json.dumps([s.getpeername()[0] for s in ready if s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0]))
+''', timeout_ms=10000)
+        self.assertSucceeded(self.invoke('client'), [])
+        self.assertSucceeded(self.platform.wait_execution(execution_id), 'alone')
+
+    def test_cgroup_namespace_hides_the_hosts_paths(self):
+        for line in self.probe('open("/proc/self/cgroup").read().split()'):
+            self.assertNotIn('faas-', line)
+
+
+if __name__ == '__main__':
+    main()
