@@ -7,7 +7,7 @@
 #pragma once
 
 #include "base/error.h"
-#include "init/protocol.h"
+#include "init/frame.h"
 
 #include <stdbool.h>
 #include <uv.h>
@@ -15,8 +15,8 @@
 struct channel;
 
 struct channel_events {
-    /* `meta` and `body` are NUL-terminated and valid during the call. The channel may be freed
-     * inside any event. */
+    /* The header is in the machine's byte order; `meta` and `body` are NUL-terminated and valid
+     * during the call. The channel may be freed inside any event. */
     void (*frame)(void *data, const struct frame_header *header, const char *meta,
                   const char *body);
     /* A frame announced a body over the cap; the channel is dead, closed() does not follow. */
@@ -25,12 +25,14 @@ struct channel_events {
     void (*closed)(void *data, const struct error *why);
 };
 
-/* Takes `fd`, also on failure. `max_body`: bytes of one frame's body. */
-struct channel *channel_new(uv_loop_t *loop, int fd, size_t max_body,
+/* Takes `fd`, also on failure. `types`: FRAME_BIT() of each type that may come; `max_body`: bytes
+ * of one frame's body. */
+struct channel *channel_new(uv_loop_t *loop, int fd, uint32_t types, size_t max_body,
                             const struct channel_events *events, void *data, struct error *err);
+/* Accepts NULL. */
 void channel_free(struct channel *channel);
 /* Writes at once what the socket takes; the rest follows by itself. `body` is borrowed until
  * channel_sending() says false; one frame at a time. Fails when the peer is gone. */
-int channel_send(struct channel *channel, const struct frame_header *header, const char *meta,
-                 const char *body, struct error *err);
+int channel_send(struct channel *channel, enum frame_type type, uint32_t value, const char *meta,
+                 const char *body, size_t body_len, struct error *err);
 bool channel_sending(const struct channel *channel);

@@ -39,7 +39,7 @@ const char *output_stdout(const struct output *output, size_t *ret_len);
 /* Puts text at the end of the log, as if the function had written it to stderr. */
 void output_log_append(struct output *output, const char *text, size_t len);
 /* The log so far (tail, with the marker when cut), which becomes the caller's; the log is empty
- * afterwards. */
+ * afterwards, and what output_stdout() gave is no longer valid. */
 char *output_take_log(struct output *output, size_t *ret_len);
 /* Log bytes from `*offset` on (all bytes ever written in this invocation count; what was cut is
  * skipped). *offset moves behind them. */

@@ -1,0 +1,251 @@
+/* Frames over one non-blocking socket to an instance; see channel.h. */
+#include "worker/channel.h"
+
+#include "base/buffer.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#define READ_CHUNK (64 * 1024)
+/* Reads in one turn of the loop. */
+#define READS_A_TURN 8
+
+struct channel {
+    uv_poll_t poll; /* first member: the handle's memory is the channel's */
+    int fd;
+    struct channel_events events;
+    void *data;
+    struct frame_reader reader;
+    size_t max_body;
+    struct buffer body;
+    bool dead;   /* closed() or too_large() was called */
+    bool *freed; /* set while events run: tells that channel_free() was called inside of one */
+    /* the frame that is being sent: head (header and meta), then the borrowed body */
+    char head[sizeof(struct frame_header) + FRAME_META_MAX];
+    size_t head_len;
+    const char *send_body;
+    size_t send_len;  /* of the body */
+    size_t send_done; /* of head and body together */
+    bool sending;
+};
+
+static void on_poll(uv_poll_t *poll, int status, int events);
+
+struct channel *channel_new(uv_loop_t *loop, int fd, uint32_t types, size_t max_body,
+                            const struct channel_events *events, void *data, struct error *err)
+{
+    struct channel *channel = calloc(1, sizeof(*channel));
+    int rc = channel ? uv_poll_init(loop, &channel->poll, fd) : UV_ENOMEM;
+    if (rc < 0) {
+        free(channel);
+        close(fd);
+        error_set_errno(err, ERROR_INTERNAL, -rc, "cannot watch an instance's socket");
+        return NULL;
+    }
+    channel->fd = fd;
+    channel->events = *events;
+    channel->data = data;
+    channel->max_body = max_body;
+    buffer_init(&channel->body, max_body);
+    frame_reader_init(&channel->reader, types, (uint32_t)max_body);
+    uv_poll_start(&channel->poll, UV_READABLE, on_poll);
+    return channel;
+}
+
+static void on_handle_closed(uv_handle_t *handle)
+{
+    struct channel *channel = (struct channel *)handle;
+    buffer_deinit(&channel->body);
+    free(channel);
+}
+
+void channel_free(struct channel *channel)
+{
+    if (!channel)
+        return;
+    if (channel->freed)
+        *channel->freed = true;
+    channel->dead = true;
+    uv_close((uv_handle_t *)&channel->poll, on_handle_closed);
+    close(channel->fd);
+}
+
+static void die(struct channel *channel, const struct error *why)
+{
+    channel->dead = true;
+    channel->sending = false;
+    uv_poll_stop(&channel->poll);
+    channel->events.closed(channel->data, why);
+}
+
+static void refuse(struct channel *channel)
+{
+    const struct frame_reader *reader = &channel->reader;
+    bool known = reader->header.type < 32 && (reader->types & FRAME_BIT(reader->header.type));
+    if (known && reader->header.body_len > channel->max_body && channel->events.too_large) {
+        channel->dead = true;
+        channel->sending = false;
+        uv_poll_stop(&channel->poll);
+        channel->events.too_large(channel->data, &reader->header);
+        return;
+    }
+    struct error why = {0};
+    error_set(&why, ERROR_UNAVAILABLE, "the instance broke the protocol: %s", reader->problem);
+    die(channel, &why);
+}
+
+/* One event of the reader; false when there is nothing more to do with these bytes. */
+static bool take_event(struct channel *channel, enum frame_event event)
+{
+    struct error err = {0};
+    switch (event) {
+    case FRAME_EVENT_MORE:
+        return false;
+    case FRAME_EVENT_HEAD:
+        buffer_clear(&channel->body);
+        return true;
+    case FRAME_EVENT_BODY:
+        if (buffer_append(&channel->body, channel->reader.piece, channel->reader.piece_len, &err) ==
+            0)
+            return true;
+        die(channel, &err);
+        return false;
+    case FRAME_EVENT_END:
+        channel->events.frame(channel->data, &channel->reader.header, channel->reader.meta,
+                              channel->body.len ? channel->body.data : "");
+        return true;
+    case FRAME_EVENT_INVALID:
+        refuse(channel);
+        return false;
+    }
+    return false;
+}
+
+/* Whether the channel still stands. */
+static bool take_bytes(struct channel *channel, const uint8_t *bytes, size_t len)
+{
+    bool freed = false;
+    bool *outer = channel->freed;
+    channel->freed = &freed;
+    while (take_event(channel, frame_reader_next(&channel->reader, &bytes, &len))) {
+        if (freed)
+            break;
+        if (channel->dead)
+            break;
+    }
+    if (freed) {
+        if (outer)
+            *outer = true;
+        return false;
+    }
+    channel->freed = outer;
+    return !channel->dead;
+}
+
+static void read_some(struct channel *channel)
+{
+    static uint8_t chunk[READ_CHUNK]; /* loop thread only */
+    for (int turn = 0; turn < READS_A_TURN; turn++) {
+        ssize_t got = recv(channel->fd, chunk, sizeof(chunk), 0);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0 && errno == EAGAIN)
+            return;
+        if (got <= 0) {
+            struct error why = {0};
+            if (got < 0)
+                error_set_errno(&why, ERROR_UNAVAILABLE, errno, "the instance's socket failed");
+            else
+                error_set(&why, ERROR_UNAVAILABLE, "the instance closed its socket%s",
+                          frame_reader_pending(&channel->reader) ? " in the middle of a frame"
+                                                                 : "");
+            die(channel, &why);
+            return;
+        }
+        if (!take_bytes(channel, chunk, (size_t)got))
+            return;
+        if ((size_t)got < sizeof(chunk))
+            return;
+    }
+}
+
+/* 0 when all is sent or the socket is full; -1 when the peer is gone. */
+static int send_some(struct channel *channel)
+{
+    while (channel->sending) {
+        size_t total = channel->head_len + channel->send_len;
+        struct iovec parts[2];
+        int count = 0;
+        if (channel->send_done < channel->head_len)
+            parts[count++] = (struct iovec){channel->head + channel->send_done,
+                                            channel->head_len - channel->send_done};
+        size_t body_done =
+            channel->send_done > channel->head_len ? channel->send_done - channel->head_len : 0;
+        if (body_done < channel->send_len)
+            parts[count++] = (struct iovec){(char *)channel->send_body + body_done,
+                                            channel->send_len - body_done};
+        struct msghdr message = {.msg_iov = parts, .msg_iovlen = (size_t)count};
+        ssize_t sent = sendmsg(channel->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (sent < 0 && errno == EINTR)
+            continue;
+        if (sent < 0)
+            return errno == EAGAIN ? 0 : -1;
+        channel->send_done += (size_t)sent;
+        channel->sending = channel->send_done < total;
+    }
+    return 0;
+}
+
+static void watch(struct channel *channel)
+{
+    uv_poll_start(&channel->poll, UV_READABLE | (channel->sending ? UV_WRITABLE : 0), on_poll);
+}
+
+static void on_poll(uv_poll_t *poll, int status, int events)
+{
+    struct channel *channel = (struct channel *)poll;
+    if (status < 0)
+        events = UV_READABLE; /* the read says what is wrong */
+    if ((events & UV_WRITABLE) && channel->sending) {
+        /* A peer that is gone shows as end of file on the reading side. */
+        if (send_some(channel) < 0)
+            channel->sending = false;
+        if (!channel->sending)
+            watch(channel);
+    }
+    if (events & UV_READABLE)
+        read_some(channel);
+}
+
+int channel_send(struct channel *channel, enum frame_type type, uint32_t value, const char *meta,
+                 const char *body, size_t body_len, struct error *err)
+{
+    size_t meta_len = strlen(meta);
+    if (channel->dead || channel->sending || meta_len > FRAME_META_MAX || body_len > UINT32_MAX)
+        return error_set(err, ERROR_INTERNAL, "an instance's socket cannot take a frame now");
+    struct frame_header header =
+        frame_header_make(type, 0, value, (uint32_t)meta_len, (uint32_t)body_len);
+    memcpy(channel->head, &header, sizeof(header));
+    memcpy(channel->head + sizeof(header), meta, meta_len);
+    channel->head_len = sizeof(header) + meta_len;
+    channel->send_body = body;
+    channel->send_len = body_len;
+    channel->send_done = 0;
+    channel->sending = true;
+    if (send_some(channel) < 0) {
+        channel->sending = false;
+        return error_set_errno(err, ERROR_UNAVAILABLE, errno, "an instance's socket is closed");
+    }
+    if (channel->sending)
+        watch(channel);
+    return 0;
+}
+
+bool channel_sending(const struct channel *channel)
+{
+    return channel->sending;
+}
