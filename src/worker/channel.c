@@ -30,7 +30,8 @@ struct channel {
     const char *send_body;
     size_t send_len;  /* of the body */
     size_t send_done; /* of head and body together */
-    bool sending;
+    bool sending; /* stays true when the peer went away before it had all */
+    bool stuck;   /* the peer does not read any more */
 };
 
 static void on_poll(uv_poll_t *poll, int status, int events);
@@ -77,7 +78,6 @@ void channel_free(struct channel *channel)
 static void die(struct channel *channel, const struct error *why)
 {
     channel->dead = true;
-    channel->sending = false;
     uv_poll_stop(&channel->poll);
     channel->events.closed(channel->data, why);
 }
@@ -88,7 +88,6 @@ static void refuse(struct channel *channel)
     bool known = reader->header.type < 32 && (reader->types & FRAME_BIT(reader->header.type));
     if (known && reader->header.body_len > channel->max_body && channel->events.too_large) {
         channel->dead = true;
-        channel->sending = false;
         uv_poll_stop(&channel->poll);
         channel->events.too_large(channel->data, &reader->header);
         return;
@@ -148,7 +147,7 @@ static bool take_bytes(struct channel *channel, const uint8_t *bytes, size_t len
 
 static void read_some(struct channel *channel)
 {
-    static uint8_t chunk[READ_CHUNK]; /* loop thread only */
+    uint8_t chunk[READ_CHUNK]; /* not static: reads of two channels may nest */
     for (int turn = 0; turn < READS_A_TURN; turn++) {
         ssize_t got = recv(channel->fd, chunk, sizeof(chunk), 0);
         if (got < 0 && errno == EINTR)
@@ -202,7 +201,7 @@ static int send_some(struct channel *channel)
 
 static void watch(struct channel *channel)
 {
-    uv_poll_start(&channel->poll, UV_READABLE | (channel->sending ? UV_WRITABLE : 0), on_poll);
+    uv_poll_start(&channel->poll, UV_READABLE | (channel->sending && !channel->stuck ? UV_WRITABLE : 0), on_poll);
 }
 
 static void on_poll(uv_poll_t *poll, int status, int events)
@@ -212,9 +211,8 @@ static void on_poll(uv_poll_t *poll, int status, int events)
         events = UV_READABLE; /* the read says what is wrong */
     if ((events & UV_WRITABLE) && channel->sending) {
         /* A peer that is gone shows as end of file on the reading side. */
-        if (send_some(channel) < 0)
-            channel->sending = false;
-        if (!channel->sending)
+        channel->stuck = send_some(channel) < 0;
+        if (channel->stuck || !channel->sending)
             watch(channel);
     }
     if (events & UV_READABLE)
@@ -237,12 +235,17 @@ int channel_send(struct channel *channel, enum frame_type type, uint32_t value, 
     channel->send_done = 0;
     channel->sending = true;
     if (send_some(channel) < 0) {
-        channel->sending = false;
         return error_set_errno(err, ERROR_UNAVAILABLE, errno, "an instance's socket is closed");
     }
     if (channel->sending)
         watch(channel);
     return 0;
+}
+
+void channel_read(struct channel *channel)
+{
+    if (!channel->dead)
+        read_some(channel);
 }
 
 bool channel_sending(const struct channel *channel)

@@ -35,4 +35,7 @@ void channel_free(struct channel *channel);
  * channel_sending() says false; one frame at a time. Fails when the peer is gone. */
 int channel_send(struct channel *channel, enum frame_type type, uint32_t value, const char *meta,
                  const char *body, size_t body_len, struct error *err);
+/* Takes what has already arrived, without waiting for the loop. Events come from inside. */
+void channel_read(struct channel *channel);
+/* Not all of the last frame is on its way; stays so when the peer went away before it had all. */
 bool channel_sending(const struct channel *channel);

@@ -6,14 +6,13 @@
  *
  * instance_new() makes sockets and pipes and asks the runtime; `ready` follows when faas-init (and
  * the adapter of contract `handler`) said so. instance_run() gives it one invocation. Whatever goes
- * wrong ends in instance_stop() by the owner, after `broken` was called; instance_stop() kills at
- * once, `gone` follows when nothing is left, and then the owner frees it. Loop thread only; events
- * never come from inside the call that causes them, but for those of instance_run(). */
+ * wrong ends in instance_stop() by the owner, after broken() or finished() said so (it may be called
+ * inside of them); it kills at once, `gone` follows when nothing is left, and then the owner frees
+ * it. Loop thread only; events never come from inside a call, unless it says so. */
 #pragma once
 
 #include "model/execution.h"
 #include "worker/functions.h"
-#include "worker/output.h"
 #include "worker/runtime.h"
 
 struct instance;
@@ -31,24 +30,28 @@ enum instance_state {
 const char *instance_state_name(enum instance_state state);
 bool instance_state_may_move(enum instance_state from, enum instance_state to);
 
-/* Why an instance could not be used (any more). */
-enum instance_fault {
-    INSTANCE_FAULT_START, /* the runtime could not start it: the platform's fault, see the error */
-    INSTANCE_FAULT_LOAD, /* the function's module could not be loaded: its own error, as a handler's
-                            ERROR */
-    INSTANCE_FAULT_TIMEOUT, /* not ready in time */
-    INSTANCE_FAULT_ENDED,   /* faas-init or the adapter went away */
+/* What an instance is good for after an invocation. */
+enum instance_after {
+    INSTANCE_USABLE, /* it is idle again */
+    INSTANCE_SPENT,  /* stop it */
+    INSTANCE_RETRY, /* stop it; it was dead before it had the whole payload, so the invocation never
+                       began and may go to another */
 };
 
 struct instance_events {
-    /* faas-init runs; its code may still be loading. */
+    /* faas-init runs; the function's code may still be loading. */
     void (*started)(void *data, struct instance *instance);
     /* creating -> idle */
     void (*ready)(void *data, struct instance *instance);
-    /* creating or idle, and of no use any more: stop it. `failure` carries status and error for who
-     * waited for it. */
-    void (*broken)(void *data, struct instance *instance, enum instance_fault fault,
-                   const struct execution *failure);
+    /* Creating or idle, and of no use any more: stop it. `failure` (status, error, log) is for who
+     * waited for it; its texts may be taken. */
+    void (*broken)(void *data, struct instance *instance, struct execution *failure);
+    /* The invocation's execution is complete (but for RETRY). The instance has let go of it. */
+    void (*finished)(void *data, struct instance *instance, struct invocation *invocation,
+                     enum instance_after after);
+    /* Log text of a running invocation; may be NULL. `offset` counts all bytes so far. */
+    void (*log)(void *data, struct invocation *invocation, uint64_t offset, const char *text,
+                size_t len);
     /* stopping -> gone: instance_free() is due. */
     void (*gone)(void *data, struct instance *instance);
 };
@@ -64,16 +67,30 @@ struct instance_limits {
 struct instance *instance_new(uv_loop_t *loop, struct runtime *runtime, struct function *function,
                               const struct instance_limits *limits,
                               const struct instance_events *events, void *data, struct error *err);
+/* Not while it is busy: instance_abort() first. */
 void instance_stop(struct instance *instance);
 /* Only when gone. Accepts NULL. */
 void instance_free(struct instance *instance);
 
-/* idle -> busy. The invocation is finished by invocation_finish() (see there); the instance is then
- * idle, or of no use. */
+/* idle -> busy; finished() follows, never from inside this call. `invocation` and its payload must
+ * stand until then. */
 void instance_run(struct instance *instance, struct invocation *invocation);
+/* Ends the running invocation at once with this status and error; finished(SPENT) comes from inside
+ * this call. */
+void instance_abort(struct instance *instance, enum execution_status status, const char *type,
+                    const char *message);
 
 const char *instance_id(const struct instance *instance);
 enum instance_state instance_state(const struct instance *instance);
 struct function *instance_function(const struct instance *instance);
 /* How long it took from instance_new() to ready; 0 while it is not. */
 uint64_t instance_start_ns(const struct instance *instance);
+/* What the invocation that runs in it is; NULL unless busy. */
+struct invocation *instance_invocation(const struct instance *instance);
+/* Owner's list and order of use. */
+struct instance_place {
+    struct instance *previous, *next;
+    uint64_t since_ns; /* monotonic: idle since */
+    bool starting;     /* counts as one that is being started */
+};
+struct instance_place *instance_place(struct instance *instance);

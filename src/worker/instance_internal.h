@@ -1,0 +1,48 @@
+/* What instance.c (life) and instance_run.c (one invocation) share. */
+#pragma once
+
+#include "worker/channel.h"
+#include "worker/instance.h"
+#include "worker/invocation.h"
+#include "worker/output.h"
+
+#define INSTANCE_ID_LEN 16
+
+struct instance {
+    uv_loop_t *loop;
+    struct runtime *runtime;
+    struct function *function; /* a reference */
+    struct instance_limits limits;
+    struct instance_events events;
+    void *data;
+    struct instance_place place;
+    char id[INSTANCE_ID_LEN + 1];
+    enum instance_state state;
+    bool handler; /* contract */
+    bool started; /* the runtime is done with starting it */
+    bool control_ready, adapter_ready;
+    uint64_t created_ns, ready_ns;
+    struct runtime_instance *runtime_instance; /* NULL before start and after stop */
+    struct channel *control, *adapter;         /* adapter: contract handler only */
+    struct output *output;
+    struct loop_timer *deadline; /* of the start, then of the invocation */
+    struct loop_timer *log_timer;
+    /* while busy */
+    struct invocation *invocation;
+    struct runtime_usage before;
+    uint64_t sent_ns;
+    uint64_t log_offset;
+};
+
+void instance_move(struct instance *instance, enum instance_state to);
+/* Events of the channels while busy, and of stdout. */
+void instance_run_frame(struct instance *instance, const struct frame_header *header,
+                        const char *meta, const char *body);
+void instance_run_too_large(struct instance *instance);
+void instance_run_closed(struct instance *instance, bool control, const struct error *why);
+/* Status and error for a program that ended when it should not have. */
+void instance_describe_exit(struct execution *execution, const struct frame_header *header,
+                            const char *meta, const char *when);
+/* A failure is a lack of memory when the kernel has killed since `before`. */
+void instance_check_memory(struct instance *instance, struct execution *execution,
+                           const struct runtime_usage *before, const struct runtime_usage *after);
