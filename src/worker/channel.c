@@ -30,8 +30,8 @@ struct channel {
     const char *send_body;
     size_t send_len;  /* of the body */
     size_t send_done; /* of head and body together */
-    bool sending; /* stays true when the peer went away before it had all */
-    bool stuck;   /* the peer does not read any more */
+    bool sending;     /* stays true when the peer went away before it had all */
+    bool stuck;       /* the peer does not read any more */
 };
 
 static void on_poll(uv_poll_t *poll, int status, int events);
@@ -201,7 +201,8 @@ static int send_some(struct channel *channel)
 
 static void watch(struct channel *channel)
 {
-    uv_poll_start(&channel->poll, UV_READABLE | (channel->sending && !channel->stuck ? UV_WRITABLE : 0), on_poll);
+    uv_poll_start(&channel->poll,
+                  UV_READABLE | (channel->sending && !channel->stuck ? UV_WRITABLE : 0), on_poll);
 }
 
 static void on_poll(uv_poll_t *poll, int status, int events)

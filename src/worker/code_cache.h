@@ -2,12 +2,12 @@
  * and unpacked once.
  *
  *     DIR/<sha256>-<entry>/          ready: complete, read-only by convention, world-readable
- *     DIR/.making-<random>/          half done; removed at start
+ *     anything else                  half done or half removed; goes at the next start
  *
- * A single source file is written under `entry`, the runtime's entry name. Requests for the same
- * code at the same time share one download. The cache survives restarts. Over `max_bytes` the least
- * recently used code that nobody holds goes. Blocking work is done on the thread pool. Loop thread
- * only. */
+ * A single source file is written under `entry`, the runtime's entry name (an ES module as .mjs).
+ * Requests for the same code at the same time share one download. The cache survives restarts. Over
+ * `max_bytes` the least recently used code that nobody holds goes. Blocking work is done on the
+ * thread pool. Loop thread only. */
 #pragma once
 
 #include "base/error.h"
@@ -37,7 +37,7 @@ typedef void code_done_fn(void *data, struct code *code, const struct error *err
 /* Blocks: looks through the folder. */
 struct code_cache *code_cache_new(uv_loop_t *loop, const struct code_cache_options *options,
                                   struct error *err);
-/* What is under way is waited for by nobody: callbacks do not come any more. */
+/* No code is held any more. Who still waits gets an answer while the loop closes. Accepts NULL. */
 void code_cache_free(struct code_cache *cache);
 /* Always asynchronous. */
 int code_cache_get(struct code_cache *cache, const char *sha256, const char *entry,

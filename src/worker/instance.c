@@ -282,8 +282,7 @@ static int make_descriptors(int ours[INSTANCE_FD_COUNT], int theirs[INSTANCE_FD_
                 close(ours[j]);
                 close(theirs[j]);
             }
-            return error_set_errno(err, ERROR_INTERNAL, saved,
-                                   "cannot make an instance's sockets");
+            return error_set_errno(err, ERROR_INTERNAL, saved, "cannot make an instance's sockets");
         }
         ours[i] = pair[0];
         theirs[i] = pair[1];
@@ -305,15 +304,15 @@ static int open_channels(struct instance *instance, int fds[INSTANCE_FD_COUNT], 
                                     .overflow = on_stdout_overflow,
                                     .data = instance};
     instance->output = output_new(instance->loop, fds[2], fds[3], &output, err);
-    instance->control = channel_new(
-        instance->loop, fds[0],
-        FRAME_BIT(FRAME_READY) | FRAME_BIT(FRAME_EXIT) | FRAME_BIT(FRAME_ADAPTER_EXIT), 0,
-        &control_events, instance, err);
+    instance->control =
+        channel_new(instance->loop, fds[0],
+                    FRAME_BIT(FRAME_READY) | FRAME_BIT(FRAME_EXIT) | FRAME_BIT(FRAME_ADAPTER_EXIT),
+                    0, &control_events, instance, err);
     if (instance->handler)
-        instance->adapter = channel_new(
-            instance->loop, fds[1],
-            FRAME_BIT(FRAME_READY) | FRAME_BIT(FRAME_RESULT) | FRAME_BIT(FRAME_ERROR),
-            instance->limits.result_max, &adapter_events, instance, err);
+        instance->adapter =
+            channel_new(instance->loop, fds[1],
+                        FRAME_BIT(FRAME_READY) | FRAME_BIT(FRAME_RESULT) | FRAME_BIT(FRAME_ERROR),
+                        instance->limits.result_max, &adapter_events, instance, err);
     else
         close(fds[1]);
     return instance->output && instance->control && (instance->adapter || !instance->handler) ? 0
@@ -392,8 +391,7 @@ static void on_stopped(void *data)
     instance_move(instance, INSTANCE_GONE);
     log_info("instance removed", LOG_STR("instance", instance->id),
              LOG_STR("function", instance->function->spec.name),
-             LOG_INT("lived_ms",
-                     (int64_t)(clock_monotonic_ns() - instance->created_ns) / 1000000));
+             LOG_INT("lived_ms", (int64_t)(clock_monotonic_ns() - instance->created_ns) / 1000000));
     instance->events.gone(instance->data, instance);
 }
 

@@ -109,8 +109,7 @@ static void take_exit(struct instance *instance, const struct frame_header *head
                       const char *meta)
 {
     struct execution *execution = &instance->invocation->execution;
-    enum instance_after after =
-        header->flags & FRAME_FLAG_DIRTY ? INSTANCE_SPENT : INSTANCE_USABLE;
+    enum instance_after after = header->flags & FRAME_FLAG_DIRTY ? INSTANCE_SPENT : INSTANCE_USABLE;
     uint64_t now_ns = clock_monotonic_ns();
     if (output_drain(instance->output) < 0)
         too_large(execution, instance->limits.result_max);
@@ -133,8 +132,7 @@ static void take_answer(struct instance *instance, const struct frame_header *he
     struct execution *execution = &instance->invocation->execution;
     uint64_t now_ns = clock_monotonic_ns();
     if (header->type == FRAME_RESULT)
-        outcome_from_handler_result(execution, body, header->body_len,
-                                    instance->limits.result_max);
+        outcome_from_handler_result(execution, body, header->body_len, instance->limits.result_max);
     else
         outcome_from_handler_error(execution, body, header->body_len);
     output_drain(instance->output);
@@ -243,8 +241,7 @@ void instance_run(struct instance *instance, struct invocation *invocation)
     instance->sent_ns = clock_monotonic_ns();
     if (channel_send(channel, FRAME_INVOKE, (uint32_t)invocation->timeout_ms, execution->id,
                      invocation->payload, invocation->payload_len, NULL) < 0) {
-        instance->deadline =
-            loop_timer_start(instance->loop, 0, 0, on_send_failed, instance, NULL);
+        instance->deadline = loop_timer_start(instance->loop, 0, 0, on_send_failed, instance, NULL);
         return;
     }
     instance->deadline =

@@ -31,12 +31,16 @@ struct link_options {
 
 struct link *link_new(uv_loop_t *loop, struct http_client *client,
                       const struct link_options *options, struct error *err);
+/* Drops what is under way. Accepts NULL. */
 void link_free(struct link *link);
 void link_start(struct link *link);
-/* No more polls for work; results still go out. */
-void link_drain(struct link *link);
+/* Polls once more, so that the controller learns at once what describe() says now. */
+void link_announce(struct link *link);
 /* Results not yet taken by the controller. */
 size_t link_pending(const struct link *link);
+/* Calls `fn` (which may be NULL) whenever the controller has taken all results. */
+void link_on_delivered(struct link *link, void (*fn)(void *data));
+const char *link_url(const struct link *link);
 
 /* Queue one message; texts are copied. */
 void link_send_result(struct link *link, const struct execution *execution);
@@ -46,8 +50,8 @@ void link_send_build(struct link *link, const char *build_id, bool ok, const cha
                      size_t output_len, const char *artifact, size_t artifact_len);
 
 /* GET of a path on this controller, tried again a few times while it does not answer. `answer` is
- * NULL on failure; answers other than 2xx are failures. Dropped without a call when the link is
- * freed. */
+ * NULL on failure; answers other than 2xx are failures. `done` comes exactly once, later, or from
+ * inside link_free(). */
 typedef void link_fetched_fn(void *data, struct http_answer *answer, const struct error *err);
 int link_fetch(struct link *link, const char *path, size_t max_bytes, link_fetched_fn *done,
                void *data, struct error *err);

@@ -34,7 +34,8 @@ struct runtime_start {
         *spec; /* limits, image, network, environment; borrowed until `started` or `stopped` */
     const char *code_dir;       /* unpacked code on the host; likewise */
     const char *const *command; /* what faas-init runs: MODE, "--", ARGV…, NULL; copied */
-    int fds[INSTANCE_FD_COUNT]; /* the instance's ends; the runtime closes them, also on failure */
+    int fds[INSTANCE_FD_COUNT]; /* the instance's ends; the runtime closes them, also on failure,
+                                   but not before the start has succeeded or failed */
 };
 
 /* err is NULL when faas-init runs. After a failure stop() is still due. */
