@@ -16,10 +16,11 @@ struct link;
 
 struct function {
     struct function_spec spec;
-    struct code *code;    /* a reference in the cache */
-    const char **command; /* faas-init's: MODE, "--", ARGV…, NULL; owned */
-    unsigned references;  /* function_ref(), function_unref() */
-    bool known;           /* in struct functions */
+    struct code *code;      /* a reference in the cache */
+    const char **command;   /* faas-init's: MODE, "--", ARGV…, NULL; owned */
+    unsigned references;    /* function_ref(), function_unref() */
+    bool known;             /* in struct functions */
+    struct pool_slot *slot; /* its instances; the pool's own */
     struct function *next;
 };
 

@@ -436,8 +436,3 @@ struct invocation *instance_invocation(const struct instance *instance)
 {
     return instance->invocation;
 }
-
-struct instance_place *instance_place(struct instance *instance)
-{
-    return &instance->place;
-}

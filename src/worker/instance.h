@@ -87,10 +87,3 @@ struct function *instance_function(const struct instance *instance);
 uint64_t instance_start_ns(const struct instance *instance);
 /* What the invocation that runs in it is; NULL unless busy. */
 struct invocation *instance_invocation(const struct instance *instance);
-/* Owner's list and order of use. */
-struct instance_place {
-    struct instance *previous, *next;
-    uint64_t since_ns; /* monotonic: idle since */
-    bool starting;     /* counts as one that is being started */
-};
-struct instance_place *instance_place(struct instance *instance);

@@ -15,7 +15,6 @@ struct instance {
     struct instance_limits limits;
     struct instance_events events;
     void *data;
-    struct instance_place place;
     char id[INSTANCE_ID_LEN + 1];
     enum instance_state state;
     bool handler; /* contract */

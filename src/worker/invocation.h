@@ -7,6 +7,7 @@
 #include "model/execution.h"
 #include "worker/functions.h"
 
+#include <sys/queue.h>
 #include <uv.h>
 
 struct invocation;
@@ -21,13 +22,16 @@ struct invocation {
     uint64_t timeout_ms;
     uint64_t received_ns; /* monotonic: when the assignment came */
     bool cancelled;
+    bool retried;              /* its first instance was dead before it began */
     struct link *link;         /* which controller it came from; borrowed */
-    struct instance *instance; /* the one it waits for or runs in; borrowed, NULL while queued */
+    struct instance *instance; /* that it runs in; borrowed, NULL while it waits */
     /* Called exactly once; the invocation is freed after it by its owner. */
     void (*done)(void *data, struct invocation *invocation);
     void *data;
-    struct invocation *previous, *next; /* in a list of its owner */
+    TAILQ_ENTRY(invocation) waiting; /* the pool's */
+    TAILQ_ENTRY(invocation) all;     /* the worker's */
 };
+TAILQ_HEAD(invocation_list, invocation);
 
 struct invocation *invocation_new(const char *execution_id, int64_t attempt, const char *function,
                                   int64_t version, struct error *err);

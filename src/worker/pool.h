@@ -19,15 +19,18 @@ struct pool_options {
     int64_t memory_mb; /* of all live instances' limits together */
     size_t max_instances;
     size_t start_parallel; /* instances being started at the same time */
+    /* Log text of a running invocation; see struct instance_events. */
+    void (*log)(struct invocation *invocation, uint64_t offset, const char *text, size_t len);
 };
 
 struct pool *pool_new(uv_loop_t *loop, const struct pool_options *options, struct error *err);
 /* After pool_stop()'s `done`. */
 void pool_free(struct pool *pool);
 
-/* `invocation->function` is set. Its done() is called exactly once, never from inside this call. */
+/* `invocation->function` is set. Its done() is called exactly once, later, or from
+ * inside when the pool is stopped. */
 void pool_run(struct pool *pool, struct invocation *invocation);
-/* Ends it with status cancelled, wherever it is. */
+/* Ends it with status cancelled, whether it waits or runs; its done() comes from inside. */
 void pool_cancel(struct pool *pool, struct invocation *invocation);
 /* Idle instances of that version go. */
 void pool_forget(struct pool *pool, const char *name, int64_t version);
