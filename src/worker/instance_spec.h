@@ -1,5 +1,5 @@
 /* From a function's definition to the OCI runtime specification of its instance's container. Also
- * what `faas bundle` writes.
+ * what `faas bundle` writes. No state; blocks only for looking at the code folder.
  *
  * instance_command() says how faas-init runs the function; instance_spec_init() makes everything
  * else. */
@@ -10,50 +10,59 @@
 
 /* User and group of functions inside the container. */
 #define INSTANCE_UID 1000
-#define INSTANCE_ID_COUNT 65536
+/* Each instance has ids of its own on the host: base + slot * count. */
 #define INSTANCE_ID_BASE 0x20000000u
+#define INSTANCE_ID_COUNT 65536u
+#define INSTANCE_ID_SLOTS 16384u
+
 #define INSTANCE_CODE_DIR "/app/function"
 #define INSTANCE_LIBEXEC_DIR "/.faas"
 #define INSTANCE_RUN_DIR "/run/faas"
 
+/* Everything is borrowed until instance_spec_deinit(). */
 struct instance_spec_options {
-    const char *rootfs;           /* unpacked image */
-    const char *const *image_env; /* the image's own environment; NULL-terminated, may be NULL */
-    const char *code_dir;         /* on the host */
-    const char *libexec_dir;      /* on the host */
-    const char *resolv_conf;      /* on the host; NULL: none */
-    const char *hostname;
+    const char *rootfs;            /* unpacked image */
+    const char *const *image_env;  /* the image's own; NULL-terminated, may be NULL */
+    const char *code_dir;          /* on the host */
+    const char *libexec_dir;       /* on the host */
+    const char *resolv_conf;       /* on the host; NULL: none */
+    const char *hostname;          /* NULL: the function's name */
     const char *cgroups_path;      /* NULL: the OCI runtime's choice */
     const char *network_namespace; /* NULL: a new one with loopback only */
     const char *const *command;    /* from instance_command(), or a build's */
     uint32_t id_base;              /* first host id of the user namespace */
     bool limit_swap;
-    uint64_t open_files;
-    uint64_t payload_max_bytes; /* size of the run folder */
+    uint64_t open_files;        /* 0: 1024 */
+    uint64_t payload_max_bytes; /* for the size of the run folder; 0: 6 MiB */
 };
 
+#define INSTANCE_MOUNTS_MAX 5
+
 struct instance_spec {
-    struct oci_runtime_spec oci; /* points into the members below and into the options */
-    const char **args;           /* owned */
-    char **env;                  /* owned */
-    char *options[4];            /* owned texts of mount options */
-    const char *mount_options[5][8];
-    struct oci_mount mounts[5];
+    struct oci_runtime_spec oci; /* for oci_bundle_write() and its like */
+    /* what `oci` points to */
+    const char **args; /* owned, as the next two */
+    const char **env;
+    char *tmp_size, *run_size;
+    const char *tmp_options[8], *run_options[8];
+    struct oci_mount mounts[INSTANCE_MOUNTS_MAX];
     int oom_score_adj;
 };
 
-/* Name of the file that a single source file gets, and that contract `process` starts: "main.py".
- * `text` decides between index.js and index.mjs; may be NULL. malloc'd. */
-char *instance_entry(const struct function_spec *spec);
-/* faas-init's command: MODE, "--", ARGV…, NULL. Checks that the entry file is in `code_dir`.
- * `libexec_dir` and `code_dir` are as the function sees them for ARGV (runtime simple: the host's).
- * One allocation: free(). */
-const char **instance_command(const struct function_spec *spec, const char *code_dir,
+/* Name that the code gets when it is one source file: "main.py", or a handler's module; malloc'd,
+ * NULL when out of memory. */
+char *instance_entry(const struct function_spec *function);
+/* faas-init's command: MODE, "--", ARGV…, NULL. One allocation: free() it. `seen_libexec_dir`: where
+ * the function sees the adapters (INSTANCE_LIBEXEC_DIR; the host's folder for runtime simple).
+ * ERROR_INVALID_REQUEST when the entry file is not in `code_dir`. */
+const char **instance_command(const struct function_spec *function, const char *code_dir,
                               const char *seen_libexec_dir, struct error *err);
-/* The environment of a function: the image's, then the function's own, then the platform's.
- * NULL-terminated; strings and array are one allocation: free(). */
-const char **instance_environment(const struct function_spec *spec, const char *const *image_env,
-                                  struct error *err);
+/* A function's environment: the image's, then its own, then the platform's. NULL-terminated, one
+ * allocation: free() it. */
+const char **instance_environment(const struct function_spec *function,
+                                  const char *const *image_env, struct error *err);
+/* The list with other strings put in front, as one allocation: free() it. */
+const char **instance_strings_join(const char *const *first, const char *const *second);
 
 int instance_spec_init(struct instance_spec *spec, const struct function_spec *function,
                        const struct instance_spec_options *options, struct error *err);
