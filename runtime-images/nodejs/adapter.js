@@ -1,9 +1,10 @@
 /* Runs Node.js functions inside an instance; the other side is src/init/protocol.h.
  *
+ *     node adapter.js process index.js         waits for one invocation, then is what `node index.js` would be
  *     node adapter.js handler index.handler    loads the module once, calls the handler once per invocation
  *
- * Descriptor 3 is a socket to the worker. When it is not (somebody runs the bundle by hand), one
- * invocation is served: payload on standard input, result on standard output.
+ * Descriptor 3 is a socket: to faas-init (process) or to the worker (handler). When it is not (somebody
+ * runs the bundle by hand), one invocation is served: payload on standard input, result on standard output.
  *
  * Standard output and error are pipes, to which Node.js on Linux writes synchronously: what a function logged
  * is in the pipe before its answer is sent. */
@@ -284,10 +285,47 @@ function isSocket(fd) {
   }
 }
 
+// ---- contract process ----
+
+function readExactly(size) {
+  const bytes = Buffer.alloc(size);
+  for (let have = 0; have < size; ) {
+    const got = fs.readSync(SOCKET, bytes, have, size - have, null);
+    if (got === 0) exit(0); // faas-init ends, and so does what stood by
+    have += got;
+  }
+  return bytes;
+}
+
+/* Sleeps until the invocation comes, and takes its payload: as standard input, which nothing has touched yet (a closed
+ * descriptor's number is given to the next file), and in the environment. */
+function awaitInvocation() {
+  const header = readExactly(HEADER_BYTES);
+  process.env.EXECUTION_ID = readExactly(Math.min(header.readUInt32LE(4), META_MAX)).toString();
+  fs.closeSync(SOCKET);
+  fs.closeSync(0);
+  fs.openSync(process.env.FUNCTION_PAYLOAD_FILE, 'r');
+  const size = fs.fstatSync(0).size;
+  if (size > PAYLOAD_ENV_MAX) return;
+  const payload = Buffer.alloc(size);
+  fs.readSync(0, payload, 0, size, 0);
+  if (!payload.includes(0)) process.env.FUNCTION_PAYLOAD = payload.toString();
+}
+
+function runScript(script) {
+  const Module = require('module');
+  const file = path.resolve(process.cwd(), script);
+  if (isSocket(SOCKET)) awaitInvocation();
+  delete require.cache[__filename];
+  process.argv = [process.argv[0], file];
+  setImmediate(Module.runMain, file); // called by Node.js itself: no frame of this file in a stack
+}
+
 const [mode, target] = process.argv.slice(2);
-if (mode !== 'handler' || !target) {
-  process.stderr.write('usage: adapter.js handler MODULE.FUNCTION\n');
+if (!target || !['process', 'handler'].includes(mode)) {
+  process.stderr.write('usage: adapter.js process SCRIPT | handler MODULE.FUNCTION\n');
   exit(64);
 }
-if (isSocket(SOCKET)) new Server().serve(target);
+if (mode === 'process') runScript(target);
+else if (isSocket(SOCKET)) new Server().serve(target);
 else handleOnce(target);

@@ -15,7 +15,7 @@
 #include <stddef.h>
 #include <sys/types.h>
 
-enum mode { MODE_EXEC, MODE_ZYGOTE, MODE_HANDLER };
+enum mode { MODE_EXEC, MODE_STANDBY, MODE_ZYGOTE, MODE_HANDLER };
 
 struct instance {
     /* from the command line */

@@ -17,14 +17,15 @@
 #define EXIT_USAGE 64
 
 static const char usage[] =
-    "usage: faas-init exec|zygote|handler [--code DIR] [--run DIR] -- PROGRAM [ARGUMENT...]\n"
+    "usage: faas-init exec|standby|zygote|handler [--code DIR] [--run DIR] -- PROGRAM "
+    "[ARGUMENT...]\n"
     "First process of a function's container; the worker starts it. Without a worker it serves\n"
     "one invocation: payload from FUNCTION_PAYLOAD or stdin, result on stdout.\n"
     "example: FUNCTION_PAYLOAD='{}' faas-init exec --code . --run /tmp/run -- ./bootstrap\n";
 
 static int parse_mode(const char *name, enum mode *ret_mode)
 {
-    static const char *const names[] = {"exec", "zygote", "handler"};
+    static const char *const names[] = {"exec", "standby", "zygote", "handler"};
 
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
         if (strcmp(name, names[i]) == 0) {

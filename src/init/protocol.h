@@ -19,6 +19,8 @@
  *
  *     exec     contract process: each invocation forks and executes ARGV with stdin from the
  *              payload file
+ *     standby  contract process: the same, but ARGV is started ahead of each invocation and waits
+ *              for its INVOKE (its fd 3: socket to faas-init), then becomes its main process
  *     zygote   contract process: ARGV is started once and forks a child for each invocation
  *              (its fd 3: socket to faas-init)
  *     handler  contract handler: ARGV is started once, loads the module and serves the adapter
@@ -32,7 +34,8 @@
  *
  *     python  process   zygote -- python3 /.faas/python/adapter.py process main.py
  *     python  handler   handler -- python3 /.faas/python/adapter.py handler main.handler
- *     nodejs  process   exec -- node index.js        (or index.mjs: whichever the code has)
+ *     nodejs  process   standby -- node /.faas/nodejs/adapter.js process index.js
+ *                       (or index.mjs: whichever the code has)
  *     nodejs  handler   handler -- node /.faas/nodejs/adapter.js handler index.handler
  *     go, native        exec -- ./bootstrap
  *
@@ -42,7 +45,7 @@
  *
  * contract `process`:
  *     worker -> init     INVOKE (value: timeout_ms, meta: execution id, body: payload)
- *     init -> zygote     INVOKE (the same without body: the payload is in RUN_DIR/payload)
+ *     init -> zygote, standby   INVOKE (the same without body: the payload is in RUN_DIR/payload)
  *     zygote -> init     EXIT   (value: wait status; flag DIRTY: other processes are left. A second
  *                               EXIT follows when they are gone, which init sees to)
  *     init -> worker     EXIT   (value: wait status, flags, meta: message when it could not be
@@ -58,7 +61,8 @@
  *     The adapter has flushed stdout and stderr before it answers.
  *
  * start of life:
- *     init -> worker     READY  (exec: at once; zygote: when it said READY to init; handler: none)
+ *     init -> worker     READY  (exec, standby: at once; zygote: when it said READY to init;
+ *                               handler: none)
  *     adapter -> worker  READY, or ERROR when the module could not be loaded (it then exits)
  *     init -> worker     ADAPTER_EXIT (value: wait status) whenever the zygote or adapter ends;
  *                        with flag NOT_STARTED and a message in meta when it could not be started

@@ -37,7 +37,9 @@ struct server {
     struct frame_reader zygote;
     int zygote_fd; /* -1: none */
     struct payload *payload;
-    pid_t main;          /* exec: the invocation's main process */
+    pid_t main;          /* exec, standby: the invocation's main process */
+    pid_t standby;       /* standby: the process that waits for the next invocation; 0: none */
+    int standby_fd;      /* our end of its socket; -1: none */
     uint32_t status;     /* PHASE_CLEANING: its wait status */
     uint64_t give_up_ms; /* PHASE_CLEANING, monotonic */
     bool ended;          /* the worker hung up, or the connection makes no sense any more */
@@ -71,6 +73,63 @@ static void answer(struct server *server, enum frame_type type, uint16_t flags, 
         server->ended = true;
 }
 
+/* ---- processes that live longer than an invocation, or start before it ---- */
+
+/* Starts ARGV with a socket as its descriptor 3: to faas-init (our end is *ret_fd), or to the worker when `ret_fd` is
+ * NULL. `program` has what is special about it. */
+static pid_t start_companion(struct server *server, struct program program, int *ret_fd,
+                             char *message)
+{
+    int pair[2] = {-1, -1};
+    int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    pid_t pid = -1;
+
+    if (null < 0 || (ret_fd && socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0)) {
+        snprintf(message, MESSAGE_MAX, "cannot start %s: %s", server->instance->argv[0],
+                 strerror(errno));
+    } else {
+        program.argv = server->instance->argv;
+        program.env = payload_base_environment(server->instance);
+        program.stdin_fd = null;
+        program.stdout_fd = INSTANCE_FD_STDOUT;
+        program.stderr_fd = INSTANCE_FD_STDERR;
+        program.socket_fd = ret_fd ? pair[1] : INSTANCE_FD_ADAPTER;
+        program.own_session = true;
+        pid = program_start(server->instance, &program, message);
+    }
+    if (null >= 0)
+        close(null);
+    if (pair[1] >= 0)
+        close(pair[1]);
+    if (ret_fd && pid > 0)
+        *ret_fd = pair[0];
+    else if (pair[0] >= 0)
+        close(pair[0]);
+    return pid;
+}
+
+static void forget_standby(struct server *server)
+{
+    if (server->standby_fd >= 0)
+        close(server->standby_fd);
+    server->standby_fd = -1;
+    server->standby = 0;
+}
+
+/* A failure (with `message`, which may be NULL) matters only once there is an invocation for it. */
+static int start_standby(struct server *server, char *message)
+{
+    char ignored[MESSAGE_MAX];
+    pid_t pid = start_companion(server, (struct program){.expendable = true}, &server->standby_fd,
+                                message ? message : ignored);
+
+    if (pid < 0)
+        forget_standby(server);
+    else
+        server->standby = pid;
+    return pid < 0 ? -1 : 0;
+}
+
 /* ---- an invocation ---- */
 
 static void invocation_end(struct server *server, uint16_t flags, uint32_t status,
@@ -82,6 +141,8 @@ static void invocation_end(struct server *server, uint16_t flags, uint32_t statu
      * it. */
     if (run_dir_clean(server->instance) != 0)
         server->ended = true;
+    if (server->instance->mode == MODE_STANDBY && !server->ended)
+        start_standby(server, NULL);
 }
 
 static void start_main(struct server *server, int payload_fd)
@@ -102,6 +163,22 @@ static void start_main(struct server *server, int payload_fd)
         return;
     }
     server->main = pid;
+    server->phase = PHASE_RUNNING;
+}
+
+static void ask_standby(struct server *server)
+{
+    char message[MESSAGE_MAX];
+
+    if (server->standby == 0 && start_standby(server, message) != 0) {
+        invocation_end(server, FRAME_FLAG_NOT_STARTED, 127 << 8, message);
+        return;
+    }
+    /* When it dies at this moment, its wait status says so. */
+    send_frame(server->standby_fd, FRAME_INVOKE, 0, server->worker.header.value,
+               server->worker.meta);
+    server->main = server->standby;
+    forget_standby(server);
     server->phase = PHASE_RUNNING;
 }
 
@@ -131,6 +208,8 @@ static void invocation_start(struct server *server)
     fcntl(INSTANCE_FD_STDERR, F_SETFL, 0);
     if (server->instance->mode == MODE_EXEC)
         start_main(server, payload_fd);
+    else if (server->instance->mode == MODE_STANDBY)
+        ask_standby(server);
     else
         ask_zygote(server);
     close(payload_fd);
@@ -174,35 +253,23 @@ static void read_worker(struct server *server)
 
 /* ---- the zygote or adapter ---- */
 
-static int start_keeper(struct server *server)
+static void start_keeper(struct server *server)
 {
     struct instance *instance = server->instance;
-    bool zygote = instance->mode == MODE_ZYGOTE;
-    int pair[2] = {-1, -1};
-    int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
     char message[MESSAGE_MAX];
+    pid_t pid;
 
-    if (zygote && socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0)
-        return -1;
-    struct program program = {.argv = instance->argv,
-                              .env = payload_base_environment(instance),
-                              .stdin_fd = null,
-                              .stdout_fd = INSTANCE_FD_STDOUT,
-                              .stderr_fd = INSTANCE_FD_STDERR,
-                              .socket_fd = zygote ? pair[1] : INSTANCE_FD_ADAPTER,
-                              .subreaper = zygote,
-                              .expendable = !zygote,
-                              .own_session = true};
-    pid_t pid = program_start(instance, &program, message);
-
-    close(null);
-    close(zygote ? pair[1] : INSTANCE_FD_ADAPTER);
-    server->zygote_fd = pair[0];
+    if (instance->mode == MODE_ZYGOTE) {
+        pid = start_companion(server, (struct program){.subreaper = true}, &server->zygote_fd,
+                              message);
+    } else {
+        pid = start_companion(server, (struct program){.expendable = true}, NULL, message);
+        close(INSTANCE_FD_ADAPTER); /* the worker sees its end when the adapter ends */
+    }
     if (pid < 0)
         answer(server, FRAME_ADAPTER_EXIT, FRAME_FLAG_NOT_STARTED, 127 << 8, message);
     else
         instance->keeper = pid;
-    return 0;
 }
 
 static void keeper_ended(struct server *server, uint32_t status)
@@ -283,6 +350,8 @@ static void reap(struct server *server)
             int left = leftovers_end(instance);
 
             invocation_end(server, left ? FRAME_FLAG_DIRTY : 0, (uint32_t)status, "");
+        } else if (pid == server->standby) {
+            forget_standby(server);
         }
     }
 }
@@ -330,12 +399,15 @@ int serve(struct instance *instance)
 
     server.instance = instance;
     server.zygote_fd = -1;
+    server.standby_fd = -1;
     frame_reader_init(&server.worker, FRAME_BIT(FRAME_INVOKE), BODY_MAX);
     frame_reader_init(&server.zygote, FRAME_BIT(FRAME_READY) | FRAME_BIT(FRAME_EXIT), 0);
-    if (instance->mode == MODE_EXEC)
+    if (instance->mode == MODE_STANDBY)
+        start_standby(&server, NULL);
+    if (instance->mode == MODE_EXEC || instance->mode == MODE_STANDBY)
         answer(&server, FRAME_READY, 0, 0, "");
-    else if (start_keeper(&server) != 0)
-        return 1;
+    else
+        start_keeper(&server);
     while (!server.ended)
         step(&server);
     /* The kernel does it for PID 1, at once and completely. */
