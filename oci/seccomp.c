@@ -201,6 +201,7 @@ static const struct filtered_call ioctl_rules[] = {
     IOCTL(0x8921),     /* SIOCGIFMTU */
     IOCTL(0x8927),     /* SIOCGIFHWADDR */
     IOCTL(0x8933),     /* SIOCGIFINDEX */
+    IOCTL(0x8942),     /* SIOCGIFTXQLEN */
 };
 
 static const struct filtered_call own_process_rules[] = {

@@ -71,7 +71,7 @@ void network_release(struct network *network, struct network_namespace *ns);
  * or not, and undoes what was done to the host: nftables table, forwarding switch, and the bridge
  * when nobody uses it any more. Then `done`, on the loop thread. */
 void network_stop(struct network *network, void (*done)(void *data), void *data);
-/* After network_stop()'s `done`, or right after network_new(). Accepts NULL. */
+/* After network_stop()'s `done`. Accepts NULL. */
 void network_free(struct network *network);
 
 /* ---- what an instance has sent and received ---- */
@@ -93,14 +93,3 @@ int network_counters_read(int fd, struct network_counters *ret, struct error *er
  * systemd-resolved uses upstream, or else `fallback` (addresses separated by commas; may be NULL).
  */
 int network_write_resolv_conf(const char *path, const char *fallback, struct error *err);
-
-/* The result of a CNI ADD; public for its tests and fuzz target. Taken as hostile: names and
- * addresses are checked. */
-struct cni_result {
-    char address[INET_ADDRSTRLEN]; /* first IPv4 address, without prefix length */
-    char host_interface[IFNAMSIZ]; /* first interface outside of the sandbox that is not `bridge` */
-};
-int cni_parse_result(const char *text, size_t len, const char *bridge, struct cni_result *ret,
-                     struct error *err);
-/* The message of a CNI error object (`{"code": 7, "msg": …}`), or "" when it is none. */
-void cni_parse_error(const char *text, size_t len, char *out, size_t size);

@@ -1,0 +1,623 @@
+/* The pool of network namespaces: what is wanted, what is ready, and each one's way from nothing to nothing.
+ *
+ *     MAKING -> WIRING -> READY -> TAKEN -> UNWIRING -> REMOVING -> (freed)
+ *
+ * A namespace of kind none skips WIRING and UNWIRING; a failure on the way up goes straight to the way down. */
+#include "worker/network.h"
+
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/loop.h"
+#include "base/text.h"
+#include "worker/cni.h"
+#include "worker/network_host.h"
+#include "worker/network_namespace.h"
+
+#include <assert.h>
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#define STATE_DEFAULT "/run/faas/cni"
+#define CNI_PATH_DEFAULT "/usr/lib/cni:/opt/cni/bin:/usr/libexec/cni"
+#define BRIDGE_DEFAULT "faas0"
+#define SUBNET_DEFAULT "10.88.64.0/18"
+/* Namespaces of one kind on their way up at once, so that a burst of takes does not start a burst of plugins. */
+#define MAKING_MAX 4
+#define KINDS 2
+
+/* File names in the worker's folder begin with these, which tells what kind a predecessor left. */
+static const char *const kind_prefixes[KINDS] = {
+    [NETWORK_BRIDGE] = "faas-b-", [NETWORK_NONE] = "faas-n-"};
+
+enum item_state { MAKING, WIRING, READY, TAKEN, UNWIRING, REMOVING };
+
+struct item {
+    struct network_namespace public; /* first: a pointer to it is a pointer to the item */
+    struct network *network;
+    struct item *next; /* in network->items */
+    enum function_network kind;
+    enum item_state state;
+    char *path;     /* owned */
+    const char *id; /* the file's name, in path: the CNI container id */
+    struct cni_command command;
+    struct error err; /* why it failed; code 0 if it did not */
+};
+
+struct take {
+    struct take *next;
+    struct network *network;
+    enum function_network kind;
+    network_done_fn *done;
+    void *data;
+    struct item *item; /* what it gets, or: */
+    struct error err;  /* why it gets none */
+};
+
+struct network {
+    uv_loop_t *loop;
+    char *worker, *directory, *state, *cni_path, *bridge, *subnet; /* owned */
+    struct cni_config cni;                                         /* borrows from the above */
+    struct network_host *host;
+    struct error bridge_problem; /* code 0: none */
+    size_t pool[KINDS];
+    bool stalled[KINDS]; /* the last attempt for the pool failed: no new one before somebody asks */
+    struct item *items;  /* owned, all of them */
+    struct take *takes;  /* owned: waiting, oldest first */
+    size_t deliveries;   /* deferred calls under way */
+    bool stopping, torn_down;
+    void (*stopped)(void *data);
+    void *stopped_data;
+};
+
+static void refill(struct network *network);
+static void check_stopped(struct network *network);
+
+/* ---- the list of items ---- */
+
+static size_t count_items(const struct network *network, enum function_network kind,
+                          enum item_state first, enum item_state last)
+{
+    size_t count = 0;
+
+    for (const struct item *item = network->items; item; item = item->next)
+        count += item->kind == kind && item->state >= first && item->state <= last;
+    return count;
+}
+
+static struct item *find_ready(const struct network *network, enum function_network kind)
+{
+    for (struct item *item = network->items; item; item = item->next)
+        if (item->kind == kind && item->state == READY)
+            return item;
+    return NULL;
+}
+
+static void item_free(struct item *item)
+{
+    cni_command_deinit(&item->command);
+    free(item->path);
+    free(item);
+}
+
+static void item_unlink_and_free(struct item *item)
+{
+    struct item **at = &item->network->items;
+
+    while (*at != item)
+        at = &(*at)->next;
+    *at = item->next;
+    item_free(item);
+}
+
+/* ---- the way down ---- */
+
+static void remove_work(void *job)
+{
+    struct item *item = job;
+
+    item->err = (struct error){0};
+    network_namespace_remove(item->path, &item->err);
+}
+
+static void removed(void *job)
+{
+    struct item *item = job;
+    struct network *network = item->network;
+
+    if (item->err.code)
+        log_warn("network namespace is left behind", LOG_STR("path", item->path),
+                 LOG_ERR(&item->err));
+    item_unlink_and_free(item);
+    refill(network);
+    check_stopped(network);
+}
+
+static void start_removing(struct item *item)
+{
+    item->state = REMOVING;
+    if (loop_work(item->network->loop, remove_work, removed, item, NULL) == 0)
+        return;
+    remove_work(item);
+    removed(item);
+}
+
+static void unwired(void *data, const struct spawn_result *result)
+{
+    struct item *item = data;
+    struct error err = {0};
+
+    if (cni_check(result, "DEL", &err) < 0)
+        log_warn("network interface may be left behind", LOG_STR("namespace", item->id),
+                 LOG_ERR(&err));
+    start_removing(item);
+}
+
+static int start_command(struct item *item, const char *verb, spawn_done_fn *done,
+                         struct error *err)
+{
+    cni_command_deinit(&item->command);
+    if (cni_command_init(&item->command, &item->network->cni, verb, item->id, item->path, err) < 0)
+        return -1;
+    return spawn_start(item->network->loop, &item->command.options, done, item, err) ? 0 : -1;
+}
+
+static void start_unwiring(struct item *item)
+{
+    struct error err = {0};
+
+    item->state = UNWIRING;
+    if (start_command(item, "DEL", unwired, &err) == 0)
+        return;
+    log_warn("network interface may be left behind", LOG_STR("namespace", item->id), LOG_ERR(&err));
+    start_removing(item);
+}
+
+static void start_destroying(struct item *item)
+{
+    if (item->kind == NETWORK_BRIDGE)
+        start_unwiring(item);
+    else
+        start_removing(item);
+}
+
+/* ---- takes ---- */
+
+static struct take *pop_take(struct network *network, enum function_network kind)
+{
+    for (struct take **at = &network->takes; *at; at = &(*at)->next) {
+        struct take *take = *at;
+        if (take->kind != kind)
+            continue;
+        *at = take->next;
+        return take;
+    }
+    return NULL;
+}
+
+static size_t count_takes(const struct network *network, enum function_network kind)
+{
+    size_t count = 0;
+
+    for (const struct take *take = network->takes; take; take = take->next)
+        count += take->kind == kind;
+    return count;
+}
+
+static void deliver(void *data)
+{
+    struct take *take = data;
+    struct network *network = take->network;
+
+    network->deliveries--;
+    /* network_stop() destroys what was taken, so nobody may be given it any more. */
+    if (network->stopping && !take->err.code)
+        error_set(&take->err, ERROR_UNAVAILABLE, "the worker is stopping");
+    if (take->err.code)
+        take->done(take->data, NULL, &take->err);
+    else
+        take->done(take->data, &take->item->public, NULL);
+    free(take);
+    check_stopped(network);
+}
+
+/* Exactly one of `item` and `err` is not NULL. Deferred, so that no caller of network_take() is called back from within it. */
+static void finish_take(struct take *take, struct item *item, const struct error *err)
+{
+    take->item = item;
+    if (item)
+        item->state = TAKEN;
+    else
+        take->err = *err;
+    take->network->deliveries++;
+    if (loop_defer(take->network->loop, deliver, take, NULL) < 0)
+        deliver(take);
+}
+
+/* Gives what is ready to those who wait. */
+static void serve(struct network *network, enum function_network kind)
+{
+    struct item *item;
+
+    while (!network->stopping && count_takes(network, kind) > 0 &&
+           (item = find_ready(network, kind)))
+        finish_take(pop_take(network, kind), item, NULL);
+}
+
+/* ---- the way up ---- */
+
+/* The oldest waiting take learns of it; without one it was for the pool. */
+static void failed_on_the_way_up(struct item *item)
+{
+    struct network *network = item->network;
+    struct error err = item->err;
+    struct take *take = network->stopping ? NULL : pop_take(network, item->kind);
+
+    if (!take && !network->stopping)
+        log_warn("network namespace for the pool could not be made",
+                 LOG_STR("network", function_network_name(item->kind)), LOG_ERR(&err));
+    network->stalled[item->kind] = true;
+    bool wired = item->state == WIRING;
+    if (wired)
+        start_destroying(item);
+    else
+        item_unlink_and_free(item);
+    if (take)
+        finish_take(take, NULL, &err);
+    refill(network);
+    check_stopped(network);
+}
+
+static void came_up(struct item *item)
+{
+    struct network *network = item->network;
+
+    item->state = READY;
+    network->stalled[item->kind] = false;
+    if (network->stopping) {
+        start_destroying(item);
+        return;
+    }
+    serve(network, item->kind);
+    refill(network);
+}
+
+static void wired(void *data, const struct spawn_result *result)
+{
+    struct item *item = data;
+    struct cni_result parsed;
+
+    if (cni_check(result, "ADD", &item->err) < 0 ||
+        cni_parse_result(result->output, result->output_len, item->network->bridge, &parsed,
+                         &item->err) < 0 ||
+        network_host_isolate(parsed.host_interface, &item->err) < 0) {
+        failed_on_the_way_up(item);
+        return;
+    }
+    memcpy(item->public.address, parsed.address, sizeof(parsed.address));
+    memcpy(item->public.host_interface, parsed.host_interface, sizeof(parsed.host_interface));
+    came_up(item);
+}
+
+static void make_work(void *job)
+{
+    struct item *item = job;
+
+    network_namespace_make(item->path, &item->err);
+}
+
+static void made(void *job)
+{
+    struct item *item = job;
+
+    if (item->err.code) {
+        failed_on_the_way_up(item);
+        return;
+    }
+    if (item->kind == NETWORK_NONE) {
+        came_up(item);
+        return;
+    }
+    item->state = WIRING;
+    if (start_command(item, "ADD", wired, &item->err) < 0)
+        failed_on_the_way_up(item);
+}
+
+static struct item *item_new(struct network *network, enum function_network kind)
+{
+    char id[RANDOM_ID_LEN + 1];
+    struct item *item = calloc(1, sizeof(*item));
+
+    if (!item)
+        return NULL;
+    random_id(id);
+    item->path = string_printf("%s/%s%.16s", network->directory, kind_prefixes[kind], id);
+    if (!item->path) {
+        free(item);
+        return NULL;
+    }
+    item->id = item->path + strlen(network->directory) + 1;
+    item->public.path = item->path;
+    item->network = network;
+    item->kind = kind;
+    item->next = network->items;
+    network->items = item;
+    return item;
+}
+
+static int start_making(struct network *network, enum function_network kind, struct error *err)
+{
+    struct item *item = item_new(network, kind);
+
+    if (!item)
+        return error_set(err, ERROR_INTERNAL, "out of memory");
+    if (loop_work(network->loop, make_work, made, item, err) == 0)
+        return 0;
+    item_unlink_and_free(item);
+    return -1;
+}
+
+static void fail_takes(struct network *network, enum function_network kind, const struct error *err)
+{
+    struct take *take;
+
+    while ((take = pop_take(network, kind)))
+        finish_take(take, NULL, err);
+}
+
+static void refill_kind(struct network *network, enum function_network kind)
+{
+    struct error err = {0};
+
+    if (kind == NETWORK_BRIDGE && network->bridge_problem.code)
+        return;
+    for (;;) {
+        size_t waiting = count_takes(network, kind);
+        size_t wanted = waiting + (network->stalled[kind] ? 0 : network->pool[kind]);
+        size_t rising = count_items(network, kind, MAKING, WIRING);
+        if (rising >= MAKING_MAX || rising + count_items(network, kind, READY, READY) >= wanted)
+            return;
+        if (start_making(network, kind, &err) < 0) {
+            network->stalled[kind] = true;
+            if (rising == 0)
+                fail_takes(network, kind, &err);
+            return;
+        }
+    }
+}
+
+static void refill(struct network *network)
+{
+    if (network->stopping)
+        return;
+    refill_kind(network, NETWORK_BRIDGE);
+    refill_kind(network, NETWORK_NONE);
+}
+
+/* ---- start ---- */
+
+/* A predecessor's namespace: the plugin takes back interface and address, then the file goes. */
+static void remove_leftover(struct network *network, const char *name)
+{
+    with_cleanup(cni_command_deinit) struct cni_command command = {0};
+    with_cleanup(spawn_result_deinit) struct spawn_result result = {0};
+    autofree char *path = string_printf("%s/%s", network->directory, name);
+    struct error err = {0};
+
+    if (!path)
+        return;
+    bool bridged =
+        strncmp(name, kind_prefixes[NETWORK_BRIDGE], strlen(kind_prefixes[NETWORK_BRIDGE])) == 0;
+    if (bridged &&
+        (cni_command_init(&command, &network->cni, "DEL", name, path, &err) < 0 ||
+         spawn_run(&command.options, &result, &err) < 0 || cni_check(&result, "DEL", &err) < 0))
+        log_warn("network interface of an earlier worker may be left behind",
+                 LOG_STR("namespace", name), LOG_ERR(&err));
+    if (network_namespace_remove(path, &err) < 0)
+        log_warn("network namespace of an earlier worker is left behind",
+                 LOG_STR("namespace", name), LOG_ERR(&err));
+}
+
+static int remove_leftovers(struct network *network, struct error *err)
+{
+    DIR *folder = opendir(network->directory);
+
+    if (!folder)
+        return error_set_errno(err, ERROR_UNAVAILABLE, errno, "open %s", network->directory);
+    for (struct dirent *entry; (entry = readdir(folder));)
+        if (entry->d_name[0] != '.')
+            remove_leftover(network, entry->d_name);
+    closedir(folder);
+    return 0;
+}
+
+static int check_bridge(const struct network *network, struct error *err)
+{
+    static const char *const plugins[] = {"bridge", "host-local"};
+
+    if (!interface_name_valid(network->bridge))
+        return error_set(err, ERROR_INVALID_REQUEST, "\"%.32s\" cannot name a network bridge",
+                         network->bridge);
+    if (subnet_check(network->subnet, err) < 0)
+        return -1;
+    for (size_t i = 0; i < ARRAY_LENGTH(plugins); i++) {
+        autofree char *path = cni_find_plugin(&network->cni, plugins[i], err);
+        if (!path)
+            return -1;
+    }
+    return 0;
+}
+
+static char *copy_or(const char *value, const char *fallback)
+{
+    return strdup(value && *value ? value : fallback);
+}
+
+static int copy_options(struct network *network, const struct network_options *options,
+                        struct error *err)
+{
+    network->worker = strdup(options->worker);
+    network->directory = strdup(options->directory);
+    network->state = copy_or(options->state, STATE_DEFAULT);
+    network->cni_path = copy_or(options->cni_path, CNI_PATH_DEFAULT);
+    network->bridge = copy_or(options->bridge, BRIDGE_DEFAULT);
+    network->subnet = copy_or(options->subnet, SUBNET_DEFAULT);
+    network->pool[NETWORK_BRIDGE] = options->pool_bridge;
+    network->pool[NETWORK_NONE] = options->pool_none;
+    if (!network->worker || !network->directory || !network->state || !network->cni_path ||
+        !network->bridge || !network->subnet)
+        return error_set(err, ERROR_INTERNAL, "out of memory");
+    network->cni = (struct cni_config){.path = network->cni_path,
+                                       .bridge = network->bridge,
+                                       .subnet = network->subnet,
+                                       .state = network->state};
+    return 0;
+}
+
+static int open_network(struct network *network, const struct network_options *options,
+                        struct error *err)
+{
+    if (copy_options(network, options, err) < 0 ||
+        make_directories(network->directory, 0700, err) < 0)
+        return -1;
+    /* Before the leftovers: taking them back changes what the workers of a bridge share. */
+    if (check_bridge(network, &network->bridge_problem) == 0)
+        network->host = network_host_join(&network->cni, network->worker, &network->bridge_problem);
+    return remove_leftovers(network, err);
+}
+
+struct network *network_new(uv_loop_t *loop, const struct network_options *options,
+                            struct error *err)
+{
+    struct network *network = calloc(1, sizeof(*network));
+
+    if (!network) {
+        error_set(err, ERROR_INTERNAL, "out of memory");
+        return NULL;
+    }
+    network->loop = loop;
+    if (open_network(network, options, err) < 0) {
+        error_wrap(err, "networks");
+        network_free(network);
+        return NULL;
+    }
+    refill(network);
+    return network;
+}
+
+const struct error *network_bridge_problem(const struct network *network)
+{
+    return network->bridge_problem.code ? &network->bridge_problem : NULL;
+}
+
+/* ---- use ---- */
+
+int network_take(struct network *network, enum function_network kind, network_done_fn *done,
+                 void *data, struct error *err)
+{
+    if (network->stopping)
+        return error_set(err, ERROR_UNAVAILABLE, "the worker is stopping");
+    if (kind == NETWORK_BRIDGE && network->bridge_problem.code) {
+        if (err)
+            *err = network->bridge_problem;
+        return error_wrap(err, "network \"bridge\" does not work on this worker");
+    }
+    struct take *take = malloc(sizeof(*take));
+    if (!take)
+        return error_set(err, ERROR_INTERNAL, "out of memory");
+    *take = (struct take){.network = network, .kind = kind, .done = done, .data = data};
+    struct take **at = &network->takes;
+    while (*at)
+        at = &(*at)->next;
+    *at = take;
+    network->stalled[kind] = false;
+    serve(network, kind);
+    refill(network);
+    return 0;
+}
+
+void network_release(struct network *network, struct network_namespace *ns)
+{
+    struct item *item = (struct item *)ns;
+
+    if (!item)
+        return;
+    (void)network;
+    assert(item->network == network && item->state == TAKEN);
+    start_destroying(item);
+}
+
+/* ---- stop ---- */
+
+static void teardown_work(void *job)
+{
+    struct network *network = job;
+
+    network_host_leave(steal_pointer(&network->host));
+    rmdir(network->directory);
+}
+
+static void teardown_done(void *job)
+{
+    struct network *network = job;
+
+    network->stopped(network->stopped_data);
+}
+
+static void check_stopped(struct network *network)
+{
+    if (!network->stopping || network->items || network->deliveries > 0 || network->torn_down)
+        return;
+    network->torn_down = true;
+    if (loop_work(network->loop, teardown_work, teardown_done, network, NULL) == 0)
+        return;
+    teardown_work(network);
+    teardown_done(network);
+}
+
+static void stop_step(void *data)
+{
+    static const struct error stopped = {.code = ERROR_UNAVAILABLE,
+                                         .message = "the worker is stopping"};
+    struct network *network = data;
+
+    network->deliveries--;
+    fail_takes(network, NETWORK_BRIDGE, &stopped);
+    fail_takes(network, NETWORK_NONE, &stopped);
+    for (struct item *item = network->items, *next; item; item = next) {
+        next = item->next;
+        if (item->state == READY || item->state == TAKEN)
+            start_destroying(item);
+    }
+    check_stopped(network);
+}
+
+void network_stop(struct network *network, void (*done)(void *data), void *data)
+{
+    network->stopping = true;
+    network->stopped = done;
+    network->stopped_data = data;
+    /* Counts as a delivery, so that nothing ends before it. */
+    network->deliveries++;
+    if (loop_defer(network->loop, stop_step, network, NULL) < 0)
+        stop_step(network);
+}
+
+void network_free(struct network *network)
+{
+    if (!network)
+        return;
+    assert(!network->items && !network->takes);
+    network_host_leave(network->host);
+    free(network->worker);
+    free(network->directory);
+    free(network->state);
+    free(network->cni_path);
+    free(network->bridge);
+    free(network->subnet);
+    free(network);
+}
