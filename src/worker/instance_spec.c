@@ -148,19 +148,17 @@ const char **instance_command(const struct function_spec *function, const char *
         command[count++] = python;
         command[count++] = handler ? "handler" : "process";
         command[count++] = entry;
-    } else if (function->runtime == RUNTIME_NODEJS && handler) {
-        command[count++] = "handler";
+    } else if (function->runtime == RUNTIME_NODEJS) {
+        command[count++] = handler ? "handler" : "standby";
         command[count++] = "--";
         command[count++] = "node";
         command[count++] = nodejs;
-        command[count++] = "handler";
+        command[count++] = handler ? "handler" : "process";
         command[count++] = entry;
     } else {
         command[count++] = "exec";
         command[count++] = "--";
-        command[count++] = function->runtime == RUNTIME_NODEJS ? "node" : "./bootstrap";
-        if (function->runtime == RUNTIME_NODEJS)
-            command[count++] = entry;
+        command[count++] = "./bootstrap";
     }
     const char **packed = instance_strings_join(command, NULL);
     if (!packed || !python || !nodejs) {
