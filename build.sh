@@ -419,7 +419,7 @@ verb_demo() {
     need_packages "${PACKAGES_BUILD[@]}" libcriterion-dev "${PACKAGES_RUN[@]}" "${PACKAGES_IMAGES[@]}"
     build_preset dev
     make_images "${IMAGES[@]}"
-    as_root examples/demo.sh "$@"
+    as_root examples/demo.py "$@"
 }
 
 verb_install() {
