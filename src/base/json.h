@@ -80,8 +80,8 @@ struct json_field {
     const char *name;
     enum json_field_type type;
     size_t offset; /* of the member in the struct */
-    double min,
-        max; /* numbers: inclusive range (both 0: none); strings: length in bytes (max 0: 64 KiB) */
+    double min;    /* numbers: inclusive range (both 0: none); strings: length in bytes */
+    double max;    /* strings: 0 is 64 KiB */
     bool required;
     /* JSON_FIELD_CUSTOM: reads `value` into `object`; `pointer` is the JSON pointer for errors. */
     int (*read)(void *object, const struct json *value, const char *pointer, struct error *err);

@@ -14,8 +14,9 @@ struct json_writer {
     struct buffer *buffer; /* borrowed */
     yajl_gen gen;
     size_t depth;
-    bool key_waits; /* for its value */
-    bool any;       /* something was written */
+    bool is_object[YAJL_MAX_DEPTH]; /* of each level that is open */
+    bool key_waits;                 /* for its value */
+    bool any;                       /* something was written */
     bool failed;
     struct error error; /* the first one */
 };
@@ -73,36 +74,45 @@ static void note(struct json_writer *writer, yajl_gen_status status)
         fail(writer, "a value at a place where none may be");
 }
 
-static void end(struct json_writer *writer, yajl_gen_status (*close)(yajl_gen))
+static void begin(struct json_writer *writer, bool is_object)
 {
-    if (writer->depth == 0 || writer->key_waits) {
+    if (writer->depth < YAJL_MAX_DEPTH) /* deeper, yajl refuses it */
+        writer->is_object[writer->depth] = is_object;
+    writer->depth++;
+    note(writer, (is_object ? yajl_gen_map_open : yajl_gen_array_open)(writer->gen));
+}
+
+static void end(struct json_writer *writer, bool is_object)
+{
+    if (writer->failed)
+        return;
+    if (writer->depth == 0 || writer->key_waits ||
+        writer->is_object[writer->depth - 1] != is_object) {
         fail(writer, "an end that does not fit");
         return;
     }
     writer->depth--;
-    note(writer, close(writer->gen));
+    note(writer, (is_object ? yajl_gen_map_close : yajl_gen_array_close)(writer->gen));
 }
 
 void json_object_begin(struct json_writer *writer)
 {
-    writer->depth++;
-    note(writer, yajl_gen_map_open(writer->gen));
+    begin(writer, true);
 }
 
 void json_object_end(struct json_writer *writer)
 {
-    end(writer, yajl_gen_map_close);
+    end(writer, true);
 }
 
 void json_array_begin(struct json_writer *writer)
 {
-    writer->depth++;
-    note(writer, yajl_gen_array_open(writer->gen));
+    begin(writer, false);
 }
 
 void json_array_end(struct json_writer *writer)
 {
-    end(writer, yajl_gen_array_close);
+    end(writer, false);
 }
 
 void json_key(struct json_writer *writer, const char *key)

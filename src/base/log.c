@@ -129,7 +129,7 @@ static void put_escaped(struct line *line, const char *text)
 
 static bool needs_quotes(const char *text)
 {
-    for (const char *c = text; *c; c++)
+    for (const unsigned char *c = (const unsigned char *)text; *c; c++)
         if (*c <= ' ' || *c == '"' || *c == '\\' || *c == '=' || *c == 0x7F)
             return true;
     return *text == '\0';

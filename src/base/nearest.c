@@ -38,7 +38,7 @@ static size_t distance_between(const char *wanted, const char *name)
     size_t distance = edit_distance(wanted, wanted_len, name, name_len);
     size_t shorter = smaller(wanted_len, name_len);
     bool beginning = shorter >= 3 && strncmp(wanted, name, shorter) == 0;
-    return beginning || distance <= (wanted_len + 1) / 3 ? distance : SIZE_MAX;
+    return beginning || distance <= (wanted_len + 2) / 3 ? distance : SIZE_MAX;
 }
 
 void nearest_offer(struct nearest *nearest, const char *name)
