@@ -29,7 +29,7 @@ Usage: ./build.sh VERB [ARGUMENT...]
   deps                       install what building, running and testing need (apt; elsewhere: say what is needed)
   build                      the programs, into build/bin/
   images [NAME...]           the runtime images (python nodejs go native), into build/images/ and the image store
-  bench [ARGUMENT...]        the benchmarks
+  bench [ROW...]             the benchmarks, with an optimised build
   lint [CHECK...]            checks without running: format shell clang cppcheck tidy
   fuzz [TARGET] [SECONDS]    fuzz one parser or all of them, 60 seconds each
   coverage                   line coverage of src/ and oci/ by the tests
@@ -355,11 +355,10 @@ fuzz_one() {
 }
 
 verb_bench() {
-    [ -x tests/bench/run ] || die "bench: there are no benchmarks yet (tests/bench/run)"
-    need_packages "${PACKAGES_BUILD[@]}" "${PACKAGES_RUN[@]}" "${PACKAGES_IMAGES[@]}"
+    need_packages "${PACKAGES_BUILD[@]}" libcriterion-dev "${PACKAGES_RUN[@]}" "${PACKAGES_IMAGES[@]}"
     build_preset release
     make_images "${IMAGES[@]}"
-    as_root tests/bench/run "$@"
+    as_root env FAAS_BIN="$OUT/release/bin" tests/bench/run "$@"
 }
 
 # ---- lint ----
