@@ -5,10 +5,10 @@
 
 #include "base/cleanup.h"
 #include "oci/archive_reader.h"
+#include "oci/folder.h"
 
 #include <archive.h>
 #include <archive_entry.h>
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -168,75 +168,6 @@ static int pack_symlink(struct packer *packer, int at, const char *name, const c
     return pack_header(packer, path, AE_IFLNK, 0777, 0, target, err);
 }
 
-struct names {
-    char **items; /* owned */
-    size_t count, cap;
-};
-
-static void names_deinit(struct names *names)
-{
-    for (size_t i = 0; i < names->count; i++)
-        free(names->items[i]);
-    free(names->items);
-}
-
-static int compare_names(const void *a, const void *b)
-{
-    return strcmp(*(char *const *)a, *(char *const *)b);
-}
-
-static int names_add(struct names *names, const char *name, struct error *err)
-{
-    if (names->count == MAX_FILES)
-        return error_set(err, ERROR_PAYLOAD_TOO_LARGE, "a folder holds more than %d files",
-                         MAX_FILES);
-    if (names->count == names->cap) {
-        size_t cap = names->cap ? 2 * names->cap : 32;
-        void *items = reallocarray(names->items, cap, sizeof(*names->items));
-        if (!items)
-            return error_set(err, ERROR_INTERNAL, "out of memory");
-        names->items = items;
-        names->cap = cap;
-    }
-    char *copy = strdup(name);
-    if (!copy)
-        return error_set(err, ERROR_INTERNAL, "out of memory");
-    names->items[names->count++] = copy;
-    return 0;
-}
-
-static void folder_cleanup(DIR **folder)
-{
-    if (*folder)
-        closedir(*folder);
-}
-
-/* The sorted names in the folder `fd`, which stays open. */
-static int names_read(struct names *names, int fd, struct error *err)
-{
-    autoclose int own = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    with_cleanup(folder_cleanup) DIR *folder = own < 0 ? NULL : fdopendir(own);
-    if (!folder)
-        return error_set_errno(err, ERROR_INTERNAL, errno, "cannot read a folder");
-    own = -1; /* closed with the folder */
-    for (;;) {
-        errno = 0;
-        struct dirent *entry = readdir(folder);
-        if (!entry && errno)
-            return error_set_errno(err, ERROR_INTERNAL, errno, "cannot read a folder");
-        if (!entry)
-            break;
-        const char *name = entry->d_name;
-        if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0 || strcmp(name, ".git") == 0)
-            continue;
-        if (names_add(names, name, err) < 0)
-            return -1;
-    }
-    if (names->count > 0)
-        qsort(names->items, names->count, sizeof(*names->items), compare_names);
-    return 0;
-}
-
 static int pack_folder(struct packer *packer, int fd, const char *path, int depth,
                        struct error *err);
 
@@ -268,14 +199,16 @@ static int pack_entry(struct packer *packer, int at, const char *name, const cha
 static int pack_folder(struct packer *packer, int fd, const char *path, int depth,
                        struct error *err)
 {
-    with_cleanup(names_deinit) struct names names = {0};
+    with_cleanup(folder_names_deinit) struct folder_names names = {0};
     if (depth >= MAX_DEPTH)
         return error_set(err, ERROR_INVALID_REQUEST, "folders are nested deeper than %d",
                          MAX_DEPTH);
-    if (names_read(&names, fd, err) < 0)
+    if (folder_names_read(&names, fd, MAX_FILES, err) < 0)
         return -1;
     for (size_t i = 0; i < names.count; i++) {
         char below[MAX_PATH_BYTES + 1];
+        if (strcmp(names.items[i], ".git") == 0)
+            continue;
         int len = snprintf(below, sizeof(below), "%s%s%s", path, *path ? "/" : "", names.items[i]);
         if ((size_t)len >= sizeof(below))
             return error_set(err, ERROR_INVALID_REQUEST, "a path is longer than %d bytes",
