@@ -71,8 +71,9 @@ static void append_cut(char *text, size_t size, const char *more)
     text[len + take] = '\0';
 }
 
-static void fill(struct error *err, enum error_code code, const char *pointer, const char *format,
-                 va_list arguments)
+__attribute__((format(printf, 4, 0))) static void fill(struct error *err, enum error_code code,
+                                                       const char *pointer, const char *format,
+                                                       va_list arguments)
 {
     /* Built aside: an argument may be the message that is there now. */
     struct error made = {.code = code};
