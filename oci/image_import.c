@@ -204,8 +204,9 @@ static void report(void *data, uint64_t done)
 }
 
 /* Unpacks one layer to the tree `root`, counting against the import's limits. */
-static int unpack(struct image_import *import, struct byte_stream *stream, int root, bool has_lower,
-                  struct step *step, struct layer_result *ret_result, struct error *err)
+static int unpack(struct image_import *import, struct byte_stream *stream, int root,
+                  const struct layer_options *options, struct layer_result *ret_result,
+                  struct error *err)
 {
     const struct tree_writer_limits limits = {
         .max_bytes = import->limits->max_bytes - import->bytes,
@@ -213,11 +214,9 @@ static int unpack(struct image_import *import, struct byte_stream *stream, int r
         .max_path_bytes = MAX_PATH_BYTES,
         .max_depth = MAX_DEPTH,
     };
-    const struct layer_options options = {
-        .has_lower = has_lower, .progress = report, .progress_data = step};
     with_cleanup(tree_writer_deinit) struct tree_writer writer;
     tree_writer_init(&writer, root, TREE_WRITER_LAYER, &limits);
-    if (layer_apply(stream, &writer, &options, ret_result, err) < 0)
+    if (layer_apply(stream, &writer, options, ret_result, err) < 0)
         return -1;
     import->bytes += writer.bytes;
     import->files += writer.files;
@@ -259,7 +258,11 @@ static int make_chain(struct image_import *import, const struct image_source *so
     if (i > 0 && (open_chain(import, i - 1, &parent, err) < 0 ||
                   tree_clone(parent, root, &import->budget, err) < 0))
         return error_wrap(err, "%s", text);
-    if (unpack(import, stream, root, i > 0, &step, &result, err) < 0 ||
+    const struct layer_options options = {.has_lower = i > 0,
+                                          .complete_last_block = true,
+                                          .progress = report,
+                                          .progress_data = &step};
+    if (unpack(import, stream, root, &options, &result, err) < 0 ||
         verify(&result, descriptor, diff_id, err) < 0)
         return error_wrap(err, "%s", text);
     return image_chain_make_mount_points(root, import->mount_points, import->mount_point_count,
@@ -399,8 +402,9 @@ static int unpack_rootfs(struct image_import *import, const struct image_source 
                          struct layer_result *ret_result, struct error *err)
 {
     struct step step = {import, "root file system", source->bytes};
+    const struct layer_options options = {.progress = report, .progress_data = &step};
     with_cleanup(byte_stream_close) struct byte_stream *stream = image_source_stream(source, err);
-    return stream ? unpack(import, stream, root, false, &step, ret_result, err) : -1;
+    return stream ? unpack(import, stream, root, &options, ret_result, err) : -1;
 }
 
 static int copy_rootfs(struct image_import *import, const struct image_source *source, int root,

@@ -200,6 +200,7 @@ int layer_apply(struct byte_stream *stream, struct tree_writer *writer,
         return -1;
     reader.progress = options->progress;
     reader.progress_data = options->progress_data;
+    reader.complete_last_block = options->complete_last_block;
     with_cleanup(applying_deinit) struct applying applying = {.writer = writer,
                                                               .has_lower = options->has_lower};
     if (apply_entries(&applying, reader.tar, err) < 0)

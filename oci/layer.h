@@ -27,6 +27,9 @@ struct layer_options {
     /* Of the plain tar, so that what is skipped has an end too; 0: max_bytes of the writer and 4 KiB
      * for each of its max_files. */
     uint64_t max_tar_bytes;
+    /* A tar that ends within its last block is completed with zeros, as some tools leave it to their
+     * readers (umoci insert): only where a digest says that nothing got lost. */
+    bool complete_last_block;
     layer_progress_fn *progress; /* may be NULL */
     void *progress_data;
 };

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #define PROGRESS_BYTES (4u * 1024 * 1024)
+#define TAR_BLOCK 512
 
 static ssize_t next_packed(struct layer_reader *reader, const void **ret_block)
 {
@@ -51,12 +52,24 @@ static ssize_t next_unpacked(struct layer_reader *reader, const void **ret_block
     }
 }
 
+/* At the end of the plain tar: what is missing of its last block, outside of digests and counts. */
+static ssize_t complete(struct layer_reader *reader, const void **ret_block)
+{
+    static const char zeros[TAR_BLOCK];
+    size_t missing = (TAR_BLOCK - reader->plain_bytes % TAR_BLOCK) % TAR_BLOCK;
+    if (!reader->complete_last_block || reader->completed)
+        return 0;
+    reader->completed = true;
+    *ret_block = zeros;
+    return (ssize_t)missing;
+}
+
 static ssize_t next_plain(struct layer_reader *reader, const void **ret_block)
 {
     ssize_t len =
         reader->unpacker ? next_unpacked(reader, ret_block) : next_packed(reader, ret_block);
     if (len <= 0)
-        return len;
+        return len < 0 ? len : complete(reader, ret_block);
     if ((uint64_t)len > reader->max_plain_bytes - reader->plain_bytes)
         return error_set(&reader->failure, ERROR_PAYLOAD_TOO_LARGE,
                          "the layer unpacks to more than %llu bytes, which is the most allowed",

@@ -17,7 +17,8 @@ struct layer_reader {
 
     struct sha256 packed_sha, plain_sha;
     uint64_t packed_bytes, plain_bytes, max_plain_bytes;
-    const void *first; /* the block that was read to see the format */
+    bool complete_last_block, completed; /* see layer_options */
+    const void *first;                   /* the block that was read to see the format */
     size_t first_len;
 
     struct archive *unpacker; /* owned; NULL when the bytes are plain */
