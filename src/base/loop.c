@@ -103,19 +103,26 @@ void loop_timer_stop(struct loop_timer *timer)
 /* ---- deferred calls ---- */
 
 struct deferred {
-    struct loop_timer *timer;
+    uv_idle_t handle;
     void (*fn)(void *data);
     void *data;
 };
 
-static void run_deferred(void *data)
+static void deferred_closed(uv_handle_t *handle)
 {
-    struct deferred *deferred = data;
-    loop_timer_stop(deferred->timer);
-    deferred->fn(deferred->data);
-    free(deferred);
+    free(handle->data);
 }
 
+static void run_deferred(uv_idle_t *handle)
+{
+    struct deferred *deferred = handle->data;
+    uv_idle_stop(handle);
+    uv_close((uv_handle_t *)handle, deferred_closed);
+    deferred->fn(deferred->data);
+}
+
+/* An idle handle and not a timer: one that is started while idle handles run waits for the next
+ * iteration, so that a function which defers itself again cannot starve the rest of the loop. */
 int loop_defer(uv_loop_t *loop, void (*fn)(void *data), void *data, struct error *err)
 {
     struct deferred *deferred = calloc(1, sizeof(*deferred));
@@ -123,11 +130,9 @@ int loop_defer(uv_loop_t *loop, void (*fn)(void *data), void *data, struct error
         return error_set(err, ERROR_INTERNAL, "out of memory");
     deferred->fn = fn;
     deferred->data = data;
-    deferred->timer = loop_timer_start(loop, 0, 0, run_deferred, deferred, err);
-    if (!deferred->timer) {
-        free(deferred);
-        return -1;
-    }
+    deferred->handle.data = deferred;
+    uv_idle_init(loop, &deferred->handle);
+    uv_idle_start(&deferred->handle, run_deferred);
     return 0;
 }
 

@@ -12,7 +12,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
@@ -240,6 +242,9 @@ static int call_posix_spawn(const struct spawn_options *options, const struct ch
 
 static int start_failed(const struct spawn_options *options, int status, struct error *err)
 {
+    if (options->directory && access(options->directory, X_OK))
+        return error_set_errno(err, ERROR_UNAVAILABLE, errno, "cannot start %s in %s",
+                               options->argv[0], options->directory);
     if (status == ENOENT)
         return error_set(err, ERROR_NOT_FOUND, "cannot start %s: there is no such program",
                          options->argv[0]);
@@ -254,15 +259,29 @@ static void child_deinit(struct child *child)
     capture_deinit(&child->errors);
 }
 
+/* A program that was started with SIGCHLD ignored would never learn how its children end. */
+static void stop_ignoring_children(void)
+{
+    struct sigaction action;
+    if (sigaction(SIGCHLD, NULL, &action) == 0 && action.sa_handler == SIG_IGN)
+        signal(SIGCHLD, SIG_DFL);
+}
+
 static void reap(struct child *child, int *ret_wait_status)
 {
-    while (waitpid(child->pid, ret_wait_status, 0) < 0 && errno == EINTR)
-        ;
+    pid_t reaped;
+    do
+        reaped = waitpid(child->pid, ret_wait_status, 0);
+    while (reaped < 0 && errno == EINTR);
+    if (reaped < 0)
+        *ret_wait_status = W_EXITCODE(255, 0); /* an end that nobody saw is no success */
 }
 
 static int child_start(struct child *child, const struct spawn_options *options, struct error *err)
 {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
     struct child_fds fds;
+    pthread_once(&once, stop_ignoring_children);
     *child = (struct child){
         .pidfd = -1,
         .output = {.fd = -1, .kept = BUFFER_INIT(options->output_max)},
@@ -357,10 +376,11 @@ static void wait_for_end(struct child *child, uint64_t timeout_ms)
         int wait_ms = -1;
         if (timeout_ms && !child->timed_out) {
             uint64_t now_ns = clock_monotonic_ns();
-            wait_ms = now_ns >= deadline_ns ? 0 : (int)((deadline_ns - now_ns) / 1000000ULL) + 1;
+            uint64_t left_ms = now_ns >= deadline_ns ? 0 : (deadline_ns - now_ns) / 1000000ULL + 1;
+            wait_ms = left_ms > INT_MAX ? INT_MAX : (int)left_ms;
         }
         int ready = poll(fds, 3, wait_ms);
-        if (ready == 0) {
+        if (ready == 0 && clock_monotonic_ns() >= deadline_ns) {
             child->timed_out = true;
             kill(child->pid, SIGKILL);
         } else if (ready > 0) {
@@ -454,14 +474,25 @@ static void deadline_passed(void *data)
     kill(spawn->child.pid, SIGKILL);
 }
 
-static void watch(struct spawn *spawn, uv_loop_t *loop, uv_poll_t *poll, int fd,
+static bool watch(struct spawn *spawn, uv_loop_t *loop, uv_poll_t *poll, int fd,
                   uv_poll_cb callback)
 {
     if (fd < 0 || uv_poll_init(loop, poll, fd))
-        return;
+        return false;
     poll->data = spawn;
     spawn->open_handles++;
     uv_poll_start(poll, UV_READABLE, callback);
+    return true;
+}
+
+/* Nobody would tell of its end: it does not get to run. */
+static void abandon(struct spawn *spawn)
+{
+    int wait_status;
+    kill(spawn->child.pid, SIGKILL);
+    reap(&spawn->child, &wait_status);
+    child_deinit(&spawn->child);
+    free(spawn);
 }
 
 struct spawn *spawn_start(uv_loop_t *loop, const struct spawn_options *options, spawn_done_fn *done,
@@ -478,7 +509,11 @@ struct spawn *spawn_start(uv_loop_t *loop, const struct spawn_options *options, 
     }
     spawn->done = done;
     spawn->data = data;
-    watch(spawn, loop, &spawn->exit_poll, spawn->child.pidfd, child_ended);
+    if (!watch(spawn, loop, &spawn->exit_poll, spawn->child.pidfd, child_ended)) {
+        error_set(err, ERROR_INTERNAL, "cannot watch %s", options->argv[0]);
+        abandon(spawn);
+        return NULL;
+    }
     watch(spawn, loop, &spawn->output_poll, spawn->child.output.fd, stream_ready);
     watch(spawn, loop, &spawn->errors_poll, spawn->child.errors.fd, stream_ready);
     if (options->timeout_ms)

@@ -59,6 +59,23 @@ Test(loop, a_deferred_call_comes_later_and_once)
     cr_expect_str_eq(trace, "x");
 }
 
+static int deferrals;
+
+static void defer_again(void *data)
+{
+    if (++deferrals < 100)
+        loop_defer(&loop, defer_again, data, NULL);
+}
+
+Test(loop, a_call_that_defers_itself_again_leaves_turns_to_others)
+{
+    loop_defer(&loop, defer_again, NULL, NULL);
+    uv_run(&loop, UV_RUN_NOWAIT);
+    cr_expect_leq(deferrals, 2);
+    uv_run(&loop, UV_RUN_DEFAULT);
+    cr_expect_eq(deferrals, 100);
+}
+
 static struct loop_timer *repeating;
 
 static void note_three_times(void *data)

@@ -112,6 +112,27 @@ Test(spawn, a_missing_program_is_not_found)
     cr_expect_not_null(strstr(err.message, "/nonexistent/program"));
 }
 
+Test(spawn, a_missing_directory_is_not_taken_for_a_missing_program)
+{
+    const char *const argv[] = {"true", NULL};
+    struct spawn_result result;
+    struct error err = {0};
+    cr_expect_eq(spawn_run(&(struct spawn_options){.argv = argv, .directory = "/nonexistent"},
+                           &result, &err),
+                 -1);
+    cr_expect_not_null(strstr(err.message, "/nonexistent"), "%s", err.message);
+}
+
+Test(spawn, a_failure_is_seen_even_when_this_program_was_started_with_sigchld_ignored)
+{
+    signal(SIGCHLD, SIG_IGN);
+    const char *const argv[] = {"false", NULL};
+    struct spawn_result result = run((struct spawn_options){.argv = argv});
+    cr_expect(WIFEXITED(result.wait_status));
+    cr_expect_eq(WEXITSTATUS(result.wait_status), 1);
+    spawn_result_deinit(&result);
+}
+
 Test(spawn, past_its_deadline_a_child_is_killed)
 {
     const char *const argv[] = {"sleep", "1000", NULL};
