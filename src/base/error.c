@@ -20,7 +20,7 @@ static const struct error_code_info code_infos[ERROR_CODE_COUNT] = {
     [ERROR_NO_CAPACITY] = {"no_capacity", 503, 6, 1},
     [ERROR_TIMED_OUT] = {"timed_out", 504, 7, 1},
     [ERROR_UNAVAILABLE] = {"unavailable", 503, 7, 1},
-    [ERROR_INTERNAL] = {"internal", 500, 1, 0},
+    [ERROR_INTERNAL] = {"internal", 500, 8, 0},
 };
 
 const struct error_code_info *error_code_info(enum error_code code)

@@ -39,8 +39,8 @@ struct error {
 struct error_code_info {
     const char *type; /* the contract's name: "invalid_request" */
     int http_status;
-    int exit_status; /* of the command-line programs; see docs/quick-reference.md */
-    int retryable;   /* whether the same call may work later */
+    int exit_status; /* of the command-line programs (docs/quick-reference.md); 1 is a failed function */
+    int retryable; /* whether the same call may work later */
 };
 
 const struct error_code_info *error_code_info(enum error_code code);
