@@ -56,8 +56,9 @@ struct runtime_ops {
     pid_t (*pid)(const struct runtime_instance *instance);
     /* Instances whose removal is still being tried in the background. */
     size_t (*leftovers)(const struct runtime *runtime);
-    /* All instances must be stopped. Waits for nothing. */
-    void (*free)(struct runtime *runtime);
+    /* All instances must be stopped. Removes what there was, once more what could not be removed
+     * before, and frees the runtime; `closed` (may be NULL) comes later. */
+    void (*close)(struct runtime *runtime, void (*closed)(void *data), void *data);
 };
 
 struct runtime {
@@ -65,7 +66,8 @@ struct runtime {
 };
 
 struct worker_settings;
-/* Checks that its programs are there (runc answers, faas-init exists), and makes its folders. */
+/* Block. Check that the programs are there (runc answers, faas-init exists), remove what a predecessor
+ * of the same name left, and make the folders. `settings` is borrowed until `closed`. */
 struct runtime *runtime_container_new(uv_loop_t *loop, const struct worker_settings *settings,
                                       struct error *err);
 struct runtime *runtime_simple_new(uv_loop_t *loop, const struct worker_settings *settings,
