@@ -22,6 +22,7 @@ struct invocation {
     uint64_t timeout_ms;
     uint64_t received_ns; /* monotonic: when the assignment came */
     bool cancelled;
+    bool queued;               /* waits in the worker, before functions and pool */
     bool retried;              /* its first instance was dead before it began */
     struct link *link;         /* which controller it came from; borrowed */
     struct instance *instance; /* that it runs in; borrowed, NULL while it waits */

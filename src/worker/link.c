@@ -7,6 +7,7 @@
 #include "base/message.h"
 #include "base/text.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -31,7 +32,8 @@
 /* One message that waits, framed as it goes out. */
 struct outgoing {
     struct buffer frame;
-    bool is_log; /* of use only now: dropped when it cannot be sent */
+    char execution_id[TIME_ID_LEN + 1]; /* of a result; "" for others */
+    bool is_log;                        /* of use only now: dropped when it cannot be sent */
     struct outgoing *next;
 };
 
@@ -239,7 +241,7 @@ static int write_poll(struct poll *poll, struct error *err)
     json_member_string(writer, "worker", link->name);
     json_member_string(writer, "session", link->session);
     json_member_int(writer, "wait_ms", poll->extra ? 0 : (int64_t)link->options.wait_ms);
-    link->options.describe(link->options.data, writer);
+    link->options.describe(link->options.data, link, writer);
     json_object_end(writer);
     return json_writer_finish(writer, err);
 }
@@ -453,7 +455,7 @@ static void send_waiting(struct link *link)
 }
 
 static void enqueue(struct link *link, struct buffer *head, const char *body, size_t body_len,
-                    bool is_log)
+                    const char *execution_id, bool is_log)
 {
     struct error err = {0};
     struct outgoing *message = calloc(1, sizeof(*message));
@@ -466,6 +468,7 @@ static void enqueue(struct link *link, struct buffer *head, const char *body, si
         return;
     }
     message->is_log = is_log;
+    snprintf(message->execution_id, sizeof(message->execution_id), "%s", execution_id);
     queue_push(&link->waiting, message);
     send_waiting(link);
 }
@@ -523,7 +526,7 @@ void link_send_result(struct link *link, const struct execution *execution)
         log_error("a result is lost", LOG_STR("execution", execution->id), LOG_ERR(&err));
         return;
     }
-    enqueue(link, &head, body, execution->result_len + execution->logs_len, false);
+    enqueue(link, &head, body, execution->result_len + execution->logs_len, execution->id, false);
 }
 
 void link_send_log(struct link *link, const char *execution_id, int64_t attempt, uint64_t offset,
@@ -542,7 +545,7 @@ void link_send_log(struct link *link, const char *execution_id, int64_t attempt,
     json_member_int(writer, "offset", (int64_t)offset);
     json_object_end(writer);
     if (json_writer_finish(writer, NULL) == 0)
-        enqueue(link, &head, text, len, true);
+        enqueue(link, &head, text, len, "", true);
 }
 
 void link_send_build(struct link *link, const char *build_id, bool ok, const char *output,
@@ -565,7 +568,7 @@ void link_send_build(struct link *link, const char *build_id, bool ok, const cha
     json_member_int(writer, "output_len", (int64_t)output_len);
     json_object_end(writer);
     if (json_writer_finish(writer, NULL) == 0)
-        enqueue(link, &head, body, output_len + artifact_len, false);
+        enqueue(link, &head, body, output_len + artifact_len, "", false);
 }
 
 size_t link_pending(const struct link *link)
@@ -574,6 +577,21 @@ size_t link_pending(const struct link *link)
     for (int i = 0; i < POSTS; i++)
         count += link->posts[i].messages.count;
     return count;
+}
+
+static void write_ids(const struct queue *queue, struct json_writer *writer)
+{
+    for (const struct outgoing *message = queue->first; message; message = message->next) {
+        if (message->execution_id[0])
+            json_write_string(writer, message->execution_id);
+    }
+}
+
+void link_write_pending(const struct link *link, struct json_writer *writer)
+{
+    write_ids(&link->waiting, writer);
+    for (int i = 0; i < POSTS; i++)
+        write_ids(&link->posts[i].messages, writer);
 }
 
 void link_on_delivered(struct link *link, void (*fn)(void *data))

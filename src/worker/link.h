@@ -20,7 +20,7 @@ struct link_options {
     const char *session;
     uint64_t wait_ms; /* of a poll; 0: 20,000 */
     /* Members of the poll body after worker and session: capacity, slots, running, instances. */
-    void (*describe)(void *data, struct json_writer *writer);
+    void (*describe)(void *data, struct link *link, struct json_writer *writer);
     /* One assignment; `head` is borrowed. `body` is borrowed. */
     void (*assigned)(void *data, struct link *link, const struct json *head, const char *body,
                      size_t body_len);
@@ -38,6 +38,8 @@ void link_start(struct link *link);
 void link_announce(struct link *link);
 /* Results not yet taken by the controller. */
 size_t link_pending(const struct link *link);
+/* Writes the ids of executions whose results are not yet taken: members of the poll's "running". */
+void link_write_pending(const struct link *link, struct json_writer *writer);
 /* Calls `fn` (which may be NULL) whenever the controller has taken all results. */
 void link_on_delivered(struct link *link, void (*fn)(void *data));
 const char *link_url(const struct link *link);

@@ -72,7 +72,7 @@ static bool read_process(pid_t pid, struct process *ret)
         fclose(file);
     if (!name_end ||
         sscanf(name_end + 1, " %c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu %ld %ld", &state,
-               &parent, &user, &system, &child_user, &child_system) != 6)
+               &user, &system, &child_user, &child_system) != 5)
         return false;
     *ret = (struct process){.pid = pid,
                             .ticks = user + system + (uint64_t)(child_user + child_system),

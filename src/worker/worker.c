@@ -1,0 +1,832 @@
+/* Puts the parts together: assignments come in by the links, go through functions and pool, results go out; see worker.h. */
+#include "worker/worker.h"
+
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "base/http_client.h"
+#include "base/log.h"
+#include "base/loop.h"
+#include "base/text.h"
+#include "oci/image_store.h"
+#include "worker/build.h"
+#include "worker/functions.h"
+#include "worker/instance_spec.h"
+#include "worker/invocation.h"
+#include "worker/link.h"
+#include "worker/orphans.h"
+#include "worker/outcome.h"
+#include "worker/pool.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/sysinfo.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#define LINKS_MAX 8
+#define FUNCTIONS_MAX 4096
+#define EXECUTABLE_MAX_BYTES (128ul * 1024 * 1024)
+/* How long results may take to be delivered when everything else has been stopped. */
+#define DELIVERY_MS 10000
+#define BUILDS_MAX 64
+
+struct build_request {
+    struct worker *worker;
+    struct link *link;
+    char id[128];
+    char *name; /* owned */
+    int64_t version;
+    struct function *source;
+    struct build *build; /* NULL: waits for its turn */
+    TAILQ_ENTRY(build_request) all;
+};
+TAILQ_HEAD(build_list, build_request);
+
+struct worker {
+    uv_loop_t *loop;
+    const struct worker_settings *settings;
+    enum worker_runtime_kind kind;
+    char session[RANDOM_ID_LEN + 1];
+    struct utsname system;
+    int run_lock, data_lock;
+    struct http_client *http;
+    struct link *links[LINKS_MAX];
+    size_t link_count;
+    struct orphans *orphans;
+    struct code_cache *cache;
+    struct functions *functions;
+    struct runtime *runtime;
+    struct pool *pool;
+    struct build_options build_options;
+    char *build_directory;      /* owned */
+    struct image_store *images; /* for their names */
+    struct image_list image_list;
+    struct timespec images_changed;
+    struct invocation_list all;     /* every invocation that has not been answered */
+    struct invocation_list backlog; /* more than the concurrency: they wait here */
+    size_t running;                 /* in functions or pool */
+    struct build_list builds;
+    size_t build_count;
+    bool draining, stopping, closing;
+    struct loop_timer *deadline; /* of the drain, then of the delivery */
+    void (*stopped)(void *data);
+    void *data;
+};
+
+static void check_drained(struct worker *worker);
+
+/* ---- what a poll says ---- */
+
+static void refresh_images(struct worker *worker)
+{
+    struct stat st;
+    struct image_list list = {0};
+    autofree char *path = string_printf("%s/index.json", worker->settings->image_dir);
+    if (!worker->images || !path || stat(path, &st) < 0 ||
+        (st.st_mtim.tv_sec == worker->images_changed.tv_sec &&
+         st.st_mtim.tv_nsec == worker->images_changed.tv_nsec))
+        return;
+    struct error err = {0};
+    if (image_store_list(worker->images, &list, &err) < 0) {
+        log_warn("images cannot be listed", LOG_ERR(&err));
+        return;
+    }
+    image_list_deinit(&worker->image_list);
+    worker->image_list = list;
+    worker->images_changed = st.st_mtim;
+}
+
+static void write_instance(void *data, const struct instance *instance)
+{
+    struct json_writer *writer = data;
+    const struct function *function = instance_function(instance);
+    json_object_begin(writer);
+    json_member_string(writer, "id", instance_id(instance));
+    json_member_string(writer, "function", function->spec.name);
+    json_member_int(writer, "version", function->spec.version);
+    json_member_string(writer, "state", instance_state_name(instance_state(instance)));
+    json_object_end(writer);
+}
+
+static int64_t free_slots(const struct worker *worker)
+{
+    size_t links = worker->link_count ? worker->link_count : 1;
+    size_t concurrency = (size_t)worker->settings->concurrency;
+    if (worker->draining || worker->running >= concurrency)
+        return 0;
+    return (int64_t)((concurrency - worker->running + links - 1) / links);
+}
+
+static void describe(void *data, struct link *link, struct json_writer *writer)
+{
+    struct worker *worker = data;
+    const struct worker_settings *settings = worker->settings;
+    const struct invocation *invocation;
+    refresh_images(worker);
+    json_member_string(writer, "runtime", worker->runtime->ops->name);
+    json_member_int(writer, "concurrency", settings->concurrency);
+    json_member_int(writer, "memory_mb", settings->memory_mb);
+    json_member_int(writer, "cpus", get_nprocs());
+    json_member_string(writer, "arch", worker->system.machine);
+    json_member_string(writer, "version", FAAS_VERSION);
+    json_key(writer, "images");
+    json_array_begin(writer);
+    for (size_t i = 0; i < worker->image_list.count; i++)
+        json_write_string(writer, worker->image_list.images[i].name);
+    json_array_end(writer);
+    json_member_int(writer, "slots", free_slots(worker));
+    json_member_bool(writer, "draining", worker->draining);
+    json_key(writer, "running");
+    json_array_begin(writer);
+    TAILQ_FOREACH(invocation, &worker->all, all)
+    {
+        if (invocation->link == link)
+            json_write_string(writer, invocation->execution.id);
+    }
+    link_write_pending(link, writer);
+    json_array_end(writer);
+    json_key(writer, "instances");
+    json_array_begin(writer);
+    if (worker->pool)
+        pool_each(worker->pool, write_instance, writer);
+    json_array_end(writer);
+}
+
+/* ---- invocations ---- */
+
+static void admit_backlog(struct worker *worker);
+
+static void answer(struct worker *worker, struct invocation *invocation)
+{
+    const struct execution *execution = &invocation->execution;
+    log_debug("execution finished", LOG_STR("execution", execution->id),
+              LOG_STR("function", execution->function),
+              LOG_STR("status", execution_status_name(execution->status)),
+              LOG_INT("duration_us", (int64_t)(execution->metrics.duration / 1000)),
+              LOG_INT("cold", execution->cold_start));
+    if (execution->status == EXECUTION_LOST)
+        log_warn("execution could not be run", LOG_STR("execution", execution->id),
+                 LOG_STR("function", execution->function),
+                 LOG_STR("error", execution->error.message));
+    link_send_result(invocation->link, execution);
+    TAILQ_REMOVE(&worker->all, invocation, all);
+    invocation_free(invocation);
+}
+
+static void on_done(void *data, struct invocation *invocation)
+{
+    struct worker *worker = data;
+    worker->running--;
+    answer(worker, invocation);
+    admit_backlog(worker);
+    check_drained(worker);
+}
+
+/* Why the code cannot be used is the function's own failure; everything else is ours. */
+static void fail_preparation(struct invocation *invocation, const struct error *err)
+{
+    if (err->code == ERROR_INVALID_REQUEST || err->code == ERROR_PAYLOAD_TOO_LARGE)
+        outcome_fail(&invocation->execution, EXECUTION_FAILED, "Function.NotStarted", "%s",
+                     err->message);
+    else
+        outcome_lost(&invocation->execution, "Platform.CodeUnavailable", err);
+}
+
+static void on_function(void *data, struct function *function, const struct error *err)
+{
+    struct invocation *invocation = data;
+    struct worker *worker = invocation->data;
+    invocation->function = function;
+    if (invocation->cancelled)
+        outcome_fail(&invocation->execution, EXECUTION_CANCELLED, "Function.Cancelled",
+                     "the execution was cancelled");
+    else if (worker->stopping)
+        outcome_fail(&invocation->execution, EXECUTION_LOST, "Platform.Stopping",
+                     "the worker is stopping");
+    else if (!function)
+        fail_preparation(invocation, err);
+    if (invocation->execution.status != EXECUTION_RUNNING)
+        on_done(worker, invocation);
+    else
+        pool_run(worker->pool, invocation);
+}
+
+static void admit(struct worker *worker, struct invocation *invocation)
+{
+    struct error err = {0};
+    const struct execution *execution = &invocation->execution;
+    worker->running++;
+    invocation->function =
+        functions_find(worker->functions, execution->function, execution->version);
+    if (invocation->function) {
+        pool_run(worker->pool, invocation);
+        return;
+    }
+    if (functions_get(worker->functions, invocation->link, execution->function, execution->version,
+                      on_function, invocation, &err) < 0) {
+        outcome_lost(&invocation->execution, "Platform.CodeUnavailable", &err);
+        on_done(worker, invocation);
+    }
+}
+
+static void admit_backlog(struct worker *worker)
+{
+    struct invocation *invocation;
+    while (worker->running < (size_t)worker->settings->concurrency &&
+           (invocation = TAILQ_FIRST(&worker->backlog))) {
+        TAILQ_REMOVE(&worker->backlog, invocation, waiting);
+        invocation->queued = false;
+        admit(worker, invocation);
+    }
+}
+
+static struct invocation *find_invocation(struct worker *worker, const char *id)
+{
+    struct invocation *invocation;
+    TAILQ_FOREACH(invocation, &worker->all, all)
+    {
+        if (strcmp(invocation->execution.id, id) == 0)
+            return invocation;
+    }
+    return NULL;
+}
+
+static int fill_invocation(struct worker *worker, struct invocation *invocation,
+                           const struct json *head, const char *body, size_t body_len,
+                           struct error *err)
+{
+    int64_t timeout_ms = json_get_int(head, "timeout_ms", 0);
+    if (timeout_ms < 1 || timeout_ms > FUNCTION_TIMEOUT_MS_MAX)
+        return error_set(err, ERROR_INVALID_REQUEST, "timeout_ms must be 1 to %d, not %lld",
+                         FUNCTION_TIMEOUT_MS_MAX, (long long)timeout_ms);
+    if (body_len > (size_t)worker->settings->payload_max_bytes)
+        return error_set(err, ERROR_PAYLOAD_TOO_LARGE,
+                         "the payload has %zu bytes; this worker takes %lld", body_len,
+                         (long long)worker->settings->payload_max_bytes);
+    invocation->payload = malloc(body_len + 1);
+    if (!invocation->payload)
+        return error_set(err, ERROR_INTERNAL, "out of memory");
+    memcpy(invocation->payload, body, body_len);
+    invocation->payload[body_len] = '\0';
+    invocation->payload_len = body_len;
+    invocation->timeout_ms = (uint64_t)timeout_ms;
+    return 0;
+}
+
+static void take_invoke(struct worker *worker, struct link *link, const struct json *head,
+                        const char *body, size_t body_len)
+{
+    struct error err = {0};
+    const char *id = json_get_string(head, "execution_id");
+    const char *name = json_get_string(head, "function");
+    if (!id || !name || !function_name_valid(name)) {
+        log_error("assignment without execution_id or function");
+        return;
+    }
+    if (find_invocation(worker, id)) {
+        log_warn("execution was assigned twice", LOG_STR("execution", id));
+        return;
+    }
+    struct invocation *invocation = invocation_new(id, json_get_int(head, "attempt", 1), name,
+                                                   json_get_int(head, "version", 0), &err);
+    if (!invocation) {
+        log_error("assignment cannot be taken", LOG_ERR(&err));
+        return;
+    }
+    invocation->link = link;
+    invocation->done = on_done;
+    invocation->data = worker;
+    TAILQ_INSERT_TAIL(&worker->all, invocation, all);
+    if (fill_invocation(worker, invocation, head, body, body_len, &err) < 0 || worker->stopping) {
+        if (worker->stopping)
+            error_set(&err, ERROR_UNAVAILABLE, "the worker is stopping");
+        outcome_lost(&invocation->execution, "Platform.NotAccepted", &err);
+        answer(worker, invocation);
+        return;
+    }
+    if (worker->running >= (size_t)worker->settings->concurrency) {
+        invocation->queued = true;
+        TAILQ_INSERT_TAIL(&worker->backlog, invocation, waiting);
+        return;
+    }
+    admit(worker, invocation);
+}
+
+static void take_cancel(struct worker *worker, const struct json *head)
+{
+    const char *id = json_get_string(head, "execution_id");
+    struct invocation *invocation = id ? find_invocation(worker, id) : NULL;
+    if (!invocation)
+        return;
+    if (invocation->queued) {
+        TAILQ_REMOVE(&worker->backlog, invocation, waiting);
+        outcome_fail(&invocation->execution, EXECUTION_CANCELLED, "Function.Cancelled",
+                     "the execution was cancelled");
+        answer(worker, invocation);
+        check_drained(worker);
+    } else if (!invocation->function) {
+        invocation->cancelled = true; /* ends when its function is there */
+    } else {
+        pool_cancel(worker->pool, invocation);
+    }
+}
+
+static void on_log(struct invocation *invocation, uint64_t offset, const char *text, size_t len)
+{
+    link_send_log(invocation->link, invocation->execution.id, invocation->execution.attempt, offset,
+                  text, len);
+}
+
+/* ---- builds: one at a time ---- */
+
+static void start_next_build(struct worker *worker);
+
+static void build_answer(struct build_request *request, bool ok, const char *output,
+                         size_t output_len, const char *artifact, size_t artifact_len)
+{
+    struct worker *worker = request->worker;
+    log_info("build finished", LOG_STR("function", request->name),
+             LOG_INT("version", request->version), LOG_INT("ok", ok),
+             LOG_INT("artifact_bytes", (int64_t)artifact_len));
+    link_send_build(request->link, request->id, ok, output, output_len, artifact, artifact_len);
+    TAILQ_REMOVE(&worker->builds, request, all);
+    worker->build_count--;
+    function_unref(request->source);
+    free(request->name);
+    free(request);
+    start_next_build(worker);
+    check_drained(worker);
+}
+
+static void on_built(void *data, bool ok, const char *output, size_t output_len,
+                     const char *artifact, size_t artifact_len)
+{
+    build_answer(data, ok, output, output_len, artifact, artifact_len);
+}
+
+static void build_refuse(struct build_request *request, const struct error *err)
+{
+    build_answer(request, false, err->message, strlen(err->message), NULL, 0);
+}
+
+static void start_next_build(struct worker *worker)
+{
+    struct build_request *request;
+    struct error err = {0};
+    if (worker->stopping)
+        return;
+    TAILQ_FOREACH(request, &worker->builds, all)
+    {
+        if (request->build)
+            return;
+    }
+    TAILQ_FOREACH(request, &worker->builds, all)
+    {
+        if (!request->source)
+            continue;
+        request->build = build_start(worker->loop, &worker->build_options, request->source,
+                                     on_built, request, &err);
+        if (!request->build)
+            build_refuse(request, &err); /* starts the next one */
+        return;
+    }
+}
+
+static void on_source(void *data, struct function *function, const struct error *err)
+{
+    struct build_request *request = data;
+    struct error stopping = {0};
+    request->source = function;
+    error_set(&stopping, ERROR_UNAVAILABLE, "the worker is stopping");
+    if (!function)
+        build_refuse(request, err);
+    else if (request->worker->stopping)
+        build_refuse(request, &stopping);
+    else
+        start_next_build(request->worker);
+}
+
+static void take_build(struct worker *worker, struct link *link, const struct json *head)
+{
+    struct error err = {0};
+    const char *id = json_get_string(head, "build_id");
+    const char *name = json_get_string(head, "function");
+    struct build_request *request = calloc(1, sizeof(*request));
+    if (!id || strlen(id) >= sizeof(request->id) || !name || !function_name_valid(name) ||
+        !request || worker->build_count >= BUILDS_MAX) {
+        log_error("build cannot be taken", LOG_STR("function", name));
+        free(request);
+        return;
+    }
+    request->worker = worker;
+    request->link = link;
+    strcpy(request->id, id);
+    request->name = strdup(name);
+    request->version = json_get_int(head, "version", 0);
+    TAILQ_INSERT_TAIL(&worker->builds, request, all);
+    worker->build_count++;
+    log_info("build begins", LOG_STR("function", name), LOG_INT("version", request->version));
+    if (functions_get_source(worker->functions, link, name, request->version, on_source, request,
+                             &err) < 0)
+        build_refuse(request, &err);
+}
+
+/* ---- assignments ---- */
+
+static void take_forget(struct worker *worker, const struct json *head)
+{
+    const char *name = json_get_string(head, "function");
+    int64_t version = json_get_int(head, "version", 0);
+    if (!name)
+        return;
+    pool_forget(worker->pool, name, version);
+    functions_forget(worker->functions, name, version);
+}
+
+static void assigned(void *data, struct link *link, const struct json *head, const char *body,
+                     size_t body_len)
+{
+    struct worker *worker = data;
+    const char *kind = json_get_string(head, "kind");
+    if (!kind)
+        kind = "";
+    if (strcmp(kind, "invoke") == 0)
+        take_invoke(worker, link, head, body, body_len);
+    else if (strcmp(kind, "build") == 0)
+        take_build(worker, link, head);
+    else if (strcmp(kind, "cancel") == 0)
+        take_cancel(worker, head);
+    else if (strcmp(kind, "forget") == 0)
+        take_forget(worker, head);
+    else
+        log_warn("assignment of an unknown kind", LOG_STR("kind", kind));
+}
+
+static void superseded(void *data, struct link *link)
+{
+    (void)link;
+    worker_drain(data);
+}
+
+/* ---- stopping ---- */
+
+static void finish_stop(struct worker *worker)
+{
+    loop_timer_stop(worker->deadline);
+    worker->deadline = NULL;
+    orphans_stop(worker->orphans);
+    worker->orphans = NULL;
+    functions_free(worker->functions);
+    worker->functions = NULL;
+    /* After worker_kill() some may still have waited for their function. */
+    struct invocation *invocation;
+    while ((invocation = TAILQ_FIRST(&worker->all))) {
+        TAILQ_REMOVE(&worker->all, invocation, all);
+        invocation_free(invocation);
+    }
+    for (size_t i = 0; i < worker->link_count; i++)
+        link_free(worker->links[i]);
+    worker->link_count = 0;
+    code_cache_free(worker->cache);
+    worker->cache = NULL;
+    http_client_free(worker->http);
+    worker->http = NULL;
+    log_info("stopped");
+    worker->stopped(worker->data);
+}
+
+static size_t undelivered(const struct worker *worker)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < worker->link_count; i++)
+        count += link_pending(worker->links[i]);
+    return count;
+}
+
+static void on_delivery_deadline(void *data)
+{
+    struct worker *worker = data;
+    log_error("results could not be delivered", LOG_INT("count", (int64_t)undelivered(worker)));
+    finish_stop(worker);
+}
+
+static void deferred_finish(void *data)
+{
+    struct worker *worker = data;
+    if (worker->http && undelivered(worker) == 0)
+        finish_stop(worker);
+}
+
+/* From inside of a link's callback, so not at once. */
+static void on_delivered(void *data)
+{
+    struct worker *worker = data;
+    if (undelivered(worker) == 0)
+        loop_defer(worker->loop, deferred_finish, worker, NULL);
+}
+
+static void on_runtime_closed(void *data)
+{
+    struct worker *worker = data;
+    loop_timer_stop(worker->deadline);
+    worker->deadline = NULL;
+    if (undelivered(worker) == 0) {
+        finish_stop(worker);
+        return;
+    }
+    for (size_t i = 0; i < worker->link_count; i++)
+        link_on_delivered(worker->links[i], on_delivered);
+    worker->deadline =
+        loop_timer_start(worker->loop, DELIVERY_MS, 0, on_delivery_deadline, worker, NULL);
+}
+
+static void on_pool_stopped(void *data)
+{
+    struct worker *worker = data;
+    pool_free(worker->pool);
+    worker->pool = NULL;
+    if (worker->build_count == 0 && !worker->closing) {
+        worker->closing = true;
+        worker->runtime->ops->close(steal_pointer(&worker->runtime), on_runtime_closed, worker);
+    }
+}
+
+static void stop_pool(struct worker *worker)
+{
+    if (worker->stopping)
+        return;
+    worker->stopping = true;
+    pool_stop(worker->pool, on_pool_stopped, worker);
+}
+
+/* Called whenever something has ended. */
+static void check_drained(struct worker *worker)
+{
+    if (!worker->draining)
+        return;
+    if (worker->stopping) {
+        if (!worker->pool && worker->build_count == 0 && !worker->closing)
+            on_pool_stopped(worker);
+        return;
+    }
+    if (TAILQ_EMPTY(&worker->all) && worker->build_count == 0)
+        stop_pool(worker);
+}
+
+static void on_drain_deadline(void *data)
+{
+    struct worker *worker = data;
+    log_warn("running invocations did not end in time", LOG_INT("count", (int64_t)worker->running));
+    worker_kill(worker);
+}
+
+void worker_drain(struct worker *worker)
+{
+    if (worker->draining)
+        return;
+    worker->draining = true;
+    log_info("draining", LOG_INT("running", (int64_t)worker->running));
+    worker->deadline = loop_timer_start(worker->loop, (uint64_t)worker->settings->drain_timeout_ms,
+                                        0, on_drain_deadline, worker, NULL);
+    for (size_t i = 0; i < worker->link_count; i++)
+        link_announce(worker->links[i]);
+    check_drained(worker);
+}
+
+static void fail_backlog(struct worker *worker)
+{
+    struct invocation *invocation;
+    struct error err = {0};
+    error_set(&err, ERROR_UNAVAILABLE, "the worker is stopping");
+    while ((invocation = TAILQ_FIRST(&worker->backlog))) {
+        TAILQ_REMOVE(&worker->backlog, invocation, waiting);
+        outcome_lost(&invocation->execution, "Platform.Stopping", &err);
+        answer(worker, invocation);
+    }
+}
+
+void worker_kill(struct worker *worker)
+{
+    struct build_request *request, *next;
+    struct error err = {0};
+    error_set(&err, ERROR_UNAVAILABLE, "the worker is stopping");
+    worker->draining = true;
+    fail_backlog(worker);
+    stop_pool(worker);
+    for (request = TAILQ_FIRST(&worker->builds); request; request = next) {
+        next = TAILQ_NEXT(request, all);
+        if (request->build)
+            build_cancel(request->build);
+        else if (request->source)
+            build_refuse(request, &err);
+    }
+}
+
+/* ---- starting ---- */
+
+static int take_locks(struct worker *worker, struct error *err)
+{
+    const struct worker_settings *settings = worker->settings;
+    autofree char *own = string_printf("%s/worker", settings->data_dir);
+    autofree char *run_lock = string_printf("%s/lock", settings->run_dir);
+    autofree char *data_lock = own ? string_printf("%s/lock", own) : NULL;
+    if (!run_lock || !data_lock)
+        return error_set(err, ERROR_INTERNAL, "out of memory");
+    if (make_directories(settings->run_dir, 0711, err) < 0 || make_directories(own, 0711, err) < 0)
+        return -1;
+    if (lock_file(run_lock, &worker->run_lock, err) < 0)
+        return error_wrap(err, "another worker runs as \"%s\"; give this one its own WORKER_NAME",
+                          settings->name);
+    if (lock_file(data_lock, &worker->data_lock, err) < 0)
+        return error_wrap(err, "another worker uses %s; give this one its own WORKER_DATA_DIR",
+                          settings->data_dir);
+    return 0;
+}
+
+static int open_cache(struct worker *worker, struct error *err)
+{
+    const struct worker_settings *settings = worker->settings;
+    autofree char *directory = string_printf("%s/worker/code", settings->data_dir);
+    struct code_cache_options options = {
+        .directory = directory,
+        .max_bytes = (uint64_t)settings->code_cache_mb * 1024 * 1024,
+        .archive_max_bytes = (size_t)settings->archive_max_bytes,
+        .unpacked_max_bytes = (uint64_t)settings->unpacked_max_bytes,
+        .archive_max_files = (size_t)settings->archive_max_files,
+    };
+    if (!directory)
+        return error_set(err, ERROR_INTERNAL, "out of memory");
+    worker->cache = code_cache_new(worker->loop, &options, err);
+    return worker->cache ? 0 : -1;
+}
+
+static int open_functions(struct worker *worker, struct error *err)
+{
+    struct functions_options options = {
+        .cache = worker->cache,
+        .seen_libexec_dir = worker->kind == WORKER_RUNTIME_SIMPLE ? worker->settings->libexec_dir
+                                                                  : INSTANCE_LIBEXEC_DIR,
+        .max = FUNCTIONS_MAX,
+    };
+    worker->functions = functions_new(worker->loop, &options, err);
+    return worker->functions ? 0 : -1;
+}
+
+static int open_runtime(struct worker *worker, struct error *err)
+{
+    if (worker->kind == WORKER_RUNTIME_SIMPLE) {
+        log_warn("RUNTIME SIMPLE: FUNCTIONS RUN AS PLAIN PROCESSES OF THIS HOST, AS THIS USER, "
+                 "WITHOUT ANY ISOLATION AND WITHOUT LIMITS. For development and rollback only");
+        worker->runtime = runtime_simple_new(worker->loop, worker->settings, err);
+    } else {
+        worker->runtime = runtime_container_new(worker->loop, worker->settings, err);
+        if (worker->runtime)
+            worker->images = image_store_open(worker->settings->image_dir, NULL, err);
+    }
+    return worker->runtime && (worker->images || worker->kind == WORKER_RUNTIME_SIMPLE) ? 0 : -1;
+}
+
+static int open_pool(struct worker *worker, struct error *err)
+{
+    const struct worker_settings *settings = worker->settings;
+    struct pool_options options = {
+        .runtime = worker->runtime,
+        .limits = {.payload_max = (size_t)settings->payload_max_bytes,
+                   .result_max = (size_t)settings->result_max_bytes,
+                   .log_max = (size_t)settings->log_max_bytes,
+                   .start_timeout_ms = (uint64_t)settings->start_timeout_ms},
+        .keep_alive_ms = (uint64_t)settings->keep_alive_ms,
+        .memory_mb = settings->memory_mb,
+        .max_instances = (size_t)settings->max_instances,
+        .start_parallel = (size_t)settings->start_parallel,
+        .log = on_log,
+    };
+    worker->pool = pool_new(worker->loop, &options, err);
+    worker->build_directory = string_printf("%s/worker/builds", settings->data_dir);
+    worker->build_options = (struct build_options){
+        .runtime = worker->runtime,
+        .directory = worker->build_directory,
+        .memory_mb = settings->build_memory_mb,
+        .timeout_ms = (uint64_t)settings->build_timeout_ms,
+        .start_timeout_ms = (uint64_t)settings->start_timeout_ms,
+        .executable_max_bytes = EXECUTABLE_MAX_BYTES,
+        .artifact_max_bytes = (size_t)settings->archive_max_bytes,
+        .log_max_bytes = (size_t)settings->log_max_bytes,
+    };
+    if (!worker->pool || !worker->build_directory)
+        return error_set(err, ERROR_INTERNAL, "out of memory");
+    return remove_tree(worker->build_directory, err);
+}
+
+static int add_link(struct worker *worker, const char *url, struct error *err)
+{
+    struct link_options options = {
+        .url = url,
+        .token = worker->settings->token,
+        .name = worker->settings->name,
+        .session = worker->session,
+        .describe = describe,
+        .assigned = assigned,
+        .superseded = superseded,
+        .data = worker,
+    };
+    if (strncmp(url, "http://", 7) != 0 && strncmp(url, "https://", 8) != 0)
+        return error_set(err, ERROR_INVALID_REQUEST,
+                         "WORKER_CONTROLLER_URL must be http:// or https:// addresses, separated "
+                         "by commas, not \"%s\"",
+                         url);
+    if (worker->link_count == LINKS_MAX)
+        return error_set(err, ERROR_INVALID_REQUEST,
+                         "WORKER_CONTROLLER_URL must name at most %d controllers", LINKS_MAX);
+    struct link *link = link_new(worker->loop, worker->http, &options, err);
+    if (!link)
+        return -1;
+    worker->links[worker->link_count++] = link;
+    return 0;
+}
+
+static int open_links(struct worker *worker, struct error *err)
+{
+    worker->http = http_client_new(worker->loop, err);
+    autofree char *urls = strdup(worker->settings->controller_url);
+    if (!worker->http || !urls)
+        return urls ? -1 : error_set(err, ERROR_INTERNAL, "out of memory");
+    char *rest = urls;
+    for (char *url = strtok_r(urls, ", ", &rest); url; url = strtok_r(NULL, ", ", &rest)) {
+        if (add_link(worker, url, err) < 0)
+            return -1;
+    }
+    if (worker->link_count == 0)
+        return error_set(err, ERROR_INVALID_REQUEST,
+                         "WORKER_CONTROLLER_URL must name at least one controller");
+    return 0;
+}
+
+struct worker *worker_new(uv_loop_t *loop, const struct worker_settings *settings,
+                          void (*stopped)(void *data), void *data, struct error *err)
+{
+    struct worker *worker = calloc(1, sizeof(*worker));
+    if (!worker) {
+        error_set(err, ERROR_INTERNAL, "out of memory");
+        return NULL;
+    }
+    worker->loop = loop;
+    worker->settings = settings;
+    worker->stopped = stopped;
+    worker->data = data;
+    worker->run_lock = worker->data_lock = -1;
+    TAILQ_INIT(&worker->all);
+    TAILQ_INIT(&worker->backlog);
+    TAILQ_INIT(&worker->builds);
+    random_id(worker->session);
+    uname(&worker->system);
+    if (worker_settings_runtime(settings, &worker->kind, err) < 0 || take_locks(worker, err) < 0 ||
+        open_links(worker, err) < 0 || open_cache(worker, err) < 0 ||
+        open_functions(worker, err) < 0 || open_runtime(worker, err) < 0 ||
+        open_pool(worker, err) < 0) {
+        worker_free(worker);
+        return NULL;
+    }
+    worker->orphans = orphans_start(loop, err);
+    if (!worker->orphans) {
+        worker_free(worker);
+        return NULL;
+    }
+    return worker;
+}
+
+void worker_start(struct worker *worker)
+{
+    log_info("ready", LOG_STR("worker", worker->settings->name),
+             LOG_STR("runtime", worker->runtime->ops->name),
+             LOG_INT("concurrency", worker->settings->concurrency),
+             LOG_INT("memory_mb", worker->settings->memory_mb));
+    for (size_t i = 0; i < worker->link_count; i++)
+        link_start(worker->links[i]);
+}
+
+void worker_free(struct worker *worker)
+{
+    if (!worker)
+        return;
+    orphans_stop(worker->orphans);
+    pool_free(worker->pool);
+    functions_free(worker->functions);
+    for (size_t i = 0; i < worker->link_count; i++)
+        link_free(worker->links[i]);
+    code_cache_free(worker->cache);
+    http_client_free(worker->http);
+    if (worker->runtime) {
+        worker->runtime->ops->close(worker->runtime, NULL, NULL);
+        uv_run(worker->loop, UV_RUN_DEFAULT);
+    }
+    image_list_deinit(&worker->image_list);
+    image_store_close(worker->images);
+    free(worker->build_directory);
+    if (worker->run_lock >= 0)
+        close(worker->run_lock);
+    if (worker->data_lock >= 0)
+        close(worker->data_lock);
+    free(worker);
+}
