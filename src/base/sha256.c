@@ -1,11 +1,14 @@
 /* SHA-256 (FIPS 180-4): names code archives and image layers by their content. */
 #include "base/text.h"
 
+#include "base/sha256_blocks.h"
+
 #include <endian.h>
+#include <stdatomic.h>
 #include <string.h>
 
 /* FIPS 180-4, section 4.2.2. */
-static const uint32_t round_constants[64] = {
+const uint32_t sha256_round_constants[64] = {
     0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
     0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
     0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da,
@@ -20,33 +23,50 @@ static uint32_t rotate(uint32_t word, int by)
     return word >> by | word << (32 - by);
 }
 
-/* FIPS 180-4, section 6.2.2; s[0..7] are its a to h. */
+/* FIPS 180-4, section 6.2.2. */
 static void compress(uint32_t state[8], const uint8_t block[64])
 {
-    uint32_t w[64], s[8];
+    uint32_t words[64];
+    uint32_t a = state[0], b = state[1], c = state[2], d = state[3];
+    uint32_t e = state[4], f = state[5], g = state[6], h = state[7];
     for (int i = 0; i < 16; i++) {
         uint32_t word;
         memcpy(&word, block + 4 * i, sizeof(word));
-        w[i] = be32toh(word);
+        words[i] = be32toh(word);
     }
     for (int i = 16; i < 64; i++) {
-        uint32_t s0 = rotate(w[i - 15], 7) ^ rotate(w[i - 15], 18) ^ w[i - 15] >> 3;
-        uint32_t s1 = rotate(w[i - 2], 17) ^ rotate(w[i - 2], 19) ^ w[i - 2] >> 10;
-        w[i] = w[i - 16] + s0 + w[i - 7] + s1;
+        uint32_t w15 = words[i - 15], w2 = words[i - 2];
+        words[i] = words[i - 16] + (rotate(w15, 7) ^ rotate(w15, 18) ^ w15 >> 3) + words[i - 7] +
+                   (rotate(w2, 17) ^ rotate(w2, 19) ^ w2 >> 10);
     }
-    memcpy(s, state, sizeof(s));
     for (int i = 0; i < 64; i++) {
-        uint32_t sum1 = rotate(s[4], 6) ^ rotate(s[4], 11) ^ rotate(s[4], 25);
-        uint32_t choice = (s[4] & s[5]) ^ (~s[4] & s[6]);
-        uint32_t t1 = s[7] + sum1 + choice + round_constants[i] + w[i];
-        uint32_t sum0 = rotate(s[0], 2) ^ rotate(s[0], 13) ^ rotate(s[0], 22);
-        uint32_t majority = (s[0] & s[1]) ^ (s[0] & s[2]) ^ (s[1] & s[2]);
-        memmove(s + 1, s, 7 * sizeof(*s));
-        s[4] += t1;
-        s[0] = t1 + sum0 + majority;
+        uint32_t t1 = h + (rotate(e, 6) ^ rotate(e, 11) ^ rotate(e, 25)) + ((e & f) ^ (~e & g)) +
+                      sha256_round_constants[i] + words[i];
+        uint32_t t2 =
+            (rotate(a, 2) ^ rotate(a, 13) ^ rotate(a, 22)) + ((a & b) ^ (a & c) ^ (b & c));
+        h = g, g = f, f = e, e = d + t1;
+        d = c, c = b, b = a, a = t1 + t2;
     }
+    const uint32_t sums[8] = {a, b, c, d, e, f, g, h};
     for (int i = 0; i < 8; i++)
-        state[i] += s[i];
+        state[i] += sums[i];
+}
+
+void sha256_blocks_portable(uint32_t state[8], const uint8_t *blocks, size_t count)
+{
+    for (; count > 0; count--, blocks += 64)
+        compress(state, blocks);
+}
+
+static void compress_blocks(uint32_t state[8], const uint8_t *blocks, size_t count)
+{
+    static atomic_int native = -1; /* not known yet */
+    int use = atomic_load_explicit(&native, memory_order_relaxed);
+    if (use < 0) {
+        use = sha256_has_native();
+        atomic_store_explicit(&native, use, memory_order_relaxed);
+    }
+    (use ? sha256_blocks_native : sha256_blocks_portable)(state, blocks, count);
 }
 
 void sha256_init(struct sha256 *sha)
@@ -61,10 +81,11 @@ void sha256_update(struct sha256 *sha, const void *data, size_t len)
     while (len > 0) {
         size_t used = sha->len % sizeof(sha->block);
         if (used == 0 && len >= sizeof(sha->block)) {
-            compress(sha->state, in);
-            sha->len += sizeof(sha->block);
-            in += sizeof(sha->block);
-            len -= sizeof(sha->block);
+            size_t whole = len / sizeof(sha->block);
+            compress_blocks(sha->state, in, whole);
+            sha->len += whole * sizeof(sha->block);
+            in += whole * sizeof(sha->block);
+            len -= whole * sizeof(sha->block);
             continue;
         }
         size_t step = sizeof(sha->block) - used < len ? sizeof(sha->block) - used : len;
@@ -73,7 +94,7 @@ void sha256_update(struct sha256 *sha, const void *data, size_t len)
         in += step;
         len -= step;
         if (used + step == sizeof(sha->block))
-            compress(sha->state, sha->block);
+            compress_blocks(sha->state, sha->block, 1);
     }
 }
 

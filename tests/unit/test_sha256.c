@@ -1,4 +1,5 @@
 /* base/text.h: SHA-256 against the standard's examples. */
+#include "base/sha256_blocks.h"
 #include "base/text.h"
 
 #include <criterion/criterion.h>
@@ -53,5 +54,23 @@ Test(sha256, every_length_around_a_block_is_the_same_in_one_piece_and_byte_by_by
         sha256_final(&sha, digest);
         hex_encode(digest, sizeof(digest), bytewise);
         cr_assert_str_eq(whole, bytewise);
+    }
+}
+
+/* Whichever of the two this machine takes, the other is right too. */
+Test(sha256, the_portable_code_agrees_with_the_processors_instructions)
+{
+    uint8_t blocks[64 * 50];
+    uint32_t start[8] = {1, 2, 3, 4, 5, 6, 7, 8}, portable[8], native[8];
+    if (!sha256_has_native())
+        cr_skip_test("this processor has no SHA instructions");
+    for (size_t i = 0; i < sizeof(blocks); i++)
+        blocks[i] = (uint8_t)(i * i * 31 + i * 7);
+    for (size_t count = 0; count <= 50; count++) {
+        memcpy(portable, start, sizeof(start));
+        memcpy(native, start, sizeof(start));
+        sha256_blocks_portable(portable, blocks, count);
+        sha256_blocks_native(native, blocks, count);
+        cr_assert_arr_eq(portable, native, sizeof(native), "%zu blocks", count);
     }
 }
