@@ -76,7 +76,7 @@ int standalone(struct instance *instance)
     char message[MESSAGE_MAX];
     struct payload *payload = NULL;
     int payload_fd = take_payload(instance, &payload, message);
-    int status;
+    int status = 0;
     pid_t pid = -1;
 
     if (payload_fd >= 0) {
@@ -89,12 +89,14 @@ int standalone(struct instance *instance)
                                   .expendable = true};
         pid = program_start(instance, &program, message);
     }
+    if (pid > 0) {
+        status = wait_for(instance, pid);
+        leftovers_end(instance);
+    }
+    payload_remove(instance); /* only that: RUN_DIR may be anybody's */
     if (pid < 0) {
         fprintf(stderr, "faas-init: %s\n", message);
         return EXIT_NOT_STARTED;
     }
-    status = wait_for(instance, pid);
-    leftovers_end(instance);
-    payload_remove(instance); /* only that: RUN_DIR may be anybody's */
     return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }

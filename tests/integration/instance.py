@@ -5,6 +5,7 @@
         done.stdout, done.stderr, done.exit_code, done.flags, done.message
 """
 
+import ctypes
 import os
 import select
 import shutil
@@ -89,6 +90,24 @@ class Pipe:
         return data
 
 
+def become_pid1():
+    """Returns in the first process of a new PID namespace, with a /proc of its own. (unshare(1) does the same, but
+    keeps the sockets open, whose end is what is waited for here.)"""
+    libc = ctypes.CDLL(None)
+    new_namespace, new_pids, private, recursive, die_with_parent = 0x20000, 0x20000000, 1 << 18, 16384, 1
+    if libc.unshare(new_namespace | new_pids) != 0:
+        os._exit(126)
+    child = os.fork()
+    if child:
+        os.closerange(0, 4096)
+        status = os.waitpid(child, 0)[1]
+        os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
+    libc.prctl(die_with_parent, signal.SIGKILL)
+    libc.mount(b"none", b"/", None, private | recursive, None)
+    if libc.mount(b"proc", b"/proc", b"proc", 0, None) != 0:
+        os._exit(126)
+
+
 class Done:
     def __init__(self, frame, stdout, stderr):
         self.flags, self.status, self.message = frame.flags, frame.value, frame.meta
@@ -140,16 +159,21 @@ class Instance:
                 os.dup2(fd, 3 + i, inheritable=True)
                 os.close(fd)
             os.closerange(7, 100)
+            if pid1:
+                become_pid1()
 
-        command = [INIT, mode, "--code", self.code, "--run", self.run, "--", *argv]
+        init = INIT
+        if uid:  # the build's folder may not be everybody's to enter
+            init = shutil.copy(INIT, os.path.join(self.folder, "init"))
+        command = [init, mode, "--code", self.code, "--run", self.run, "--", *argv]
         if uid:
             command = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups",
                        "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs", *command]  # fmt: skip
-        if pid1:
-            command = ["unshare", "--fork", "--pid", "--mount-proc", "--kill-child", *command]
-        environment = {"PATH": os.environ["PATH"], **env}
-        return subprocess.Popen(command, env=environment, close_fds=False, preexec_fn=place,
-                                stdin=subprocess.DEVNULL)  # fmt: skip
+        self.marker = f"INSTANCE_MARKER={os.path.basename(self.folder)}"
+        environment = dict([("PATH", os.environ["PATH"]), self.marker.split("=")], **env)
+        with open(os.path.join(self.folder, "log"), "wb") as log:
+            return subprocess.Popen(command, env=environment, close_fds=False, preexec_fn=place,
+                                    stdin=subprocess.DEVNULL, stdout=log, stderr=log)  # fmt: skip
 
     def _pump(self):
         while not self.pump_stop.is_set():
@@ -175,6 +199,19 @@ class Instance:
         frame = read_frame(self.adapter if self.mode == "handler" else self.control)
         return Done(frame, self.out.take(), self.err.take())
 
+    def others(self):
+        """Processes of the instance besides faas-init (and the program that made its namespace)."""
+        return [pid for pid in processes_with(self.marker) if pid not in (self.init_pid(), self.process.pid)]
+
+    def log(self):
+        """What faas-init itself had to say."""
+        with open(os.path.join(self.folder, "log")) as file:
+            return file.read()
+
+    def hang_up(self):
+        self.control.close()
+        self.adapter.close()
+
     def init_pid(self):
         """The process id of faas-init as seen from here."""
         pid = self.process.pid
@@ -192,8 +229,7 @@ class Instance:
         if self.closed:
             return
         self.closed = True
-        self.control.close()
-        self.adapter.close()
+        self.hang_up()
         try:
             self.process.wait(WAIT_S)
         finally:
@@ -222,12 +258,19 @@ def write_files(folder, files):
         os.chmod(path, 0o755)
 
 
-def process_exists(pid):
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
+def processes_with(marker):
+    """Ids of processes, of whatever namespace, that were started with `marker` in their environment."""
+    found = []
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        try:
+            with open(f"/proc/{name}/environ", "rb") as file:
+                if marker.encode() in file.read():
+                    found.append(int(name))
+        except OSError:
+            pass  # it ended meanwhile
+    return found
 
 
 class InstanceTest(unittest.TestCase):
