@@ -1,0 +1,241 @@
+/* Code that is compiled when it is deployed: see builds.h. */
+#include "controller/builds.h"
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "controller/controller.h"
+#include "controller/worker_message.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+void builds_init(struct builds *builds)
+{
+    list_init(&builds->waiting);
+    list_init(&builds->running);
+}
+
+static void free_build(struct controller *controller, struct build *build)
+{
+    if (build->session)
+        build->session->build = NULL;
+    list_remove(&build->link);
+    version_unref(&controller->registry, build->version);
+    free(build);
+}
+
+void builds_deinit(struct controller *controller)
+{
+    struct list *const lists[] = {&controller->builds.waiting, &controller->builds.running};
+    for (size_t i = 0; i < ARRAY_LENGTH(lists); i++)
+        list_for_each(link, lists[i]) free(list_entry(link, struct build, link));
+}
+
+int builds_add(struct controller *controller, struct function_version *version, struct error *err)
+{
+    struct build *build = calloc(1, sizeof(*build));
+    if (!build)
+        return error_set(err, ERROR_INTERNAL, "out of memory");
+    random_id(build->id);
+    build->version = version_ref(version);
+    list_append(&controller->builds.waiting, &build->link);
+    controller_dispatch(controller);
+    return 0;
+}
+
+int builds_resume(struct controller *controller, struct error *err)
+{
+    for (size_t i = 0; i < controller->registry.sorted_count; i++) {
+        struct function_version *newest = controller->registry.sorted[i]->newest;
+        if (newest->record.state == FUNCTION_BUILDING && builds_add(controller, newest, err) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* ---- giving out ---- */
+
+static struct worker_session *choose_session(struct controller *controller)
+{
+    struct worker_session *best = NULL;
+    list_for_each(link, &controller->sessions.all)
+    {
+        struct dispatch_worker *worker = list_entry(link, struct dispatch_worker, link);
+        struct worker_session *session = (struct worker_session *)worker;
+        if (session->lost || session->build || !worker->reachable || worker->draining)
+            continue;
+        if (!best || worker->busy < best->dispatch.busy)
+            best = session;
+    }
+    return best;
+}
+
+static void give(struct controller *controller, struct build *build, struct worker_session *session)
+{
+    const struct function_spec *spec = &build->version->record.spec;
+    char head[256];
+    snprintf(head, sizeof(head),
+             "{\"kind\":\"build\",\"build_id\":\"%s\",\"function\":\"%s\",\"version\":%lld}",
+             build->id, spec->name, (long long)spec->version);
+    if (session_tell(session, head, NULL, 0, NULL) < 0)
+        return;
+    build->session = session;
+    build->attempts++;
+    build->started_ns = clock_monotonic_ns();
+    session->build = build;
+    list_remove(&build->link);
+    list_append(&controller->builds.running, &build->link);
+    log_info("build given to a worker", LOG_STR("function", spec->name),
+             LOG_INT("version", spec->version), LOG_STR("worker", session->name));
+    session_flush(session);
+}
+
+void builds_dispatch(struct controller *controller)
+{
+    list_for_each(link, &controller->builds.waiting)
+    {
+        struct build *build = list_entry(link, struct build, link);
+        struct worker_session *session;
+        if (!build->version->function->newest) {
+            free_build(controller, build); /* deleted meanwhile */
+            continue;
+        }
+        if (!(session = choose_session(controller)))
+            return;
+        give(controller, build, session);
+    }
+}
+
+/* ---- the end ---- */
+
+/* The version's new state is in the store. */
+struct build_end {
+    struct controller *controller;
+    struct function_version *version; /* a reference */
+    enum function_state state;
+};
+
+static void stored(void *data, const struct error *err)
+{
+    struct build_end *end = data;
+    struct controller *controller = end->controller;
+    struct function_version *version = end->version;
+    const struct function_spec *spec = &version->record.spec;
+    if (err) {
+        log_error("a build's outcome could not be written", LOG_STR("function", spec->name),
+                  LOG_ERR(err));
+        version->record.state = FUNCTION_FAILED;
+    } else if (end->state == FUNCTION_READY) {
+        registry_activate(&controller->registry, version);
+    } else {
+        version->record.state = end->state;
+    }
+    log_info("build ended", LOG_STR("function", spec->name), LOG_INT("version", spec->version),
+             LOG_STR("state", function_state_name(version->record.state)));
+    version_unref(&controller->registry, version);
+    free(end);
+}
+
+/* Writes the record as it shall be; the version serves only when that is on the disk. */
+static void write_outcome(struct controller *controller, struct build *build,
+                          enum function_state state)
+{
+    struct function_version *version = build->version;
+    struct build_end *end = calloc(1, sizeof(*end));
+    bool deleted = !version->function->newest;
+    if (state == FUNCTION_READY)
+        controller->metrics.builds_ok++;
+    else
+        controller->metrics.builds_failed++;
+    if (end && !deleted) {
+        *end = (struct build_end){
+            .controller = controller, .version = version_ref(version), .state = state};
+        version->record.updated_at_ns = clock_realtime_ns();
+        struct function_record record = version->record;
+        record.state = state;
+        store_put_function(controller->store, &record, stored, end);
+    } else {
+        free(end);
+    }
+    free_build(controller, build);
+}
+
+static void fail(struct controller *controller, struct build *build, const char *output, size_t len)
+{
+    struct function_record *record = &build->version->record;
+    free(record->build_output);
+    record->build_output = strndup(output, len);
+    write_outcome(controller, build, FUNCTION_FAILED);
+}
+
+void builds_worker_lost(struct controller *controller, struct worker_session *session)
+{
+    static const char message[] = "the workers that compiled this were lost; deploy it again";
+    struct build *build = session->build;
+    if (!build)
+        return;
+    session->build = NULL;
+    build->session = NULL;
+    if (build->attempts >= BUILD_ATTEMPTS) {
+        fail(controller, build, message, strlen(message));
+        return;
+    }
+    list_remove(&build->link);
+    list_append(&controller->builds.waiting, &build->link);
+}
+
+static struct build *find_running(struct controller *controller, const char *id)
+{
+    list_for_each(link, &controller->builds.running)
+    {
+        struct build *build = list_entry(link, struct build, link);
+        if (strcmp(build->id, id) == 0)
+            return build;
+    }
+    return NULL;
+}
+
+static void succeed(struct controller *controller, struct build *build,
+                    const struct worker_message *message)
+{
+    static const char no_memory[] = "out of memory for the compiled program";
+    struct function_record *record = &build->version->record;
+    char hash[SHA256_HEX_LEN + 1];
+    char *bytes = malloc(message->artifact_len);
+    sha256_hex(message->artifact, message->artifact_len, hash);
+    char *digest = strdup(hash);
+    if (!bytes || !digest) {
+        free(bytes);
+        free(digest);
+        fail(controller, build, no_memory, strlen(no_memory));
+        return;
+    }
+    memcpy(bytes, message->artifact, message->artifact_len);
+    free(record->spec.artifact_sha256);
+    record->spec.artifact_sha256 = digest;
+    free(record->build_output);
+    record->build_output =
+        message->output_len ? strndup(message->output, message->output_len) : NULL;
+    if (build->version->function->newest)
+        store_put_code(controller->store, hash, bytes, message->artifact_len, NULL, NULL);
+    else
+        free(bytes);
+    write_outcome(controller, build, FUNCTION_READY);
+}
+
+void builds_result(struct controller *controller, const struct worker_message *message)
+{
+    static const char silent[] = "the compiler said nothing";
+    struct build *build = find_running(controller, message->id);
+    if (!build)
+        return;
+    session_heard(build->session);
+    if (message->ok)
+        succeed(controller, build, message);
+    else if (message->output_len > 0)
+        fail(controller, build, message->output,
+             message->output_len < BUILD_OUTPUT_MAX ? message->output_len : BUILD_OUTPUT_MAX);
+    else
+        fail(controller, build, silent, strlen(silent));
+}

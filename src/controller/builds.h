@@ -1,0 +1,39 @@
+/* Code that is compiled when it is deployed (Go): building -> a worker compiles -> ready or failed.
+ *
+ * The version that served goes on serving until the new one is ready. A worker does one build at a
+ * time; a build whose worker is lost goes to another. Loop thread only. */
+#pragma once
+
+#include "base/text.h"
+#include "controller/registry.h"
+
+struct controller;
+struct worker_session;
+struct worker_message;
+
+#define BUILD_ATTEMPTS 3
+#define BUILD_OUTPUT_MAX (256 * 1024)
+
+struct build {
+    char id[RANDOM_ID_LEN + 1];
+    struct function_version *version; /* a reference */
+    struct worker_session *session;   /* NULL: waiting */
+    int attempts;
+    uint64_t started_ns;
+    struct list link;
+};
+
+struct builds {
+    struct list waiting, running;
+};
+
+void builds_init(struct builds *builds);
+void builds_deinit(struct controller *controller);
+/* The version's state is FUNCTION_BUILDING. */
+int builds_add(struct controller *controller, struct function_version *version, struct error *err);
+/* All that an earlier controller left unfinished. */
+int builds_resume(struct controller *controller, struct error *err);
+/* Gives waiting builds to workers that have none. */
+void builds_dispatch(struct controller *controller);
+void builds_worker_lost(struct controller *controller, struct worker_session *session);
+void builds_result(struct controller *controller, const struct worker_message *message);

@@ -1,0 +1,104 @@
+/* The controller's settings table. */
+#include "controller/config.h"
+
+#include "base/cleanup.h"
+
+#include <string.h>
+
+#define AT(member_) .offset = offsetof(struct controller_config, member_)
+#define STRING(name_, member_, default_, text_)                                                    \
+    {                                                                                              \
+        .name = (name_), .type = SETTING_STRING, AT(member_), .default_value = (default_),         \
+        .text = (text_)                                                                            \
+    }
+#define INT(name_, member_, default_, min_, max_, unit_, text_)                                    \
+    {                                                                                              \
+        .name = (name_), .type = SETTING_INT, AT(member_), .default_value = (default_),            \
+        .min = (min_), .max = (max_), .unit = (unit_), .text = (text_)                             \
+    }
+#define CHOICE(name_, member_, default_, choices_, text_)                                          \
+    {                                                                                              \
+        .name = (name_), .type = SETTING_CHOICE, AT(member_), .default_value = (default_),         \
+        .choices = (choices_), .text = (text_)                                                     \
+    }
+
+static const struct setting rows[] = {
+    STRING("CONTROLLER_LISTEN", listen, "127.0.0.1:8080",
+           "Address and port to serve HTTP on; port 0 takes a free one."),
+    STRING("CONTROLLER_DATA_DIR", data_dir, "/var/lib/faas",
+           "Folder for the database, the access tokens and the file controller.url."),
+    STRING("CONTROLLER_DATABASE_URL", database_url, NULL,
+           "Where functions and executions are kept: sqlite:///absolute/path; empty means "
+           "controller.db in the data folder."),
+    {.name = "WORKER_TOKEN",
+     .type = SETTING_STRING,
+     AT(worker_token),
+     .secret = true,
+     .text = "Token that workers present; empty means the one in the data folder's file "
+             "worker-token, which is made at the first start."},
+    INT("CONTROLLER_PAYLOAD_MAX_BYTES", payload_max_bytes, "6291456", 1, 64 * 1024 * 1024, "bytes",
+        "Largest payload of an invocation."),
+    INT("CONTROLLER_RESULT_MAX_BYTES", result_max_bytes, "6291456", 1, 64 * 1024 * 1024, "bytes",
+        "Largest result of an invocation."),
+    INT("CONTROLLER_LOG_MAX_BYTES", log_max_bytes, "262144", 1024, 16 * 1024 * 1024, "bytes",
+        "Bytes kept of an invocation's log; its end is kept."),
+    INT("CONTROLLER_ARCHIVE_MAX_BYTES", archive_max_bytes, "67108864", 1024, 512 * 1024 * 1024,
+        "bytes", "Largest code archive, packed."),
+    INT("CONTROLLER_ARCHIVE_UNPACKED_MAX_MB", archive_unpacked_max_mb, "512", 1, 16384, "MiB",
+        "Largest code archive, unpacked."),
+    INT("CONTROLLER_ARCHIVE_MAX_FILES", archive_max_files, "65536", 1, 1000000, "files",
+        "Most files in a code archive."),
+    INT("CONTROLLER_QUEUE_LENGTH", queue_length, "100000", 1, 10000000, "invocations",
+        "Most invocations that wait for a worker; more are answered with 429."),
+    INT("CONTROLLER_QUEUE_LENGTH_PER_FUNCTION", queue_length_per_function, "10000", 1, 10000000,
+        "invocations", "Most invocations of one function that wait for a worker."),
+    INT("CONTROLLER_QUEUE_MAX_MB", queue_max_mb, "512", 1, 1048576, "MiB",
+        "Most memory for the payloads of waiting invocations."),
+    INT("CONTROLLER_QUEUE_WAIT_MS", queue_wait_ms, "30000", 0, 900000, "ms",
+        "How long a synchronous invocation waits for a worker before it is answered with 503."),
+    INT("CONTROLLER_WORKER_LOST_MS", worker_lost_ms, "15000", 1000, 600000, "ms",
+        "A worker that is silent for so long is lost, and with it what it was running."),
+    INT("CONTROLLER_ASYNC_ATTEMPTS", async_attempts, "3", 1, 100, "attempts",
+        "How often an asynchronous invocation is given to a worker before it is lost."),
+    INT("CONTROLLER_DRAIN_MS", drain_ms, "30000", 0, 3600000, "ms",
+        "How long a stopping controller waits for the invocations under way."),
+    INT("CONTROLLER_CONNECTIONS", connections, "4096", 16, 100000, "connections",
+        "Most HTTP connections at once."),
+    INT("CONTROLLER_BODY_MEMORY_MB", body_memory_mb, "512", 16, 1048576, "MiB",
+        "Most memory for request bodies that are on their way."),
+    INT("CONTROLLER_EXECUTION_RETENTION_HOURS", retention_hours, "168", 1, 876000, "hours",
+        "Finished executions and their logs are kept so long."),
+    INT("CONTROLLER_EXECUTION_RETENTION_COUNT", retention_count, "100000", 0, 1000000000,
+        "executions", "Most executions kept; 0 means no such bound."),
+    CHOICE("LOG_LEVEL", log_level, "info", "debug|info|warn|error", "Least level that is logged."),
+    CHOICE("LOG_FORMAT", log_format, "text", "text|json", "Form of log lines, on stderr."),
+};
+
+static int check(const void *object, struct error *err)
+{
+    const struct controller_config *config = object;
+    if (config->data_dir[0] != '/')
+        return error_set(err, ERROR_INVALID_REQUEST,
+                         "CONTROLLER_DATA_DIR must be an absolute path, not \"%s\"",
+                         config->data_dir);
+    if (config->database_url[0] && strncmp(config->database_url, "sqlite://", 9) != 0)
+        return error_set(err, ERROR_INVALID_REQUEST,
+                         "CONTROLLER_DATABASE_URL must begin with sqlite:// "
+                         "(sqlite:///path/to/file), not \"%.40s\"",
+                         config->database_url);
+    if (config->worker_token[0] && strlen(config->worker_token) < 16)
+        return error_set(err, ERROR_INVALID_REQUEST,
+                         "WORKER_TOKEN must have 16 characters or more");
+    return 0;
+}
+
+const struct settings_spec controller_settings = {
+    .program = "faas-controller",
+    .prefix = "CONTROLLER_",
+    .summary = "Serves the platform's HTTP API, keeps functions and executions, and hands "
+               "invocations to workers.",
+    .example = "faas-controller --listen 127.0.0.1:8080 --data-dir /var/lib/faas",
+    .rows = rows,
+    .row_count = ARRAY_LENGTH(rows),
+    .check = check,
+};

@@ -1,0 +1,32 @@
+/* The controller's settings: one table, which also makes --help and docs/configuration.md. */
+#pragma once
+
+#include "base/settings.h"
+
+struct controller_config {
+    char *listen;
+    char *data_dir;
+    char *database_url; /* "": sqlite in data_dir */
+    char *worker_token; /* "": made at the first start */
+    int64_t payload_max_bytes;
+    int64_t result_max_bytes;
+    int64_t log_max_bytes;
+    int64_t archive_max_bytes;
+    int64_t archive_unpacked_max_mb;
+    int64_t archive_max_files;
+    int64_t queue_length;
+    int64_t queue_length_per_function;
+    int64_t queue_max_mb;
+    int64_t queue_wait_ms;
+    int64_t worker_lost_ms;
+    int64_t async_attempts;
+    int64_t drain_ms;
+    int64_t connections;
+    int64_t body_memory_mb;
+    int64_t retention_hours;
+    int64_t retention_count;
+    char *log_level;
+    char *log_format;
+};
+
+extern const struct settings_spec controller_settings;

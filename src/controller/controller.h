@@ -1,0 +1,57 @@
+/* The controller as a whole: what its parts share, and its life.
+ *
+ * start: settings, tokens, store, functions, unfinished executions, HTTP server; then the loop
+ * runs. stop (SIGINT, SIGTERM, or the end of the parent that gave FAAS_PARENT_FD): new invocations
+ * are refused, those under way finish within CONTROLLER_DRAIN_MS, records are written, the server
+ * closes. One loop thread owns all of it. */
+#pragma once
+
+#include "base/http_server.h"
+#include "base/loop.h"
+#include "controller/auth.h"
+#include "controller/builds.h"
+#include "controller/config.h"
+#include "controller/dispatch.h"
+#include "controller/executions.h"
+#include "controller/log_follow.h"
+#include "controller/metrics.h"
+#include "controller/registry.h"
+#include "controller/sessions.h"
+#include "store/store.h"
+
+struct controller {
+    uv_loop_t loop;
+    struct controller_config config;
+    struct auth auth;
+    struct store *store;
+    struct http_server *server;
+    struct http_route *routes; /* owned; see routes.c */
+    struct registry registry;
+    struct executions executions;
+    struct dispatch dispatch;
+    struct sessions sessions;
+    struct builds builds;
+    struct log_followers followers;
+    struct metrics metrics;
+    struct loop_timer *tick, *retention, *drain;
+    struct loop_signals *signals;
+    uv_poll_t parent; /* readable when the parent has ended */
+    bool watches_parent;
+    double machine_cpus;
+    size_t deploys;       /* under way */
+    size_t pending_reads; /* handlers that wait for the store */
+    bool draining;
+    bool stopped;
+    uint64_t drain_deadline_ns; /* monotonic */
+};
+
+/* Everything from settings to a listening server. 0, or -1 with nothing left to clean but by
+ * controller_deinit(). */
+int controller_start(struct controller *controller, struct error *err);
+/* Until stopped. */
+void controller_run(struct controller *controller);
+void controller_deinit(struct controller *controller);
+
+/* Gives waiting executions and builds to workers that can take them. Call after anything that may
+ * have made room or work. */
+void controller_dispatch(struct controller *controller);

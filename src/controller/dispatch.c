@@ -1,0 +1,233 @@
+/* Which execution goes to which worker: see dispatch.h. */
+#include "controller/dispatch.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+/* A worker that asks looks at so many functions for one that it is warm for. */
+#define WARM_SEARCH 16
+/* A function at the head of the list is passed over at most so often for a warm one. */
+#define PATIENCE 8
+
+void dispatch_init(struct dispatch *dispatch, const struct dispatch_limits *limits)
+{
+    *dispatch = (struct dispatch){.limits = *limits};
+    list_init(&dispatch->functions);
+    list_init(&dispatch->waiting);
+}
+
+/* ---- queues ---- */
+
+int dispatch_check_room(const struct dispatch *dispatch, const struct function_entry *function,
+                        size_t payload_len, struct error *err)
+{
+    const struct dispatch_limits *limits = &dispatch->limits;
+    if (function->queue_length >= limits->length_per_function)
+        return error_set(err, ERROR_THROTTLED,
+                         "%zu invocations of %s wait for a worker already, which is the most that "
+                         "may; try again later",
+                         function->queue_length, function->name);
+    if (dispatch->length >= limits->length)
+        return error_set(err, ERROR_THROTTLED,
+                         "%zu invocations wait for a worker already, which is the most that may; "
+                         "try again later",
+                         dispatch->length);
+    if (dispatch->payload_bytes + payload_len > limits->payload_bytes)
+        return error_set(err, ERROR_THROTTLED,
+                         "the payloads that wait for a worker take %zu bytes already, and %zu is "
+                         "the most that they may; try again later",
+                         dispatch->payload_bytes, limits->payload_bytes);
+    return 0;
+}
+
+static void count_in(struct dispatch *dispatch, struct live_execution *execution)
+{
+    struct function_entry *function = execution->version->function;
+    if (function->queue_length++ == 0) {
+        function->passed_over = 0;
+        list_append(&dispatch->functions, &function->waiting_link);
+    }
+    dispatch->length++;
+    dispatch->payload_bytes += execution->payload_len;
+    if (!execution->record.async)
+        list_append(&dispatch->waiting, &execution->wait_link);
+}
+
+void dispatch_enqueue(struct dispatch *dispatch, struct live_execution *execution)
+{
+    list_append(&execution->version->function->queue, &execution->queue_link);
+    count_in(dispatch, execution);
+}
+
+void dispatch_enqueue_first(struct dispatch *dispatch, struct live_execution *execution)
+{
+    list_prepend(&execution->version->function->queue, &execution->queue_link);
+    count_in(dispatch, execution);
+}
+
+void dispatch_remove(struct dispatch *dispatch, struct live_execution *execution)
+{
+    struct function_entry *function = execution->version->function;
+    list_remove(&execution->queue_link);
+    list_remove(&execution->wait_link);
+    dispatch->length--;
+    dispatch->payload_bytes -= execution->payload_len;
+    if (--function->queue_length == 0)
+        list_remove(&function->waiting_link);
+}
+
+static struct live_execution *head_of(const struct function_entry *function)
+{
+    return list_entry(list_first(&function->queue), struct live_execution, queue_link);
+}
+
+/* Takes a function's first execution; its turn is over. */
+static struct live_execution *take_head(struct dispatch *dispatch, struct function_entry *function)
+{
+    struct live_execution *execution = head_of(function);
+    dispatch_remove(dispatch, execution);
+    function->passed_over = 0;
+    if (function->queue_length > 0) {
+        list_remove(&function->waiting_link);
+        list_append(&dispatch->functions, &function->waiting_link);
+    }
+    return execution;
+}
+
+/* ---- choosing ---- */
+
+static bool can_take(const struct dispatch_worker *worker)
+{
+    return worker->free_slots > 0 && worker->reachable && !worker->draining;
+}
+
+/* 2: an idle instance, 1: the code, 0: neither. */
+static int warmth(const struct dispatch_worker *worker, const char *key)
+{
+    const struct dispatch_warm *warm = string_map_get(&worker->warm, key);
+    return warm ? (warm->idle > 0 ? 2 : 1) : 0;
+}
+
+static struct dispatch_worker *choose_worker(struct list *workers, const char *key)
+{
+    struct dispatch_worker *best = NULL;
+    int best_warmth = -1;
+    list_for_each(link, workers)
+    {
+        struct dispatch_worker *worker = list_entry(link, struct dispatch_worker, link);
+        if (!can_take(worker))
+            continue;
+        int warm = warmth(worker, key);
+        if (warm > best_warmth || (warm == best_warmth && worker->busy < best->busy)) {
+            best = worker;
+            best_warmth = warm;
+        }
+    }
+    return best;
+}
+
+struct live_execution *dispatch_next(struct dispatch *dispatch, struct list *workers,
+                                     struct dispatch_worker **ret_worker)
+{
+    struct list *first = list_first(&dispatch->functions);
+    if (!first)
+        return NULL;
+    struct function_entry *function = list_entry(first, struct function_entry, waiting_link);
+    struct dispatch_worker *worker = choose_worker(workers, head_of(function)->version->key);
+    if (!worker)
+        return NULL;
+    *ret_worker = worker;
+    return take_head(dispatch, function);
+}
+
+struct live_execution *dispatch_next_for(struct dispatch *dispatch, struct dispatch_worker *worker)
+{
+    struct list *first = list_first(&dispatch->functions);
+    if (!first || worker->free_slots <= 0 || worker->draining)
+        return NULL;
+    struct function_entry *head = list_entry(first, struct function_entry, waiting_link);
+    int looked_at = 0;
+    if (head->passed_over < PATIENCE) {
+        list_for_each(link, &dispatch->functions)
+        {
+            struct function_entry *function = list_entry(link, struct function_entry, waiting_link);
+            if (looked_at++ == WARM_SEARCH)
+                break;
+            if (warmth(worker, head_of(function)->version->key) < 2)
+                continue;
+            if (function != head)
+                head->passed_over++;
+            return take_head(dispatch, function);
+        }
+    }
+    return take_head(dispatch, head);
+}
+
+/* ---- what a worker is warm for ---- */
+
+static struct dispatch_warm *warm_entry(struct dispatch_worker *worker, const char *key)
+{
+    struct dispatch_warm *warm = string_map_get(&worker->warm, key);
+    if (warm)
+        return warm;
+    warm = calloc(1, sizeof(*warm));
+    if (!warm)
+        return NULL;
+    snprintf(warm->key, sizeof(warm->key), "%s", key);
+    if (string_map_put(&worker->warm, warm->key, warm, NULL) < 0) {
+        free(warm);
+        return NULL;
+    }
+    return warm;
+}
+
+void dispatch_warm_begin(struct dispatch_worker *worker)
+{
+    string_map_for_each(slot, &worker->warm)
+    {
+        struct dispatch_warm *warm = slot->value;
+        warm->idle = 0;
+        warm->seen = 0;
+    }
+}
+
+void dispatch_warm_set(struct dispatch_worker *worker, const char *key, bool idle)
+{
+    struct dispatch_warm *warm = warm_entry(worker, key);
+    if (!warm)
+        return;
+    warm->seen++;
+    if (idle)
+        warm->idle++;
+}
+
+void dispatch_warm_end(struct dispatch_worker *worker)
+{
+    /* Removing moves entries about, so look anew after each. */
+    for (bool again = true; again;) {
+        again = false;
+        string_map_for_each(slot, &worker->warm)
+        {
+            struct dispatch_warm *warm = slot->value;
+            if (warm->seen > 0)
+                continue;
+            string_map_remove(&worker->warm, warm->key);
+            free(warm);
+            again = true;
+            break;
+        }
+    }
+}
+
+void dispatch_warm_adjust(struct dispatch_worker *worker, const char *key, int by)
+{
+    struct dispatch_warm *warm = warm_entry(worker, key);
+    if (warm && (by > 0 || warm->idle > 0))
+        warm->idle += by;
+}
+
+void dispatch_worker_deinit(struct dispatch_worker *worker)
+{
+    string_map_for_each(slot, &worker->warm) free(slot->value);
+    string_map_deinit(&worker->warm);
+}

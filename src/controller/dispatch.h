@@ -1,0 +1,69 @@
+/* Which execution goes to which worker, and when.
+ *
+ * Every function has a queue, first in first out; functions take turns, so that a busy one cannot
+ * starve another. An execution goes to a worker that can take one and can be told at once (it has a
+ * poll open): preferably one with an idle instance of that version, then one that has its code,
+ * then the least loaded. A worker that asks gets, within a bound on patience, a function that it is
+ * warm for before one that it is not.
+ *
+ * Pure logic over the lists: no I/O, no clock. Loop thread only. */
+#pragma once
+
+#include "controller/executions.h"
+
+struct dispatch_limits {
+    size_t length; /* of all queues together */
+    size_t length_per_function;
+    size_t payload_bytes; /* waiting in all queues */
+};
+
+struct dispatch {
+    struct dispatch_limits limits;
+    struct list functions; /* those with a queue, in turn */
+    struct list waiting;   /* synchronous executions in order of acceptance, by wait_link */
+    size_t length;
+    size_t payload_bytes;
+};
+
+/* What choosing needs to know of a worker; a part of struct worker_session. */
+struct dispatch_worker {
+    struct list link;   /* in the list that is chosen from */
+    int64_t free_slots; /* invocations that it can take now */
+    size_t busy;        /* invocations that it has */
+    bool reachable;     /* it can be told now */
+    bool draining;
+    struct string_map warm; /* version's key -> struct dispatch_warm, owned */
+};
+
+/* A version that a worker has the code of, and how many idle instances of it. */
+struct dispatch_warm {
+    char key[VERSION_KEY_MAX];
+    int64_t idle;
+    unsigned seen; /* see dispatch_warm_begin() */
+};
+
+void dispatch_init(struct dispatch *dispatch, const struct dispatch_limits *limits);
+/* ERROR_THROTTLED when a queue is full. */
+int dispatch_check_room(const struct dispatch *dispatch, const struct function_entry *function,
+                        size_t payload_len, struct error *err);
+void dispatch_enqueue(struct dispatch *dispatch, struct live_execution *execution);
+/* At the head of its function's queue: it was a worker's already. */
+void dispatch_enqueue_first(struct dispatch *dispatch, struct live_execution *execution);
+/* Takes it out of its queue. */
+void dispatch_remove(struct dispatch *dispatch, struct live_execution *execution);
+
+/* The next pair: the execution is taken out of its queue. NULL when nothing waits or no worker can
+ * take any. */
+struct live_execution *dispatch_next(struct dispatch *dispatch, struct list *workers,
+                                     struct dispatch_worker **ret_worker);
+/* The next one for this worker, which can take one. */
+struct live_execution *dispatch_next_for(struct dispatch *dispatch, struct dispatch_worker *worker);
+
+/* Keeping `warm`: what the worker says (begin, set for each instance, end), and what is known to
+ * have changed since.
+ */
+void dispatch_warm_begin(struct dispatch_worker *worker);
+void dispatch_warm_set(struct dispatch_worker *worker, const char *key, bool idle);
+void dispatch_warm_end(struct dispatch_worker *worker);
+void dispatch_warm_adjust(struct dispatch_worker *worker, const char *key, int by);
+void dispatch_worker_deinit(struct dispatch_worker *worker);

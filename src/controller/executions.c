@@ -1,0 +1,357 @@
+/* Executions in memory: see executions.h. */
+#include "controller/executions.h"
+
+#include "base/log.h"
+#include "controller/answer.h"
+#include "controller/controller.h"
+
+#include <assert.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Records wait so long for company before they are written. */
+#define FLUSH_AFTER_MS 20
+#define FLUSH_COUNT 256
+/* With so many records that the store has not taken yet, new invocations are refused. */
+#define UNWRITTEN_MAX 50000
+
+void executions_init(struct executions *executions)
+{
+    memset(executions, 0, sizeof(*executions));
+    list_init(&executions->finals);
+}
+
+static void free_execution(struct controller *controller, struct live_execution *execution)
+{
+    string_map_remove(&controller->executions.by_id, execution->record.id);
+    version_unref(&controller->registry, execution->version);
+    execution_deinit(&execution->record);
+    buffer_deinit(&execution->log);
+    free(execution->payload);
+    free(execution);
+}
+
+void executions_deinit(struct controller *controller)
+{
+    struct executions *executions = &controller->executions;
+    loop_timer_stop(executions->flush_timer);
+    executions->flush_timer = NULL;
+    string_map_for_each(slot, &executions->by_id)
+    {
+        struct live_execution *execution = slot->value;
+        execution_deinit(&execution->record);
+        buffer_deinit(&execution->log);
+        free(execution->payload);
+        free(execution);
+    }
+    string_map_deinit(&executions->by_id);
+}
+
+struct live_execution *executions_find(const struct controller *controller, const char *id)
+{
+    return string_map_get(&controller->executions.by_id, id);
+}
+
+/* ---- beginning ---- */
+
+static struct live_execution *new_execution(struct controller *controller, struct error *err)
+{
+    struct live_execution *execution = calloc(1, sizeof(*execution));
+    if (!execution) {
+        error_set(err, ERROR_INTERNAL, "out of memory");
+        return NULL;
+    }
+    execution_init(&execution->record);
+    buffer_init(&execution->log, (size_t)controller->config.log_max_bytes + LOG_LINE_MAX);
+    list_init(&execution->queue_link);
+    list_init(&execution->wait_link);
+    list_init(&execution->owner_link);
+    execution->accepted_ns = clock_monotonic_ns();
+    return execution;
+}
+
+static int check_unwritten(struct controller *controller, struct error *err)
+{
+    size_t unwritten = controller->executions.final_count + store_queue_length(controller->store);
+    if (unwritten < UNWRITTEN_MAX)
+        return 0;
+    return error_set(err, ERROR_THROTTLED,
+                     "%zu records wait to be written, which is the most that may; try again later",
+                     unwritten);
+}
+
+struct live_execution *executions_accept(struct controller *controller,
+                                         struct function_version *version, char *payload,
+                                         size_t payload_len, bool async, struct error *err)
+{
+    struct live_execution *execution = NULL;
+    if (dispatch_check_room(&controller->dispatch, version->function, payload_len, err) < 0 ||
+        check_unwritten(controller, err) < 0)
+        controller->metrics.throttled++;
+    else
+        execution = new_execution(controller, err);
+    if (!execution) {
+        free(payload);
+        return NULL;
+    }
+    struct execution *record = &execution->record;
+    time_id(record->id);
+    record->function = strdup(version->function->name);
+    record->version = version->record.spec.version;
+    record->async = async;
+    record->attempt = 1;
+    record->created_at_ns = clock_realtime_ns();
+    execution->payload = payload;
+    execution->payload_len = payload_len;
+    if (!record->function ||
+        string_map_put(&controller->executions.by_id, record->id, execution, err) < 0) {
+        execution_deinit(record);
+        free(payload);
+        free(execution);
+        error_set(err, ERROR_INTERNAL, "out of memory");
+        return NULL;
+    }
+    execution->version = version_ref(version);
+    return execution;
+}
+
+void executions_discard(struct controller *controller, struct live_execution *execution)
+{
+    free_execution(controller, execution);
+}
+
+void executions_started(struct controller *controller, struct live_execution *execution,
+                        struct worker_session *session)
+{
+    struct execution *record = &execution->record;
+    execution->dispatched_ns = clock_monotonic_ns();
+    execution->session = session;
+    execution->delivered = false;
+    list_append(&session->running, &execution->owner_link);
+    session->dispatch.busy++;
+    session->dispatch.free_slots--;
+    dispatch_warm_adjust(&session->dispatch, execution->version->key, -1);
+    controller->executions.running++;
+
+    record->status = EXECUTION_RUNNING;
+    record->started_at_ns = clock_realtime_ns();
+    record->metrics.queue_time = execution->dispatched_ns - execution->accepted_ns;
+    free(record->worker);
+    record->worker = strdup(session->name);
+    if (record->async) {
+        store_start_execution(controller->store, record->id, record->attempt, record->started_at_ns,
+                              NULL, NULL);
+    } else {
+        free(execution->payload);
+        execution->payload = NULL;
+        execution->payload_len = 0;
+    }
+}
+
+/* ---- end ---- */
+
+static void flush_due(void *data)
+{
+    executions_flush(data);
+}
+
+static void written(void *data, const struct error *err)
+{
+    struct controller *controller = data;
+    if (!err)
+        return;
+    if (controller->metrics.records_failed++ % 1000 == 0)
+        log_error("an execution's record could not be written", LOG_ERR(err),
+                  LOG_INT("failed_so_far", (int64_t)controller->metrics.records_failed));
+}
+
+void executions_flush(struct controller *controller)
+{
+    struct executions *executions = &controller->executions;
+    loop_timer_stop(executions->flush_timer);
+    executions->flush_timer = NULL;
+    list_for_each(link, &executions->finals)
+    {
+        struct live_execution *execution = list_entry(link, struct live_execution, owner_link);
+        list_remove(link);
+        string_map_remove(&executions->by_id, execution->record.id);
+        store_put_execution(controller->store, &execution->record, NULL, 0, written, controller);
+        free(execution);
+    }
+    executions->final_count = 0;
+}
+
+/* What is no longer needed goes now; the record waits for company. */
+static void keep_final(struct controller *controller, struct live_execution *execution)
+{
+    struct executions *executions = &controller->executions;
+    version_unref(&controller->registry, execution->version);
+    execution->version = NULL;
+    free(execution->payload);
+    execution->payload = NULL;
+    buffer_deinit(&execution->log);
+    list_append(&executions->finals, &execution->owner_link);
+    if (++executions->final_count >= FLUSH_COUNT)
+        executions_flush(controller);
+    else if (!executions->flush_timer)
+        executions->flush_timer =
+            loop_timer_start(&controller->loop, FLUSH_AFTER_MS, 0, flush_due, controller, NULL);
+}
+
+static void leave_session(struct controller *controller, struct live_execution *execution)
+{
+    if (!execution->session)
+        return;
+    session_execution_ended(execution->session, execution);
+    execution->session = NULL;
+    controller->executions.running--;
+}
+
+void executions_finish(struct controller *controller, struct live_execution *execution)
+{
+    struct execution *record = &execution->record;
+    assert(execution_status_final(record->status));
+    leave_session(controller, execution);
+    record->finished_at_ns = clock_realtime_ns();
+    metrics_execution_finished(&controller->metrics, record);
+    if (log_enabled(LOG_LEVEL_DEBUG))
+        log_debug("execution finished", LOG_STR("execution", record->id),
+                  LOG_STR("function", record->function),
+                  LOG_STR("status", execution_status_name(record->status)));
+    if (execution->request)
+        answer_execution(execution);
+    keep_final(controller, execution);
+}
+
+void executions_fail(struct controller *controller, struct live_execution *execution,
+                     enum execution_status status, const char *type, const char *format, ...)
+{
+    struct execution *record = &execution->record;
+    char message[512];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(message, sizeof(message), format, arguments);
+    va_end(arguments);
+
+    execution_error_deinit(&record->error);
+    record->error =
+        (struct execution_error){.type = strdup(type), .message = strdup(message), .exit_code = -1};
+    record->has_error = true;
+    record->status = status;
+    if (execution->log.len > 0 && !record->logs)
+        record->logs = buffer_take(&execution->log, &record->logs_len);
+    executions_finish(controller, execution);
+}
+
+static void requeue(struct controller *controller, struct live_execution *execution)
+{
+    struct execution *record = &execution->record;
+    leave_session(controller, execution);
+    record->attempt++;
+    record->status = EXECUTION_QUEUED;
+    record->started_at_ns = 0;
+    free(record->worker);
+    record->worker = NULL;
+    buffer_clear(&execution->log);
+    execution->log_seen = 0;
+    execution->line_pending = 0;
+    dispatch_enqueue_first(&controller->dispatch, execution);
+}
+
+void executions_worker_lost(struct controller *controller, struct live_execution *execution,
+                            const char *why)
+{
+    struct execution *record = &execution->record;
+    if (record->async && record->attempt < controller->config.async_attempts &&
+        execution->version->function->newest) {
+        log_warn("an execution's worker is lost; it is queued again",
+                 LOG_STR("execution", record->id), LOG_STR("worker", record->worker),
+                 LOG_INT("attempt", record->attempt), LOG_STR("reason", why));
+        requeue(controller, execution);
+        return;
+    }
+    executions_fail(
+        controller, execution, EXECUTION_LOST, "Platform.WorkerLost",
+        "worker %s was lost while it ran this: %s; whether the function had an effect is "
+        "not known",
+        record->worker ? record->worker : "", why);
+}
+
+/* ---- start-up ---- */
+
+struct load {
+    struct controller *controller;
+    size_t count;
+    bool failed;
+    struct error error;
+};
+
+static struct function_version *version_for(struct controller *controller,
+                                            const struct execution *record)
+{
+    struct function_version *version =
+        registry_find_version(&controller->registry, record->function, record->version);
+    if (version && version->record.state == FUNCTION_READY)
+        return version;
+    struct function_entry *function = registry_find(&controller->registry, record->function);
+    return function ? function->current : NULL;
+}
+
+static void load_one(void *data, struct execution *record, char **payload, size_t payload_len)
+{
+    struct load *load = data;
+    struct controller *controller = load->controller;
+    struct live_execution *execution = new_execution(controller, &load->error);
+    if (!execution) {
+        load->failed = true;
+        return;
+    }
+    execution->record = *record;
+    execution_init(record);
+    record = &execution->record;
+    execution->payload = *payload;
+    execution->payload_len = payload_len;
+    *payload = NULL;
+    load->count++;
+    if (string_map_put(&controller->executions.by_id, record->id, execution, &load->error) < 0) {
+        load->failed = true;
+        execution_deinit(record);
+        free(execution->payload);
+        free(execution);
+        return;
+    }
+    struct function_version *version = version_for(controller, record);
+    if (version)
+        execution->version = version_ref(version);
+    if (!version)
+        executions_fail(controller, execution, EXECUTION_CANCELLED, "Platform.FunctionDeleted",
+                        "function %s was deleted before this could run", record->function);
+    else if (record->status == EXECUTION_RUNNING &&
+             record->attempt >= controller->config.async_attempts)
+        executions_fail(controller, execution, EXECUTION_LOST, "Platform.WorkerLost",
+                        "the controller ended while this ran, for the %lldth time",
+                        (long long)record->attempt);
+    else {
+        record->version = version->record.spec.version;
+        record->attempt += record->status == EXECUTION_RUNNING;
+        record->status = EXECUTION_QUEUED;
+        dispatch_enqueue(&controller->dispatch, execution);
+    }
+}
+
+int executions_load(struct controller *controller, struct error *err)
+{
+    struct load load = {.controller = controller};
+    if (store_load_unfinished(controller->store, load_one, &load, err) < 0)
+        return error_wrap(err, "reading the unfinished executions");
+    if (load.failed) {
+        if (err)
+            *err = load.error;
+        return -1;
+    }
+    if (load.count > 0)
+        log_info("took up unfinished executions", LOG_INT("count", (int64_t)load.count));
+    return 0;
+}

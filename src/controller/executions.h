@@ -1,0 +1,79 @@
+/* Executions in memory: from acceptance until their record has been handed to the store.
+ *
+ * An execution is queued (dispatch.h has it), running (a worker's session has it) or final. Records
+ * of final ones are written behind, in batches: a synchronous invocation touches no database on its
+ * way. An asynchronous one is in the store before it is acknowledged, and is updated there.
+ *
+ * executions_accept() -> dispatch -> executions_started() -> executions_finish(); a worker's loss
+ * leads to executions_worker_lost(). Loop thread only. */
+#pragma once
+
+#include "base/http_server.h"
+#include "controller/registry.h"
+
+struct controller;
+struct worker_session;
+
+/* How the waiting client wants its answer. */
+enum answer_form {
+    ANSWER_EXECUTION, /* the execution object */
+    ANSWER_RAW,       /* the result itself */
+};
+
+struct live_execution {
+    struct execution record;
+    struct function_version *version; /* a reference */
+    char *payload;                    /* owned; of a synchronous one only until it was dispatched */
+    size_t payload_len;
+    struct http_request *request; /* the waiting client; NULL: nobody */
+    enum answer_form form;
+    uint64_t accepted_ns, dispatched_ns; /* monotonic */
+    struct worker_session *session;      /* that runs it */
+    bool delivered;                      /* the worker has said that it has it */
+    struct list queue_link;              /* in its function's queue */
+    struct list wait_link;               /* synchronous and queued: in order of acceptance */
+    struct list owner_link;              /* running: in its session's list; final: to be written */
+    struct buffer log;                   /* what came of its log so far (the end of it) */
+    uint64_t log_seen;                   /* bytes that came so far, those cut included */
+    size_t line_pending; /* bytes at the end of `log` that no follower has seen yet */
+};
+
+struct executions {
+    struct string_map by_id; /* id -> struct live_execution, owned */
+    struct list finals;      /* to be written */
+    size_t final_count, final_bytes;
+    size_t queued, running; /* for metrics */
+    struct loop_timer *flush_timer;
+    size_t committing; /* asynchronous ones on their way into the store */
+};
+
+void executions_init(struct executions *executions);
+/* Frees what is left, without writing it. */
+void executions_deinit(struct controller *controller);
+
+/* A new execution of the function's current version, not queued yet. Takes the payload, also on
+ * failure. */
+struct live_execution *executions_accept(struct controller *controller,
+                                         struct function_version *version, char *payload,
+                                         size_t payload_len, bool async, struct error *err);
+/* Forgets one that was accepted and is in no list. */
+void executions_discard(struct controller *controller, struct live_execution *execution);
+/* It was handed to `session`. */
+void executions_started(struct controller *controller, struct live_execution *execution,
+                        struct worker_session *session);
+/* The record is final: tells the client, followers and metrics, and has it written. */
+void executions_finish(struct controller *controller, struct live_execution *execution);
+/* The same, with a status and an error of the platform's own ("Platform.NoCapacity"). */
+void executions_fail(struct controller *controller, struct live_execution *execution,
+                     enum execution_status status, const char *type, const char *format, ...)
+    __attribute__((format(printf, 5, 6)));
+/* Its worker is gone: an asynchronous one is queued again while it has attempts left, all else is
+ * lost.
+ */
+void executions_worker_lost(struct controller *controller, struct live_execution *execution,
+                            const char *why);
+/* Hands all final ones to the store. */
+void executions_flush(struct controller *controller);
+struct live_execution *executions_find(const struct controller *controller, const char *id);
+/* Takes up what an earlier controller had accepted. Blocking, at start-up. */
+int executions_load(struct controller *controller, struct error *err);

@@ -1,0 +1,78 @@
+/* The functions, in memory: finding one by name costs the same with ten and with 100,000.
+ *
+ * A function has a version that serves (`current`) and a newest one, which is the same unless it is
+ * being built or could not be. A version is counted: the function holds references, and so does
+ * every execution, so that an update or a delete takes nothing from under an invocation. When the
+ * last reference goes, `gone` is called, and then it is freed.
+ *
+ * A name that was used stays as an entry without versions when its function is deleted: its numbers
+ * go on, so that (name, version) means one thing for ever, here, in records and at the workers.
+ * Loop thread only. */
+#pragma once
+
+#include "controller/list.h"
+#include "controller/string_map.h"
+#include "store/store.h"
+
+#define VERSION_KEY_MAX (FUNCTION_NAME_MAX + 22)
+
+struct function_version {
+    struct function_entry *function;
+    char key[VERSION_KEY_MAX]; /* "hello/3" */
+    struct function_record record;
+    unsigned references;
+};
+
+struct function_entry {
+    char name[FUNCTION_NAME_MAX + 1];
+    struct function_version *current; /* a reference; NULL: none is ready */
+    struct function_version *newest;  /* a reference; NULL: there is no such function (now) */
+    int64_t last_version;
+    uint64_t created_at_ns;
+    struct list queue; /* of struct live_execution, by queue_link; dispatch's */
+    size_t queue_length;
+    struct list waiting_link; /* dispatch's: in the list of functions with a queue */
+    unsigned passed_over;     /* dispatch's */
+    struct list changes;      /* of struct change; the first is under way */
+};
+
+struct registry {
+    struct string_map functions;    /* name -> struct function_entry, owned */
+    struct string_map versions;     /* key -> struct function_version, not a reference */
+    struct function_entry **sorted; /* those that exist, by name */
+    size_t sorted_count, sorted_capacity;
+    void (*gone)(void *data, const struct function_version *version);
+    void *data;
+};
+
+void registry_init(struct registry *registry,
+                   void (*gone)(void *data, const struct function_version *version), void *data);
+/* Frees everything, whatever refers to it; `gone` is not called. */
+void registry_deinit(struct registry *registry);
+/* Blocking, at start-up. */
+int registry_load(struct registry *registry, struct store *store, struct error *err);
+
+/* NULL when there is no such function. */
+struct function_entry *registry_find(const struct registry *registry, const char *name);
+/* The entry of a name, made when needed. */
+struct function_entry *registry_entry(struct registry *registry, const char *name,
+                                      struct error *err);
+/* NULL when nothing uses that version any more. */
+struct function_version *registry_find_version(const struct registry *registry, const char *name,
+                                               int64_t version);
+
+/* Takes the record's content, whose spec.version is above entry->last_version; the version becomes
+ * the newest, and current when its state is ready. -1 only when out of memory. */
+int registry_add_version(struct registry *registry, struct function_entry *entry,
+                         struct function_record *record, struct error *err);
+/* A version that was built serves from now on (unless a newer one does already). */
+void registry_activate(struct registry *registry, struct function_version *version);
+/* The function is no more; its versions live as long as they are referred to. */
+void registry_delete(struct registry *registry, struct function_entry *entry);
+
+struct function_version *version_ref(struct function_version *version);
+/* Accepts NULL. */
+void version_unref(struct registry *registry, struct function_version *version);
+
+/* Index of the first function in name order that comes after `cursor` (NULL: of the first). */
+size_t registry_seek(const struct registry *registry, const char *cursor);
