@@ -33,7 +33,7 @@ struct controller {
     struct builds builds;
     struct log_followers followers;
     struct metrics metrics;
-    struct loop_timer *tick, *retention, *drain;
+    struct loop_timer *tick, *retention, *ping;
     struct loop_signals *signals;
     uv_poll_t parent; /* readable when the parent has ended */
     bool watches_parent;
@@ -55,3 +55,5 @@ void controller_deinit(struct controller *controller);
 /* Gives waiting executions and builds to workers that can take them. Call after anything that may
  * have made room or work. */
 void controller_dispatch(struct controller *controller);
+/* The same for one worker whose request is about to be answered: into its outbox. */
+void controller_fill(struct controller *controller, struct worker_session *session);

@@ -128,6 +128,7 @@ void version_unref(struct registry *registry, struct function_version *version)
     if (--version->references > 0)
         return;
     string_map_remove(&registry->versions, version->key);
+    version->function->live_versions--;
     registry->gone(registry->data, version);
     free_version(version);
 }
@@ -159,6 +160,7 @@ int registry_add_version(struct registry *registry, struct function_entry *entry
         return -1;
     }
     version->function = entry;
+    entry->live_versions++;
     version->record = *record;
     memset(record, 0, sizeof(*record));
     version_ref(version); /* until both places are set */

@@ -28,6 +28,7 @@ struct function_entry {
     struct function_version *current; /* a reference; NULL: none is ready */
     struct function_version *newest;  /* a reference; NULL: there is no such function (now) */
     int64_t last_version;
+    size_t live_versions; /* in memory */
     uint64_t created_at_ns;
     struct list queue; /* of struct live_execution, by queue_link; dispatch's */
     size_t queue_length;

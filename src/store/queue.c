@@ -138,16 +138,17 @@ static void thread_main(void *data)
 
 /* ---- the loop thread ---- */
 
+static struct store_job *take_finished(struct store_queue *queue)
+{
+    uv_mutex_lock(&queue->lock);
+    struct store_job *job = list_pop(&queue->finished);
+    uv_mutex_unlock(&queue->lock);
+    return job;
+}
+
 static void finish_jobs(struct store_queue *queue)
 {
-    struct job_list finished;
-    list_init(&finished);
-    uv_mutex_lock(&queue->lock);
-    for (struct store_job *job; (job = list_pop(&queue->finished));)
-        list_append(&finished, job);
-    uv_mutex_unlock(&queue->lock);
-
-    for (struct store_job *job; (job = list_pop(&finished));) {
+    for (struct store_job *job; (job = take_finished(queue));) {
         queue->unfinished_jobs--;
         queue->unfinished_bytes -= job->bytes;
         job->finish(job);
@@ -215,13 +216,18 @@ void store_queue_push(struct store_queue *queue, struct store_job *job)
     struct error err = {0};
     bool full = queue->unfinished_jobs >= STORE_QUEUE_JOBS_MAX ||
                 queue->unfinished_bytes + job->bytes > STORE_QUEUE_BYTES_MAX;
+    bool closing = queue->stopping; /* only this thread sets it */
 
     queue->unfinished_jobs++;
     queue->unfinished_bytes += job->bytes;
     uv_mutex_lock(&queue->lock);
-    if (full) {
-        error_set(&err, ERROR_THROTTLED, "the store has too much to write (%zu calls, %zu bytes)",
-                  queue->unfinished_jobs, queue->unfinished_bytes);
+    if (full || closing) {
+        if (closing)
+            error_set(&err, ERROR_UNAVAILABLE, "the store is closed");
+        else
+            error_set(&err, ERROR_THROTTLED,
+                      "the store has too much to write (%zu calls, %zu bytes)",
+                      queue->unfinished_jobs, queue->unfinished_bytes);
         fail_job(job, &err);
         list_append(&queue->finished, job);
     } else {
@@ -229,7 +235,7 @@ void store_queue_push(struct store_queue *queue, struct store_job *job)
         uv_cond_signal(&queue->work_came);
     }
     uv_mutex_unlock(&queue->lock);
-    if (full)
+    if (full || closing)
         uv_async_send(&queue->wake);
 }
 

@@ -1,0 +1,235 @@
+/* /v1/executions: one record, and lists of them.
+ *
+ * What is queued, running or just finished is in memory; the rest is in the store, which sees every earlier
+ * write before a read. A list merges both: memory knows better. */
+#include "base/cleanup.h"
+#include "controller/controller.h"
+#include "controller/handlers.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define LIST_MAX 1000
+#define LIST_DEFAULT 50
+
+static void respond_record(struct http_request *request, const struct execution *record)
+{
+    struct json_answer answer;
+    if (json_answer_begin(&answer, request) < 0)
+        return;
+    execution_write(answer.writer, record);
+    json_answer_respond(&answer, request, 200);
+}
+
+/* ---- one ---- */
+
+struct execution_read {
+    struct controller *controller;
+    struct http_request *request;
+};
+
+static void respond_not_found(struct http_request *request)
+{
+    struct error err = {0};
+    error_set(&err, ERROR_NOT_FOUND,
+              "there is no execution %.80s (records are kept for a while only)",
+              http_request_param(request, "id"));
+    http_respond_error(request, &err);
+}
+
+static void execution_came(void *data, const struct execution *execution, const struct error *err)
+{
+    struct execution_read *read = data;
+    read->controller->pending_reads--;
+    if (err)
+        http_respond_error(read->request, err);
+    else if (execution)
+        respond_record(read->request, execution);
+    else
+        respond_not_found(read->request);
+    free(read);
+}
+
+/* The log so far of one that runs. Borrowed: the record must not be freed. */
+static struct execution running_view(const struct live_execution *execution)
+{
+    struct execution view = execution->record;
+    if (!view.logs && execution->log.len > 0) {
+        view.logs = execution->log.data;
+        view.logs_len = execution->log.len;
+    }
+    return view;
+}
+
+void serve_get_execution(struct http_request *request, void *data)
+{
+    struct controller *controller = data;
+    struct error err = {0};
+    const char *id = http_request_param(request, "id");
+    const struct live_execution *live = executions_find(controller, id);
+    if (live) {
+        struct execution view = running_view(live);
+        respond_record(request, &view);
+        return;
+    }
+    struct execution_read *read = time_id_valid(id) ? malloc(sizeof(*read)) : NULL;
+    if (!read) {
+        if (!time_id_valid(id)) {
+            respond_not_found(request);
+        } else {
+            error_set(&err, ERROR_INTERNAL, "out of memory");
+            http_respond_error(request, &err);
+        }
+        return;
+    }
+    *read = (struct execution_read){controller, request};
+    controller->pending_reads++;
+    store_get_execution(controller->store, id, execution_came, read);
+}
+
+/* ---- list ---- */
+
+struct execution_list {
+    struct controller *controller;
+    struct http_request *request;
+    struct execution_query query;       /* its strings are the request's */
+    const struct live_execution **live; /* owned; newest first */
+    size_t live_count;
+};
+
+static bool matches(const struct execution_query *query, const struct execution *record)
+{
+    return (!query->function || strcmp(query->function, record->function) == 0) &&
+           (query->status < 0 || query->status == (int)record->status) &&
+           (!query->cursor || strcmp(record->id, query->cursor) < 0);
+}
+
+static int newest_first(const void *a, const void *b)
+{
+    const struct live_execution *const *left = a, *const *right = b;
+    return strcmp((*right)->record.id, (*left)->record.id);
+}
+
+static int collect_live(struct execution_list *list)
+{
+    const struct string_map *all = &list->controller->executions.by_id;
+    list->live = calloc(all->count + 1, sizeof(*list->live));
+    if (!list->live)
+        return -1;
+    string_map_for_each(slot, all)
+    {
+        const struct live_execution *execution = slot->value;
+        if (matches(&list->query, &execution->record))
+            list->live[list->live_count++] = execution;
+    }
+    qsort(list->live, list->live_count, sizeof(*list->live), newest_first);
+    return 0;
+}
+
+/* Merges by id, newest first; the store's idea of one that is in memory is old. Sets the last id written. */
+static size_t write_merged(struct json_writer *writer, const struct execution_list *list,
+                           const struct execution *stored, size_t stored_count, bool *ret_more,
+                           const char **ret_last)
+{
+    size_t i = 0, j = 0, count = 0;
+    while (count < (size_t)list->query.limit && (i < list->live_count || j < stored_count)) {
+        const struct execution *live = i < list->live_count ? &list->live[i]->record : NULL;
+        const struct execution *old = j < stored_count ? &stored[j] : NULL;
+        const struct execution *next;
+        if (old && (!live || strcmp(old->id, live->id) > 0)) {
+            j++;
+            if (executions_find(list->controller, old->id))
+                continue;
+            next = old;
+        } else {
+            i++;
+            if (old && strcmp(old->id, live->id) == 0)
+                j++;
+            next = live;
+        }
+        struct execution shown = *next; /* borrows; lists are without results and logs */
+        shown.result = NULL;
+        shown.logs = NULL;
+        shown.result_len = shown.logs_len = 0;
+        execution_write(writer, &shown);
+        *ret_last = next->id;
+        count++;
+    }
+    *ret_more = i < list->live_count || j < stored_count;
+    return count;
+}
+
+static void list_came(void *data, const struct execution *executions, size_t count,
+                      const char *next_cursor, const struct error *err)
+{
+    struct execution_list *list = data;
+    struct json_answer answer;
+    bool more = false;
+    const char *last = NULL;
+    list->controller->pending_reads--;
+    if (err) {
+        http_respond_error(list->request, err);
+    } else if (collect_live(list) < 0) {
+        struct error failure = {0};
+        error_set(&failure, ERROR_INTERNAL, "out of memory");
+        http_respond_error(list->request, &failure);
+    } else if (json_answer_begin(&answer, list->request) == 0) {
+        json_object_begin(answer.writer);
+        json_key(answer.writer, "executions");
+        json_array_begin(answer.writer);
+        write_merged(answer.writer, list, executions, count, &more, &last);
+        json_array_end(answer.writer);
+        if (more || next_cursor)
+            json_member_string(answer.writer, "next_cursor", last ? last : next_cursor);
+        json_object_end(answer.writer);
+        json_answer_respond(&answer, list->request, 200);
+    }
+    free(list->live);
+    free(list);
+}
+
+static int read_query(const struct http_request *request, struct execution_query *query,
+                      struct error *err)
+{
+    const char *status = http_request_query(request, "status");
+    enum execution_status parsed;
+    query->function = http_request_query(request, "function");
+    query->cursor = http_request_query(request, "cursor");
+    query->status = -1;
+    if (query_limit(request, LIST_MAX, LIST_DEFAULT, &query->limit, err) < 0)
+        return -1;
+    if (query->function && !function_name_valid(query->function))
+        return error_set_field(err, ERROR_INVALID_REQUEST, "function",
+                               "function must be a function's name, not \"%.80s\"",
+                               query->function);
+    if (query->cursor && !time_id_valid(query->cursor))
+        return error_set_field(err, ERROR_INVALID_REQUEST, "cursor",
+                               "cursor must be the next_cursor of an earlier answer, not \"%.80s\"",
+                               query->cursor);
+    if (!status)
+        return 0;
+    if (execution_status_parse(status, &parsed, err) < 0) {
+        snprintf(err->field, sizeof(err->field), "status");
+        return -1;
+    }
+    query->status = (int)parsed;
+    return 0;
+}
+
+void serve_list_executions(struct http_request *request, void *data)
+{
+    struct controller *controller = data;
+    struct error err = {0};
+    struct execution_query query;
+    struct execution_list *list = NULL;
+    if (read_query(request, &query, &err) == 0 && !(list = calloc(1, sizeof(*list))))
+        error_set(&err, ERROR_INTERNAL, "out of memory");
+    if (!list) {
+        http_respond_error(request, &err);
+        return;
+    }
+    *list = (struct execution_list){.controller = controller, .request = request, .query = query};
+    executions_flush(controller);
+    controller->pending_reads++;
+    store_list_executions(controller->store, &list->query, list_came, list);
+}

@@ -1,0 +1,404 @@
+/* The controller's life: see controller.h. */
+#include "controller/controller.h"
+
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "controller/routes.h"
+
+#include <arpa/inet.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define TICK_MS 100
+#define RETENTION_EVERY_MS ((uint64_t)60 * 1000)
+#define FOLLOWERS_PING_MS 15000
+#define LAST_ANSWERS_MS 50
+#define NS_PER_MS 1000000ULL
+#define NS_PER_HOUR (3600ULL * 1000000000ULL)
+/* A worker gets no more at once when its outbox holds so many bytes. */
+#define OUTBOX_ENOUGH ((size_t)64 * 1024 * 1024)
+
+/* ---- giving out work ---- */
+
+static int tell_assignment(struct worker_session *session, const struct live_execution *execution,
+                           struct error *err)
+{
+    char head[384];
+    const struct function_spec *spec = &execution->version->record.spec;
+    snprintf(head, sizeof(head),
+             "{\"kind\":\"invoke\",\"execution_id\":\"%s\",\"attempt\":%lld,\"function\":\"%s\","
+             "\"version\":%lld,\"timeout_ms\":%lld}",
+             execution->record.id, (long long)execution->record.attempt, spec->name,
+             (long long)spec->version, (long long)spec->timeout_ms);
+    return session_tell(session, head, execution->payload, execution->payload_len, err);
+}
+
+static void assign(struct controller *controller, struct live_execution *execution,
+                   struct worker_session *session)
+{
+    struct error err = {0};
+    if (tell_assignment(session, execution, &err) == 0)
+        executions_started(controller, execution, session);
+    else
+        executions_fail(controller, execution, EXECUTION_LOST, "Platform.NotDelivered", "%s",
+                        err.message);
+}
+
+void controller_fill(struct controller *controller, struct worker_session *session)
+{
+    struct live_execution *execution;
+    while (session->outbox.len < OUTBOX_ENOUGH &&
+           (execution = dispatch_next_for(&controller->dispatch, &session->dispatch)))
+        assign(controller, execution, session);
+}
+
+void controller_dispatch(struct controller *controller)
+{
+    struct dispatch_worker *worker;
+    struct live_execution *execution;
+    while ((execution = dispatch_next(&controller->dispatch, &controller->sessions.all, &worker))) {
+        struct worker_session *session = (struct worker_session *)worker;
+        assign(controller, execution, session);
+        controller_fill(controller, session);
+        session_flush(session);
+    }
+    if (!list_empty(&controller->builds.waiting))
+        builds_dispatch(controller);
+}
+
+static void version_gone(void *data, const struct function_version *version)
+{
+    struct controller *controller = data;
+    const struct function_entry *function = version->function;
+    const struct function_spec *spec = &version->record.spec;
+    sessions_forget(controller, function->name, spec->version);
+    if (function->current &&
+        function->live_versions <= 1U + (function->newest != function->current))
+        store_prune_versions(controller->store, function->name,
+                             function->current->record.spec.version, NULL, NULL);
+}
+
+/* ---- time ---- */
+
+static void expire_waiting(struct controller *controller)
+{
+    uint64_t now_ns = clock_monotonic_ns();
+    uint64_t wait_ns = (uint64_t)controller->config.queue_wait_ms * NS_PER_MS;
+    struct list *first;
+    while ((first = list_first(&controller->dispatch.waiting))) {
+        struct live_execution *execution = list_entry(first, struct live_execution, wait_link);
+        if (now_ns - execution->accepted_ns < wait_ns)
+            return;
+        dispatch_remove(&controller->dispatch, execution);
+        bool none = sessions_alive(controller) == 0;
+        executions_fail(controller, execution, EXECUTION_CANCELLED, "Platform.NoCapacity",
+                        none ? "no worker is in contact, and none came within %lld ms"
+                             : "every worker is busy, and none became free within %lld ms",
+                        (long long)controller->config.queue_wait_ms);
+    }
+}
+
+static void stop_when_drained(struct controller *controller)
+{
+    bool busy = controller->executions.running > 0 || controller->dispatch.length > 0 ||
+                controller->executions.committing > 0 || controller->pending_reads > 0 ||
+                controller->deploys > 0;
+    if (busy && clock_monotonic_ns() < controller->drain_deadline_ns)
+        return;
+    controller->stopped = true;
+    uv_stop(&controller->loop);
+}
+
+static void tick(void *data)
+{
+    struct controller *controller = data;
+    sessions_tick(controller);
+    expire_waiting(controller);
+    controller_dispatch(controller);
+    if (controller->draining)
+        stop_when_drained(controller);
+}
+
+static void retention_due(void *data)
+{
+    struct controller *controller = data;
+    uint64_t now_ns = clock_realtime_ns();
+    uint64_t keep_ns = (uint64_t)controller->config.retention_hours * NS_PER_HOUR;
+    store_expire_executions(controller->store, now_ns > keep_ns ? now_ns - keep_ns : 0,
+                            controller->config.retention_count, NULL, NULL);
+}
+
+static void ping_due(void *data)
+{
+    log_followers_ping(data);
+}
+
+/* ---- stopping ---- */
+
+/* Asynchronous executions that wait are in the store: the next controller takes them up. */
+static void set_async_aside(struct controller *controller)
+{
+    string_map_for_each(slot, &controller->executions.by_id)
+    {
+        struct live_execution *execution = slot->value;
+        if (execution->record.async && !list_empty(&execution->queue_link))
+            dispatch_remove(&controller->dispatch, execution);
+    }
+}
+
+static void begin_drain(struct controller *controller)
+{
+    if (controller->draining)
+        return;
+    log_info("stopping: finishing what is under way",
+             LOG_INT("running", (int64_t)controller->executions.running),
+             LOG_INT("queued", (int64_t)controller->dispatch.length));
+    controller->draining = true;
+    controller->drain_deadline_ns =
+        clock_monotonic_ns() + (uint64_t)controller->config.drain_ms * NS_PER_MS;
+    set_async_aside(controller);
+    log_followers_end(controller);
+}
+
+static void on_signal(void *data, int signal)
+{
+    struct controller *controller = data;
+    (void)signal;
+    if (controller->draining) /* asked twice: now */
+        controller->drain_deadline_ns = 0;
+    begin_drain(controller);
+}
+
+static void on_parent_end(uv_poll_t *poll, int status, int events)
+{
+    (void)status;
+    (void)events;
+    uv_poll_stop(poll);
+    begin_drain(poll->data);
+}
+
+/* What did not finish in time: clients get an honest answer, records say so. Asynchronous ones go on at the next
+ * start. */
+static void give_up_rest(struct controller *controller)
+{
+    struct string_map *all = &controller->executions.by_id;
+    struct live_execution **rest = calloc(all->count + 1, sizeof(*rest));
+    size_t count = 0;
+    if (!rest)
+        return;
+    string_map_for_each(slot, all)
+    {
+        struct live_execution *execution = slot->value;
+        if (!execution->record.async && !execution_status_final(execution->record.status))
+            rest[count++] = execution;
+    }
+    for (size_t i = 0; i < count; i++) {
+        bool queued = rest[i]->record.status == EXECUTION_QUEUED;
+        if (queued)
+            dispatch_remove(&controller->dispatch, rest[i]);
+        executions_fail(controller, rest[i], queued ? EXECUTION_CANCELLED : EXECUTION_LOST,
+                        queued ? "Platform.NoCapacity" : "Platform.ControllerStopped",
+                        "the controller was stopped before this ended");
+    }
+    free(rest);
+}
+
+/* ---- starting ---- */
+
+static int prepare_folders(struct controller *controller, struct error *err)
+{
+    const char *data_dir = controller->config.data_dir;
+    autofree char *check = string_printf("%s/check", data_dir);
+    if (!check)
+        return error_set(err, ERROR_INTERNAL, "out of memory");
+    /* What a controller that was killed left behind. */
+    if (make_directories(data_dir, 0755, err) < 0 || remove_tree(check, err) < 0 ||
+        make_directories(check, 0700, err) < 0)
+        return error_wrap(err, "setting CONTROLLER_DATA_DIR (%s)", data_dir);
+    return 0;
+}
+
+static int open_store(struct controller *controller, struct error *err)
+{
+    const struct controller_config *config = &controller->config;
+    autofree char *url = config->database_url[0]
+                             ? strdup(config->database_url)
+                             : string_printf("sqlite://%s/controller.db", config->data_dir);
+    if (!url)
+        return error_set(err, ERROR_INTERNAL, "out of memory");
+    controller->store = store_open(&controller->loop, url, err);
+    return controller->store ? 0 : -1;
+}
+
+static int start_server(struct controller *controller, struct error *err)
+{
+    const struct controller_config *config = &controller->config;
+    struct http_server_options options = {.listen = config->listen,
+                                          .route_count = api_route_count,
+                                          .data = controller,
+                                          .authorize = routes_authorize,
+                                          .connection_limit = (unsigned)config->connections,
+                                          .max_buffered_bytes =
+                                              (size_t)config->body_memory_mb * 1024 * 1024};
+    controller->routes = routes_make(controller, err);
+    if (!controller->routes)
+        return -1;
+    options.routes = controller->routes;
+    controller->server = http_server_new(&controller->loop, &options, err);
+    return controller->server ? 0 : error_wrap(err, "setting CONTROLLER_LISTEN");
+}
+
+/* "http://127.0.0.1:8080": a wildcard address is named by the loopback one. */
+static char *public_url(const struct controller *controller)
+{
+    const char *listen = controller->config.listen;
+    const char *colon = strrchr(listen, ':');
+    int host_len = colon ? (int)(colon - listen) : (int)strlen(listen);
+    autofree char *host = strndup(listen, (size_t)host_len);
+    if (!host)
+        return NULL;
+    const char *shown = strcmp(host, "0.0.0.0") == 0 ? "127.0.0.1"
+                        : strcmp(host, "[::]") == 0  ? "[::1]"
+                                                     : host;
+    return string_printf("http://%s:%u", shown, http_server_port(controller->server));
+}
+
+static int write_url_file(struct controller *controller, struct error *err)
+{
+    autofree char *url = public_url(controller);
+    autofree char *line = url ? string_printf("%s\n", url) : NULL;
+    autofree char *path = string_printf("%s/controller.url", controller->config.data_dir);
+    if (!line || !path)
+        return error_set(err, ERROR_INTERNAL, "out of memory");
+    if (write_file_atomic(path, line, strlen(line), 0644, false, err) < 0)
+        return -1;
+    log_info("listening", LOG_STR("url", url), LOG_STR("version", FAAS_VERSION));
+    return 0;
+}
+
+static void remove_url_file(struct controller *controller)
+{
+    autofree char *path = string_printf("%s/controller.url", controller->config.data_dir);
+    if (path)
+        unlink(path);
+}
+
+static int start_timers(struct controller *controller, struct error *err)
+{
+    uv_loop_t *loop = &controller->loop;
+    controller->tick = loop_timer_start(loop, TICK_MS, TICK_MS, tick, controller, err);
+    controller->retention = loop_timer_start(loop, RETENTION_EVERY_MS, RETENTION_EVERY_MS,
+                                             retention_due, controller, err);
+    controller->ping =
+        loop_timer_start(loop, FOLLOWERS_PING_MS, FOLLOWERS_PING_MS, ping_due, controller, err);
+    controller->signals = loop_signals_start(loop, on_signal, controller, err);
+    return controller->tick && controller->retention && controller->ping && controller->signals
+               ? 0
+               : -1;
+}
+
+/* `faas up` gives the end of a pipe: when it closes, the parent is gone, however it ended. */
+static void watch_parent(struct controller *controller)
+{
+    const char *text = getenv("FAAS_PARENT_FD");
+    struct stat status;
+    int fd = text ? atoi(text) : -1;
+    if (fd < 3 || fstat(fd, &status) < 0 ||
+        uv_poll_init(&controller->loop, &controller->parent, fd) < 0)
+        return;
+    controller->parent.data = controller;
+    controller->watches_parent = true;
+    uv_poll_start(&controller->parent, UV_READABLE | UV_DISCONNECT, on_parent_end);
+}
+
+int controller_start(struct controller *controller, struct error *err)
+{
+    const struct controller_config *config = &controller->config;
+    struct dispatch_limits limits = {.length = (size_t)config->queue_length,
+                                     .length_per_function =
+                                         (size_t)config->queue_length_per_function,
+                                     .payload_bytes = (size_t)config->queue_max_mb * 1024 * 1024};
+
+    uv_loop_init(&controller->loop);
+    controller->machine_cpus = (double)sysconf(_SC_NPROCESSORS_ONLN);
+    registry_init(&controller->registry, version_gone, controller);
+    executions_init(&controller->executions);
+    dispatch_init(&controller->dispatch, &limits);
+    sessions_init(&controller->sessions);
+    builds_init(&controller->builds);
+    log_followers_init(&controller->followers);
+
+    if (prepare_folders(controller, err) < 0 ||
+        auth_load(&controller->auth, config->data_dir, config->worker_token, err) < 0 ||
+        open_store(controller, err) < 0 ||
+        registry_load(&controller->registry, controller->store, err) < 0 ||
+        executions_load(controller, err) < 0 || builds_resume(controller, err) < 0 ||
+        start_server(controller, err) < 0 || start_timers(controller, err) < 0)
+        return -1;
+    watch_parent(controller);
+    return write_url_file(controller, err);
+}
+
+void controller_run(struct controller *controller)
+{
+    while (!controller->stopped)
+        uv_run(&controller->loop, UV_RUN_DEFAULT);
+}
+
+static void close_timers(struct controller *controller)
+{
+    struct loop_timer **const timers[] = {&controller->tick, &controller->retention,
+                                          &controller->ping};
+    for (size_t i = 0; i < ARRAY_LENGTH(timers); i++) {
+        loop_timer_stop(*timers[i]);
+        *timers[i] = NULL;
+    }
+    if (controller->signals)
+        loop_signals_stop(controller->signals);
+    controller->signals = NULL;
+    if (controller->watches_parent)
+        uv_close((uv_handle_t *)&controller->parent, NULL);
+    controller->watches_parent = false;
+}
+
+static void stop_loop(void *data)
+{
+    uv_stop(data);
+}
+
+/* Answers that were given in the last moment go out before the server closes. */
+static void close_server(struct controller *controller)
+{
+    if (!controller->server)
+        return;
+    remove_url_file(controller);
+    give_up_rest(controller);
+    sessions_release_polls(controller);
+    http_server_quiesce(controller->server);
+    struct loop_timer *timer =
+        loop_timer_start(&controller->loop, LAST_ANSWERS_MS, 0, stop_loop, &controller->loop, NULL);
+    if (timer)
+        uv_run(&controller->loop, UV_RUN_DEFAULT);
+    loop_timer_stop(timer);
+}
+
+void controller_deinit(struct controller *controller)
+{
+    close_timers(controller);
+    close_server(controller);
+    if (controller->store)
+        executions_flush(controller);
+    store_close(controller->store);
+    http_server_free(controller->server);
+    builds_deinit(controller);
+    sessions_deinit(controller);
+    executions_deinit(controller);
+    registry_deinit(&controller->registry);
+    free(controller->routes);
+    loop_close(&controller->loop);
+    log_info("stopped");
+}

@@ -1,0 +1,97 @@
+/* The API's table: see routes.h. docs/openapi.yaml describes the same calls; a test compares them. */
+#include "controller/routes.h"
+
+#include "base/cleanup.h"
+#include "controller/controller.h"
+#include "controller/handlers.h"
+
+#include <stdlib.h>
+
+#define MIB ((size_t)1024 * 1024)
+
+const struct api_route api_routes[] = {
+    {"POST", "/v1/worker/poll", serve_worker_poll, ACCESS_WORKER, BODY_POLL},
+    {"POST", "/v1/worker/results", serve_worker_results, ACCESS_WORKER, BODY_RESULTS},
+    {"*", "/fn/{name}", serve_invoke_raw, ACCESS_INVOKE, BODY_PAYLOAD},
+    {"POST", "/v1/functions/{name}/invocations", serve_invoke, ACCESS_USER, BODY_PAYLOAD},
+    {"POST", "/v1/functions", serve_create_function, ACCESS_USER, BODY_DEFINITION},
+    {"GET", "/v1/functions", serve_list_functions, ACCESS_USER, BODY_NONE},
+    {"PUT", "/v1/functions/{name}", serve_put_function, ACCESS_USER, BODY_DEFINITION},
+    {"GET", "/v1/functions/{name}", serve_get_function, ACCESS_USER, BODY_NONE},
+    {"DELETE", "/v1/functions/{name}", serve_delete_function, ACCESS_USER, BODY_NONE},
+    {"GET", "/v1/functions/{name}/logs", serve_function_logs, ACCESS_USER, BODY_NONE},
+    {"GET", "/v1/executions", serve_list_executions, ACCESS_USER, BODY_NONE},
+    {"GET", "/v1/executions/{id}", serve_get_execution, ACCESS_USER, BODY_NONE},
+    {"GET", "/v1/executions/{id}/logs", serve_execution_logs, ACCESS_USER, BODY_NONE},
+    {"GET", "/v1/workers", serve_workers, ACCESS_USER, BODY_NONE},
+    {"GET", "/v1/worker/functions/{name}/{version}", serve_worker_function, ACCESS_WORKER,
+     BODY_NONE},
+    {"GET", "/v1/worker/code/{sha256}", serve_worker_code, ACCESS_WORKER, BODY_NONE},
+    {"GET", "/healthz", serve_health, ACCESS_ANYBODY, BODY_NONE},
+    {"GET", "/readyz", serve_ready, ACCESS_ANYBODY, BODY_NONE},
+    {"GET", "/metrics", serve_metrics, ACCESS_ANYBODY, BODY_NONE},
+    {"GET", "/openapi.yaml", serve_openapi, ACCESS_ANYBODY, BODY_NONE},
+};
+const size_t api_route_count = ARRAY_LENGTH(api_routes);
+
+static size_t body_max(const struct controller_config *config, enum route_body body)
+{
+    size_t archive = (size_t)config->archive_max_bytes;
+    size_t result = (size_t)(config->result_max_bytes + config->log_max_bytes);
+    switch (body) {
+    case BODY_DEFINITION: /* code in base64, with line breaks, and the rest */
+        return archive / 2 * 3 + MIB;
+    case BODY_PAYLOAD:
+        return (size_t)config->payload_max_bytes;
+    case BODY_POLL:
+        return 4 * MIB;
+    case BODY_RESULTS: /* an artifact, or a few results */
+        return (archive > 8 * result ? archive : 8 * result) + 4 * MIB;
+    default:
+        return 0;
+    }
+}
+
+struct http_route *routes_make(const struct controller *controller, struct error *err)
+{
+    struct http_route *routes = calloc(api_route_count, sizeof(*routes));
+    if (!routes) {
+        error_set(err, ERROR_INTERNAL, "out of memory");
+        return NULL;
+    }
+    for (size_t i = 0; i < api_route_count; i++)
+        routes[i] =
+            (struct http_route){.method = api_routes[i].method,
+                                .pattern = api_routes[i].pattern,
+                                .handler = api_routes[i].handler,
+                                .max_body_bytes = body_max(&controller->config, api_routes[i].body),
+                                .tag = (int)api_routes[i].access};
+    return routes;
+}
+
+static bool is_public(const struct controller *controller, struct http_request *request)
+{
+    const char *name = http_request_param(request, "name");
+    const struct function_entry *function =
+        name ? registry_find(&controller->registry, name) : NULL;
+    return function &&
+           (function->current ? function->current : function->newest)->record.spec.public;
+}
+
+int routes_authorize(struct http_request *request, const struct http_route *route, void *data,
+                     struct error *err)
+{
+    struct controller *controller = data;
+    enum route_access access = (enum route_access)route->tag;
+    enum auth_role role;
+    controller->metrics.requests++;
+    if (access == ACCESS_ANYBODY || (access == ACCESS_INVOKE && is_public(controller, request)))
+        return 0;
+    if (auth_role(&controller->auth, http_request_header(request, "Authorization"), &role, err) < 0)
+        return -1;
+    if ((role == AUTH_WORKER) == (access == ACCESS_WORKER))
+        return 0;
+    return error_set(err, ERROR_FORBIDDEN, "this call needs %s token, and this is %s one",
+                     access == ACCESS_WORKER ? "the workers'" : "a user's",
+                     role == AUTH_WORKER ? "the workers'" : "a user's");
+}

@@ -1,0 +1,32 @@
+/* The API's table: every call that there is, who may make it, and how large its body may be. */
+#pragma once
+
+#include "base/http_server.h"
+
+struct controller;
+
+enum route_access {
+    ACCESS_ANYBODY,
+    ACCESS_USER,
+    ACCESS_WORKER,
+    ACCESS_INVOKE, /* users, and anybody when the function is public */
+};
+
+enum route_body { BODY_NONE, BODY_DEFINITION, BODY_PAYLOAD, BODY_POLL, BODY_RESULTS };
+
+struct api_route {
+    const char *method;
+    const char *pattern;
+    http_handler_fn *handler;
+    enum route_access access;
+    enum route_body body;
+};
+
+extern const struct api_route api_routes[];
+extern const size_t api_route_count;
+
+/* The server's table (malloc'd), with body sizes from the settings. */
+struct http_route *routes_make(const struct controller *controller, struct error *err);
+/* struct http_server_options.authorize. */
+int routes_authorize(struct http_request *request, const struct http_route *route, void *data,
+                     struct error *err);
