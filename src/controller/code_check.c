@@ -27,7 +27,7 @@ static void add(struct candidates *to, const char *path, const char *suffix)
 /* "pkg.main.handler": the module is what stands before the last dot. */
 static void add_module(struct candidates *to, const struct function_spec *spec)
 {
-    char module[CANDIDATE_LEN];
+    char module[CANDIDATE_LEN - 16];
     snprintf(module, sizeof(module), "%s", spec->handler ? spec->handler : "");
     char *dot = strrchr(module, '.');
     if (dot)

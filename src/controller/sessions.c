@@ -351,7 +351,7 @@ static int find_session(struct controller *controller, const struct json *poll,
 void sessions_poll(struct controller *controller, struct http_request *request)
 {
     struct error err = {0};
-    struct worker_session *session;
+    struct worker_session *session = NULL;
     size_t len = 0;
     const char *text = http_request_body(request, &len);
     struct json *poll = json_parse(text, len, NULL, &err);

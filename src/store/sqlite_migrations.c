@@ -79,7 +79,7 @@ static int apply(sqlite3 *db, int version, struct error *err)
 
 int sqlite_migrate(sqlite3 *db, int target, struct error *err)
 {
-    int version;
+    int version = 0;
     if (current_version(db, &version, err) < 0)
         return -1;
     if (version > sqlite_schema_version)
