@@ -1,0 +1,794 @@
+/* Network namespaces on a "host" that is a network namespace of the test's own: nothing here touches the machine's
+ * interfaces, and no packet leaves it. Needs root, the CNI plugins and nftables. */
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "base/loop.h"
+#include "base/spawn.h"
+#include "base/text.h"
+#include "worker/cni.h"
+#include "worker/network.h"
+#include "worker/network_namespace.h"
+
+#include <arpa/inet.h>
+#include <criterion/criterion.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define LAN_ADDRESS "198.51.100.9"
+#define HOST_ADDRESS "198.51.100.1"
+
+static char base[] = "/tmp/faas-network-XXXXXX";
+static char directory[64], state[64], lan[64];
+static uv_loop_t loop;
+
+static char *shell(const char *command)
+{
+    const char *const argv[] = {"sh", "-c", command, NULL};
+    const struct spawn_options options = {.argv = argv, .timeout_ms = 20000, .output_max = 65536};
+    with_cleanup(spawn_result_deinit) struct spawn_result result = {0};
+    struct error err = {0};
+
+    cr_assert_eq(spawn_run(&options, &result, &err), 0, "%s", err.message);
+    cr_assert_eq(result.wait_status, 0, "%s: %s", command, result.errors);
+    return steal_pointer(&result.output);
+}
+
+static void run(const char *command)
+{
+    free(shell(command));
+}
+
+/* The host: a namespace with an uplink to a second one, the "LAN", which has no other way out. */
+static void set_up(void)
+{
+    autofree char *command = NULL;
+    struct error err = {0};
+
+    if (geteuid() != 0)
+        cr_skip_test("needs root");
+    cr_assert_eq(unshare(CLONE_NEWNET | CLONE_NEWNS), 0);
+    cr_assert_eq(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL), 0);
+    cr_assert_eq(mount("sysfs", "/sys", "sysfs", 0, NULL), 0);
+    cr_assert_not_null(mkdtemp(base));
+    snprintf(directory, sizeof(directory), "%s/netns", base);
+    snprintf(state, sizeof(state), "%s/cni", base);
+    snprintf(lan, sizeof(lan), "%s/lan", base);
+    cr_assert_eq(network_namespace_make(lan, &err), 0, "%s", err.message);
+    command = string_printf(
+        "ip link set lo up && ip link add up0 type veth peer name lan0 &&"
+        "ip addr add " HOST_ADDRESS "/24 dev up0 && ip link set up0 up &&"
+        "nsenter --net=%s sh -c 'true' && exec 7<%s && ip link set lan0 netns /proc/self/fd/7 &&"
+        "nsenter --net=%s sh -c 'ip addr add " LAN_ADDRESS "/24 dev lan0 && ip link set lan0 up'",
+        lan, lan, lan);
+    run(command);
+    uv_loop_init(&loop);
+}
+
+static void tear_down(void)
+{
+    struct error err = {0};
+
+    if (geteuid() != 0)
+        return;
+    loop_close(&loop);
+    cr_expect_eq(network_namespace_remove(lan, &err), 0, "%s", err.message);
+    cr_expect_eq(rmdir(base), 0, "%s is not empty: %s", base, strerror(errno));
+}
+
+TestSuite(network, .init = set_up, .fini = tear_down, .timeout = 60);
+
+/* ---- driving the pool ---- */
+
+struct taken {
+    struct network_namespace *ns;
+    struct error err;
+    bool called;
+};
+
+static void on_taken(void *data, struct network_namespace *ns, const struct error *err)
+{
+    struct taken *taken = data;
+
+    taken->called = true;
+    taken->ns = ns;
+    if (err)
+        taken->err = *err;
+}
+
+static struct network *open_network_with(const struct network_options *options)
+{
+    struct error err = {0};
+    struct network *network = network_new(&loop, options, &err);
+
+    cr_assert_not_null(network, "%s", err.message);
+    return network;
+}
+
+static struct network *open_network(size_t pool)
+{
+    struct network *network = open_network_with(&(struct network_options){.worker = "test-1",
+                                                                          .directory = directory,
+                                                                          .state = state,
+                                                                          .bridge = "faastest0",
+                                                                          .pool_bridge = pool});
+
+    cr_assert_null(network_bridge_problem(network), "%s", network_bridge_problem(network)->message);
+    return network;
+}
+
+static struct network_namespace *take(struct network *network, enum function_network kind)
+{
+    struct taken taken = {0};
+    struct error err = {0};
+
+    cr_assert_eq(network_take(network, kind, on_taken, &taken, &err), 0, "%s", err.message);
+    cr_assert_not(taken.called, "a take is asynchronous");
+    while (!taken.called)
+        uv_run(&loop, UV_RUN_ONCE);
+    cr_assert_not_null(taken.ns, "%s", taken.err.message);
+    return taken.ns;
+}
+
+static void set_flag(void *data)
+{
+    *(bool *)data = true;
+}
+
+static void close_network(struct network *network)
+{
+    bool stopped = false;
+
+    network_stop(network, set_flag, &stopped);
+    while (!stopped)
+        uv_run(&loop, UV_RUN_ONCE);
+    network_free(network);
+}
+
+/* ---- looking from inside ---- */
+
+/* A failing test must not leave processes behind. */
+static pid_t fork_bound(void)
+{
+    pid_t pid = fork();
+
+    cr_assert_geq(pid, 0);
+    if (pid == 0)
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+    return pid;
+}
+
+static int in_namespace(const char *path, int (*what)(const void *), const void *data)
+{
+    int status = 0;
+    pid_t pid = fork_bound();
+
+    if (pid == 0) {
+        int fd = path ? open(path, O_RDONLY) : -1;
+        if (path && (fd < 0 || setns(fd, CLONE_NEWNET) < 0))
+            _exit(250);
+        _exit(what(data));
+    }
+    waitpid(pid, &status, 0);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 251;
+}
+
+struct endpoint {
+    const char *address;
+    int port;
+};
+
+static struct sockaddr_in socket_address(const struct endpoint *endpoint)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET,
+                                  .sin_port = htons((uint16_t)endpoint->port)};
+
+    inet_pton(AF_INET, endpoint->address, &address.sin_addr);
+    return address;
+}
+
+/* 0: connected; 1: no answer in time or refused. */
+static int try_connect(const void *data)
+{
+    struct sockaddr_in address = socket_address(data);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), failed = 0;
+    socklen_t len = sizeof(failed);
+
+    if (connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0)
+        return 0;
+    if (errno != EINPROGRESS)
+        return 1;
+    struct pollfd wait = {.fd = fd, .events = POLLOUT};
+    if (poll(&wait, 1, 700) != 1)
+        return 1;
+    getsockopt(fd, SOL_SOCKET, SO_ERROR, &failed, &len);
+    return failed != 0;
+}
+
+static bool reaches(const char *namespace_path, const char *address, int port)
+{
+    int result = in_namespace(namespace_path, try_connect, &(struct endpoint){address, port});
+
+    cr_assert_leq(result, 1, "the child failed: %d", result);
+    return result == 0;
+}
+
+/* A process that listens in a namespace (NULL: the host's) until it is killed. */
+static pid_t start_server(const char *namespace_path, int port)
+{
+    int ready[2];
+    char byte;
+
+    cr_assert_eq(pipe(ready), 0);
+    pid_t pid = fork_bound();
+    if (pid == 0) {
+        struct sockaddr_in any = socket_address(&(struct endpoint){"0.0.0.0", port});
+        int fd = namespace_path ? open(namespace_path, O_RDONLY) : -1;
+        if (namespace_path && setns(fd, CLONE_NEWNET) < 0)
+            _exit(1);
+        int server = socket(AF_INET, SOCK_STREAM, 0);
+        if (bind(server, (struct sockaddr *)&any, sizeof(any)) < 0 || listen(server, 8) < 0 ||
+            write(ready[1], "x", 1) != 1)
+            _exit(1);
+        for (;;)
+            pause();
+    }
+    close(ready[1]);
+    cr_assert_eq(read(ready[0], &byte, 1), 1, "the server did not start");
+    close(ready[0]);
+    return pid;
+}
+
+static void stop_process(pid_t pid)
+{
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+}
+
+static int interface_count(const void *data)
+{
+    (void)data;
+    DIR *folder = opendir("/proc/self/net/dev_snmp6");
+    int count = 0;
+    if (folder)
+        closedir(folder);
+    FILE *file = fopen("/proc/self/net/dev", "re");
+    char line[512];
+    while (file && fgets(line, sizeof(line), file))
+        count += strchr(line, ':') != NULL;
+    if (file)
+        fclose(file);
+    return count;
+}
+
+static int ipv6_addresses(const void *data)
+{
+    char line[256];
+    int count = 0;
+    FILE *file = fopen("/proc/self/net/if_inet6", "re");
+
+    (void)data;
+    while (file && fgets(line, sizeof(line), file))
+        count++;
+    if (file)
+        fclose(file);
+    return count;
+}
+
+/* ---- tests ---- */
+
+Test(network, none_has_loopback_only)
+{
+    struct network *network = open_network(0);
+    struct network_namespace *ns = take(network, NETWORK_NONE);
+
+    cr_expect_str_eq(ns->address, "");
+    cr_expect_eq(in_namespace(ns->path, interface_count, NULL), 1);
+    cr_expect(reaches(ns->path, "127.0.0.1", 9) == false);
+    pid_t server = start_server(ns->path, 8080);
+    cr_expect(reaches(ns->path, "127.0.0.1", 8080), "loopback must be up");
+    stop_process(server);
+    close_network(network);
+}
+
+Test(network, a_bridged_function_reaches_the_lan_masqueraded)
+{
+    struct network *network = open_network(0);
+    struct network_namespace *ns = take(network, NETWORK_BRIDGE);
+    pid_t server = start_server(lan, 80);
+
+    /* The LAN has no route back to 10.88.64.0/18: only a masqueraded connection gets an answer. */
+    cr_expect(reaches(ns->path, LAN_ADDRESS, 80));
+    stop_process(server);
+    close_network(network);
+}
+
+Test(network, a_bridged_function_reaches_neither_host_nor_gateway)
+{
+    struct network *network = open_network(0);
+    struct network_namespace *ns = take(network, NETWORK_BRIDGE);
+    pid_t server = start_server(NULL, 80);
+
+    cr_assert(reaches(NULL, "10.88.64.1", 80), "the host's service is there");
+    cr_assert(reaches(NULL, HOST_ADDRESS, 80));
+    cr_expect_not(reaches(ns->path, "10.88.64.1", 80), "the gateway");
+    cr_expect_not(reaches(ns->path, HOST_ADDRESS, 80), "the host's other address");
+    stop_process(server);
+    close_network(network);
+}
+
+Test(network, functions_do_not_reach_each_other)
+{
+    struct network *network = open_network(0);
+    struct network_namespace *one = take(network, NETWORK_BRIDGE),
+                             *two = take(network, NETWORK_BRIDGE);
+    pid_t server = start_server(two->path, 80);
+
+    /* Where br_netfilter is loaded, the packet filter sees bridged frames too; elsewhere only the isolated ports help. */
+    run("echo 0 2>/dev/null >/proc/sys/net/bridge/bridge-nf-call-iptables || true");
+    cr_expect_str_neq(one->address, two->address);
+    cr_assert(reaches(two->path, two->address, 80), "the function's service is there");
+    cr_expect_not(reaches(one->path, two->address, 80), "over the bridge");
+    /* And not by way of the gateway, as somebody with rights over his routes might try. */
+    autofree char *route = string_printf("nsenter --net=%s ip route replace %s/32 via 10.88.64.1",
+                                         one->path, two->address);
+    run(route);
+    cr_expect_not(reaches(one->path, two->address, 80), "through the gateway");
+    stop_process(server);
+    close_network(network);
+}
+
+Test(network, the_lan_reaches_no_function)
+{
+    struct network *network = open_network(0);
+    struct network_namespace *ns = take(network, NETWORK_BRIDGE);
+    pid_t server = start_server(ns->path, 80);
+    autofree char *route =
+        string_printf("nsenter --net=%s ip route add 10.88.64.0/18 via " HOST_ADDRESS, lan);
+
+    run(route);
+    cr_expect_not(reaches(lan, ns->address, 80));
+    stop_process(server);
+    close_network(network);
+}
+
+Test(network, link_local_metadata_addresses_are_dropped)
+{
+    struct network *network = open_network(0);
+    struct network_namespace *ns = take(network, NETWORK_BRIDGE);
+    autofree char *command = string_printf("nsenter --net=%s ip addr add 169.254.169.254/32 dev "
+                                           "lan0; ip route add 169.254.169.254/32 dev up0",
+                                           lan);
+
+    run(command);
+    pid_t server = start_server(lan, 80);
+    cr_assert(reaches(NULL, "169.254.169.254", 80), "the host reaches its metadata service");
+    cr_expect_not(reaches(ns->path, "169.254.169.254", 80));
+    stop_process(server);
+    close_network(network);
+}
+
+static int send_datagram(const void *data)
+{
+    struct sockaddr_in address = socket_address(data);
+    int fd = socket(AF_INET, SOCK_DGRAM, 0);
+
+    return sendto(fd, "x", 1, 0, (struct sockaddr *)&address, sizeof(address)) != 1;
+}
+
+/* Whether a datagram that is sent in `namespace_path` arrives in the LAN. */
+static bool datagram_arrives(const char *namespace_path)
+{
+    const struct endpoint target = {LAN_ADDRESS, 53};
+    int ready[2], status = 0;
+    char byte;
+
+    cr_assert_eq(pipe(ready), 0);
+    pid_t receiver = fork_bound();
+    if (receiver == 0) {
+        struct sockaddr_in address = socket_address(&target);
+        int fd = open(lan, O_RDONLY);
+        if (setns(fd, CLONE_NEWNET) < 0)
+            _exit(2);
+        int server = socket(AF_INET, SOCK_DGRAM, 0);
+        struct pollfd wait = {.fd = server, .events = POLLIN};
+        if (bind(server, (struct sockaddr *)&address, sizeof(address)) < 0 ||
+            write(ready[1], "x", 1) != 1)
+            _exit(2);
+        _exit(poll(&wait, 1, 700) == 1 ? 0 : 1);
+    }
+    close(ready[1]);
+    cr_assert_eq(read(ready[0], &byte, 1), 1);
+    close(ready[0]);
+    cr_assert_eq(in_namespace(namespace_path, send_datagram, &target), 0);
+    waitpid(receiver, &status, 0);
+    cr_assert(WIFEXITED(status) && WEXITSTATUS(status) < 2);
+    return WEXITSTATUS(status) == 0;
+}
+
+Test(network, a_false_source_address_is_dropped)
+{
+    struct network *network = open_network(0);
+    struct network_namespace *ns = take(network, NETWORK_BRIDGE);
+    autofree char *command =
+        string_printf("nsenter --net=%s sh -c 'ip addr add 203.0.113.7/32 dev eth0 &&"
+                      "ip route replace default via 10.88.64.1 src 203.0.113.7'",
+                      ns->path);
+
+    cr_assert(datagram_arrives(ns->path), "with the true one");
+    run(command);
+    cr_expect_not(datagram_arrives(ns->path), "with a false one");
+    close_network(network);
+}
+
+Test(network, ipv6_is_off_inside)
+{
+    struct network *network = open_network(0);
+    struct network_namespace *ns = take(network, NETWORK_BRIDGE);
+
+    cr_expect_eq(in_namespace(ns->path, ipv6_addresses, NULL), 0);
+    close_network(network);
+}
+
+static int sleep_forever(const char *namespace_path)
+{
+    int fd = open(namespace_path, O_RDONLY);
+    if (fd < 0 || setns(fd, CLONE_NEWNET) < 0)
+        _exit(1);
+    for (;;)
+        pause();
+}
+
+Test(network, counters_tell_what_was_sent_and_received)
+{
+    struct network *network = open_network(0);
+    struct network_namespace *ns = take(network, NETWORK_BRIDGE);
+    struct network_counters before = {0}, after = {0};
+    struct error err = {0};
+    pid_t server = start_server(lan, 80), inside = fork_bound();
+
+    if (inside == 0)
+        sleep_forever(ns->path);
+    /* It has joined when its namespace is no longer ours. */
+    autofree char *link = string_printf("/proc/%d/ns/net", inside);
+    struct stat joined = {0}, wanted = {0};
+    cr_assert_eq(stat(ns->path, &wanted), 0);
+    while (stat(link, &joined) == 0 && joined.st_ino != wanted.st_ino)
+        sched_yield();
+    autoclose int fd = network_counters_open(inside, &err);
+    cr_assert_geq(fd, 0, "%s", err.message);
+    cr_assert_eq(network_counters_read(fd, &before, &err), 0, "%s", err.message);
+    cr_assert(reaches(ns->path, LAN_ADDRESS, 80));
+    cr_assert_eq(network_counters_read(fd, &after, &err), 0, "%s", err.message);
+    cr_expect_geq(after.out_bytes - before.out_bytes, 2 * 54, "SYN and ACK");
+    cr_expect_geq(after.in_bytes - before.in_bytes, 54, "SYN+ACK");
+    stop_process(inside);
+    stop_process(server);
+    close(steal_fd(&fd));
+    close_network(network);
+}
+
+Test(network, counters_leave_loopback_out)
+{
+    struct network *network = open_network(0);
+    struct network_counters counters = {1, 1};
+    struct error err = {0};
+    struct network_namespace *ns = take(network, NETWORK_NONE);
+    pid_t server = start_server(ns->path, 80);
+
+    cr_assert(reaches(ns->path, "127.0.0.1", 80));
+    autoclose int fd = network_counters_open(server, &err);
+    cr_assert_eq(network_counters_read(fd, &counters, &err), 0, "%s", err.message);
+    cr_expect_eq(counters.in_bytes, 0);
+    cr_expect_eq(counters.out_bytes, 0);
+    stop_process(server);
+    close_network(network);
+}
+
+static char *host_state(void)
+{
+    return shell("ip -o link | cut -d: -f2; nft list ruleset; iptables-save -t nat | grep -v '^#'; "
+                 "cat /proc/sys/net/ipv4/ip_forward; "
+                 "grep -c netns /proc/self/mountinfo || true");
+}
+
+Test(network, stopping_leaves_the_host_as_it_was)
+{
+    run("iptables -t nat -S >/dev/null; echo 0 >/proc/sys/net/ipv4/ip_forward");
+    autofree char *before = host_state();
+    struct network *network = open_network(2);
+    autofree char *during = NULL;
+
+    take(network, NETWORK_BRIDGE);
+    network_release(network, take(network, NETWORK_BRIDGE));
+    during = host_state();
+    cr_expect_str_neq(before, during);
+    close_network(network);
+    autofree char *after = host_state();
+    cr_expect_str_eq(before, after, "before:\n%s\nafter:\n%s", before, after);
+}
+
+Test(network, forwarding_stays_on_when_it_was_on)
+{
+    run("echo 1 >/proc/sys/net/ipv4/ip_forward");
+    struct network *network = open_network(0);
+    take(network, NETWORK_BRIDGE);
+    close_network(network);
+    autofree char *value = shell("cat /proc/sys/net/ipv4/ip_forward");
+    cr_expect_str_eq(value, "1\n");
+}
+
+Test(network, a_dropping_forward_chain_is_opened_for_the_bridge_only)
+{
+    run("iptables -P FORWARD DROP");
+    autofree char *before = shell("iptables -S");
+    struct network *network = open_network(0);
+    struct network_namespace *ns = take(network, NETWORK_BRIDGE);
+    pid_t server = start_server(lan, 80);
+
+    cr_expect(reaches(ns->path, LAN_ADDRESS, 80));
+    stop_process(server);
+    close_network(network);
+    autofree char *after = shell("iptables -S");
+    cr_expect_str_eq(before, after);
+}
+
+Test(network, a_successor_removes_what_a_crashed_worker_left)
+{
+    autofree char *before = host_state();
+    pid_t crashing = fork_bound();
+    int status = 0;
+
+    if (crashing == 0) {
+        struct taken taken = {0};
+        uv_loop_fork(&loop);
+        struct network *network = open_network(1);
+        network_take(network, NETWORK_BRIDGE, on_taken, &taken, NULL);
+        while (!taken.called)
+            uv_run(&loop, UV_RUN_ONCE);
+        _exit(taken.ns ? 42 : 1);
+    }
+    waitpid(crashing, &status, 0);
+    cr_assert_eq(WEXITSTATUS(status), 42);
+    autofree char *left = host_state();
+    cr_assert_str_neq(before, left, "the crash left something to clean up");
+
+    close_network(open_network(0));
+    autofree char *after = host_state();
+    cr_expect_str_eq(before, after, "before:\n%s\nafter:\n%s", before, after);
+}
+
+Test(network, the_bridge_stays_while_another_worker_uses_it)
+{
+    struct network *one = open_network(0);
+    autofree char *other_directory = string_printf("%s/netns2", base);
+    struct network *two = open_network_with(&(struct network_options){
+        .worker = "test-2", .directory = other_directory, .state = state, .bridge = "faastest0"});
+    struct network_namespace *mine = take(one, NETWORK_BRIDGE), *others = take(two, NETWORK_BRIDGE);
+    pid_t server = start_server(lan, 80), function = start_server(mine->path, 81);
+
+    cr_expect_not(reaches(others->path, mine->address, 81), "functions of different workers");
+    close_network(one);
+    cr_expect(reaches(others->path, LAN_ADDRESS, 80));
+    stop_process(function);
+    stop_process(server);
+    close_network(two);
+    cr_expect_neq(access("/sys/class/net/faastest0", F_OK), 0);
+}
+
+Test(network, a_worker_of_the_same_name_is_refused_the_bridge)
+{
+    struct network *one = open_network(0);
+    struct network_options options = {
+        .worker = "test-1", .directory = directory, .state = state, .bridge = "faastest0"};
+    int status = 0;
+    pid_t child = fork_bound();
+
+    if (child == 0) {
+        autofree char *other_directory = string_printf("%s/netns2", base);
+        options.directory = other_directory;
+        struct network *two = network_new(&loop, &options, NULL);
+        bool refused = two && network_bridge_problem(two) &&
+                       strstr(network_bridge_problem(two)->message, "another worker");
+        rmdir(other_directory);
+        _exit(refused ? 0 : 1);
+    }
+    waitpid(child, &status, 0);
+    cr_expect_eq(status, 0);
+    close_network(one);
+}
+
+Test(network, a_missing_plugin_is_told_and_none_still_works)
+{
+    struct network *network = open_network_with(&(struct network_options){.worker = "test-1",
+                                                                          .directory = directory,
+                                                                          .state = state,
+                                                                          .cni_path = "/nowhere",
+                                                                          .pool_bridge = 2});
+    struct error err = {0};
+
+    cr_assert_not_null(network_bridge_problem(network));
+    cr_expect(strstr(network_bridge_problem(network)->message,
+                     "CNI plugin \"bridge\" is not in /nowhere"));
+    cr_expect_eq(network_take(network, NETWORK_BRIDGE, on_taken, NULL, &err), -1);
+    cr_expect_eq(err.code, ERROR_UNAVAILABLE);
+    cr_expect_not_null(take(network, NETWORK_NONE));
+    close_network(network);
+}
+
+Test(network, a_plugin_that_fails_is_quoted)
+{
+    autofree char *script =
+        string_printf("mkdir %s/plugins && cd %s/plugins && ln -s /usr/lib/cni/host-local . &&"
+                      "printf '%%s\\n' '#!/bin/sh' 'echo \"{\\\"code\\\": 11, \\\"msg\\\": \\\"no "
+                      "more addresses\\\"}\"' 'exit 1' >bridge &&"
+                      "chmod +x bridge",
+                      base, base);
+    autofree char *plugins = string_printf("%s/plugins", base);
+    run(script);
+    struct network *network = open_network_with(&(struct network_options){.worker = "test-1",
+                                                                          .directory = directory,
+                                                                          .state = state,
+                                                                          .bridge = "faastest0",
+                                                                          .cni_path = plugins});
+    struct taken taken = {0};
+
+    cr_assert_eq(network_take(network, NETWORK_BRIDGE, on_taken, &taken, NULL), 0);
+    while (!taken.called)
+        uv_run(&loop, UV_RUN_ONCE);
+    cr_assert_null(taken.ns);
+    cr_expect(strstr(taken.err.message, "no more addresses"), "%s", taken.err.message);
+    close_network(network);
+    remove_tree(plugins, NULL);
+}
+
+Test(network, stopping_fails_the_takes_that_wait)
+{
+    struct network *network = open_network(0);
+    struct taken taken = {0};
+
+    cr_assert_eq(network_take(network, NETWORK_BRIDGE, on_taken, &taken, NULL), 0);
+    close_network(network);
+    cr_expect(taken.called);
+    cr_expect_null(taken.ns);
+    cr_expect_eq(taken.err.code, ERROR_UNAVAILABLE);
+}
+
+Test(network, the_pool_serves_a_burst_larger_than_itself)
+{
+    struct network *network = open_network(2);
+    struct taken taken[9] = {0};
+
+    for (size_t i = 0; i < ARRAY_LENGTH(taken); i++)
+        cr_assert_eq(network_take(network, NETWORK_BRIDGE, on_taken, &taken[i], NULL), 0);
+    for (size_t i = 0; i < ARRAY_LENGTH(taken); i++) {
+        while (!taken[i].called)
+            uv_run(&loop, UV_RUN_ONCE);
+        cr_assert_not_null(taken[i].ns, "%s", taken[i].err.message);
+        for (size_t j = 0; j < i; j++)
+            cr_expect_str_neq(taken[i].ns->address, taken[j].ns->address);
+    }
+    close_network(network);
+}
+
+Test(network_options, names_and_subnets_are_checked)
+{
+    static const char *const bad[] = {
+        "",     "10.0.0.0",    "10.0.0.0/33", "10.0.0.1/24", "10.0.0.0/24x",
+        "x/24", "10.0.0.0/30", "10.0.0.0/0"};
+    struct error err = {0};
+
+    cr_expect_eq(subnet_check("10.88.64.0/18", &err), 0);
+    for (size_t i = 0; i < ARRAY_LENGTH(bad); i++)
+        cr_expect_eq(subnet_check(bad[i], &err), -1, "%s", bad[i]);
+    cr_expect(interface_name_valid("faas0"));
+    cr_expect_not(interface_name_valid("../../x"));
+    cr_expect_not(interface_name_valid("fifteen-and-one."));
+    cr_expect_not(interface_name_valid("a\"b"));
+}
+
+/* ---- what a plugin says ---- */
+
+static int parse(const char *text, struct cni_result *ret)
+{
+    return cni_parse_result(text, strlen(text), "faas0", ret, NULL);
+}
+
+Test(cni, result_gives_address_and_host_interface)
+{
+    struct cni_result result;
+
+    cr_assert_eq(parse("{\"interfaces\":[{\"name\":\"faas0\"},{\"name\":\"eth0\",\"sandbox\":\"/"
+                       "x\"},{\"name\":\"veth1\"}],"
+                       "\"ips\":[{\"address\":\"fd00::2/64\"},{\"address\":\"10.88.64.2/18\"}]}",
+                       &result),
+                 0);
+    cr_expect_str_eq(result.host_interface, "veth1");
+    cr_expect_str_eq(result.address, "10.88.64.2");
+}
+
+Test(cni, hostile_results_are_refused)
+{
+    static const char *const texts[] = {
+        "",
+        "[]",
+        "{}",
+        "{\"interfaces\":[{\"name\":\"../../../etc\"}],\"ips\":[{\"address\":\"10.0.0.2/8\"}]}",
+        "{\"interfaces\":[{\"name\":\"veth1\\u0000/x\"}],\"ips\":[{\"address\":\"10.0.0.2/8\"}]}",
+        "{\"interfaces\":[{\"name\":\"veth1\"}],\"ips\":[{\"address\":\"10.0.0.2.3.4.5.6.7.8.9.10/"
+        "8\"}]}",
+        "{\"interfaces\":[{\"name\":\"veth1\"}],\"ips\":[{\"address\":7}]}",
+        "{\"interfaces\":{\"name\":\"veth1\"},\"ips\":\"10.0.0.2/8\"}",
+    };
+    struct cni_result result;
+
+    for (size_t i = 0; i < ARRAY_LENGTH(texts); i++)
+        cr_expect_eq(parse(texts[i], &result), -1, "%s", texts[i]);
+}
+
+Test(cni, error_message_is_one_printable_line)
+{
+    char words[64];
+    const char *text = "{\"code\":7,\"msg\":\"bad\\nthing\",\"details\":\"why\\u001b[0m\"}";
+
+    cni_parse_error(text, strlen(text), words, sizeof(words));
+    cr_expect_str_eq(words, "bad thing; why [0m");
+    cni_parse_error("nonsense", 8, words, sizeof(words));
+    cr_expect_str_eq(words, "");
+}
+
+/* ---- resolv.conf ---- */
+
+static char *resolv_conf(const char *host_text, const char *fallback)
+{
+    char host_file[] = "/tmp/faas-resolv-XXXXXX", out_file[64];
+    with_cleanup(buffer_deinit) struct buffer text = BUFFER_INIT(65536);
+    struct error err = {0};
+    int fd = mkstemp(host_file);
+
+    cr_assert_eq(unshare(CLONE_NEWNS), 0);
+    cr_assert_eq(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL), 0);
+    cr_assert_eq(write(fd, host_text, strlen(host_text)), (ssize_t)strlen(host_text));
+    close(fd);
+    cr_assert_eq(mount(host_file, "/etc/resolv.conf", NULL, MS_BIND, NULL), 0);
+    snprintf(out_file, sizeof(out_file), "%s.out", host_file);
+    cr_assert_eq(network_write_resolv_conf(out_file, fallback, &err), 0, "%s", err.message);
+    cr_assert_eq(buffer_read_file(&text, out_file, &err), 0, "%s", err.message);
+    unlink(out_file);
+    umount2("/etc/resolv.conf", MNT_DETACH);
+    unlink(host_file);
+    char *result = buffer_take(&text, NULL);
+    return result;
+}
+
+Test(resolv_conf, servers_on_loopback_are_left_out)
+{
+    if (geteuid() != 0)
+        cr_skip_test("needs root");
+    autofree char *text = resolv_conf("# made by hand\nnameserver 127.0.0.1\nnameserver "
+                                      "192.0.2.53\nnameserver ::1\nsearch example.org\n",
+                                      "9.9.9.9");
+    cr_expect_str_eq(text, "nameserver 192.0.2.53\nsearch example.org\n");
+}
+
+Test(resolv_conf, the_fallback_is_used_when_no_server_is_left)
+{
+    if (geteuid() != 0)
+        cr_skip_test("needs root");
+    if (path_exists("/run/systemd/resolve/resolv.conf"))
+        cr_skip_test("systemd-resolved names upstream servers here");
+    autofree char *text =
+        resolv_conf("nameserver 127.0.0.53\noptions edns0\n", "192.0.2.1, 192.0.2.2");
+    cr_expect_str_eq(text, "options edns0\nnameserver 192.0.2.1\nnameserver 192.0.2.2\n");
+}
