@@ -7,6 +7,18 @@
 #include <microhttpd.h>
 
 #define HTTP_REQUEST_ID_LEN 32
+#define HTTP_QUERIES_MAX 16
+
+/* One client's connection, from accept to close. */
+struct http_connection {
+    struct http_connection *next, *previous;
+    int fd; /* libmicrohttpd's */
+    bool hung_up;
+    uint64_t receiving_since_ns;  /* since when the next request is awaited */
+    struct http_request *request; /* the one under way, or NULL */
+};
+
+struct http_linger;
 
 struct http_server {
     uv_loop_t *loop;
@@ -16,9 +28,15 @@ struct http_server {
     uint16_t port;
     uv_poll_t poll;
     uv_timer_t timer;
-    uv_idle_t again; /* active while MHD has something to do at once */
-    int open_handles;
-    bool running; /* inside MHD_run(): no need to schedule another */
+    uv_idle_t again;  /* active while MHD has something to do at once */
+    int hangup_epoll; /* owned: has every connection, for EPOLLRDHUP */
+    uv_poll_t hangups;
+    uv_timer_t sweeper;
+    struct http_connection *connections; /* list of all */
+    struct http_linger *lingers;
+    size_t linger_count;
+    int open_handles; /* that are closing */
+    bool running;     /* inside MHD_run(): no need to schedule another */
     bool run_again;
     bool quiesced;
     bool freeing;
@@ -35,17 +53,13 @@ enum http_request_phase {
     HTTP_PHASE_ANSWERED, /* response is there, perhaps not queued yet */
 };
 
-struct http_header_copy {
-    char *value;
-};
-
 struct http_query_value {
     char *name, *value; /* owned */
 };
 
 /* Two owners: libmicrohttpd until it says completed, and the handler until it has answered. */
 struct http_request {
-    struct http_server *server;
+    struct http_server *server;        /* NULL once it was freed */
     struct MHD_Connection *connection; /* NULL once libmicrohttpd is done with it */
     struct http_request *next, *previous;
     char id[HTTP_REQUEST_ID_LEN + 1];
@@ -54,7 +68,8 @@ struct http_request {
     enum http_request_phase phase;
     bool suspended;
     bool in_callback; /* inside the access handler: a response can be queued without resuming */
-    bool too_large;   /* the rest of the body is thrown away, then 413 */
+    bool body_unread; /* refused before its body came */
+    enum error_code refusal; /* not ERROR_NONE: the rest of the body is thrown away, then this */
     size_t discarded;
     struct buffer body;
     size_t accounted_bytes; /* part of server->buffered_bytes */
@@ -64,7 +79,7 @@ struct http_request {
     void *on_abort_data;
     struct MHD_Response *response; /* owned until queued */
     int status;
-    struct http_query_value queries[16];
+    struct http_query_value queries[HTTP_QUERIES_MAX];
     size_t query_count;
 };
 
@@ -73,6 +88,14 @@ enum MHD_Result http_access(void *server, struct MHD_Connection *connection, con
                             size_t *upload_data_size, void **request);
 void http_completed(void *server, struct MHD_Connection *connection, void **request,
                     enum MHD_RequestTerminationCode code);
+/* The client is gone: tells the handler, which still has to answer. */
+void http_request_abort(struct http_request *request);
+/* Resumes the connection of a suspended request. */
+void http_request_wake(struct http_request *request);
+/* Frees the body and gives back what it was counted as. */
+void http_request_release_body(struct http_request *request);
+/* Decodes the query into request->queries. */
+int http_request_read_query(struct http_request *request, struct error *err);
 /* Makes MHD_run() happen soon after a connection was resumed. */
 void http_server_schedule(struct http_server *server);
 void http_request_release(struct http_request *request);
@@ -82,3 +105,14 @@ void http_answer_with(struct http_request *request, int status, struct MHD_Respo
 struct MHD_Response *http_error_response(const struct http_request *request,
                                          const struct error *err, int *ret_status);
 void http_add_common_headers(const struct http_request *request, struct MHD_Response *response);
+
+/* ---- connections ---- */
+struct http_connection *http_connection_of(struct MHD_Connection *connection);
+void http_connection_notify(void *server, struct MHD_Connection *connection, void **context,
+                            enum MHD_ConnectionNotificationCode code);
+/* Starts server->hangups and the sweeper. */
+void http_connections_watch(struct http_server *server);
+
+/* Keeps a refused connection's socket open until the client has seen the answer. */
+void http_linger_start(struct http_server *server, int connection_fd);
+void http_lingers_end(struct http_server *server);

@@ -1,12 +1,12 @@
-/* A request from its first header to the handler: route, authorisation, body. */
+/* A request from its first header to the handler and to its end: route, authorisation, body. */
 #include "base/http_internal.h"
 
 #include "base/loop.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 /* How much of a body that is too large is read and thrown away, so that a client which does not
  * look for an early answer still gets it. */
@@ -34,7 +34,7 @@ static void unlink_request(struct http_request *request)
         request->next->previous = request->previous;
 }
 
-static void release_body(struct http_request *request)
+void http_request_release_body(struct http_request *request)
 {
     if (request->server)
         request->server->buffered_bytes -= request->accounted_bytes;
@@ -48,7 +48,7 @@ void http_request_release(struct http_request *request)
     if (request->connection || request->phase == HTTP_PHASE_HANDLER)
         return;
     unlink_request(request);
-    release_body(request);
+    http_request_release_body(request);
     if (request->response)
         MHD_destroy_response(request->response);
     http_route_match_deinit(&request->match);
@@ -76,33 +76,57 @@ static struct http_request *new_request(struct http_server *server,
     request->method = strdup(method);
     request->path = strdup(url);
     link_request(server, request);
+    struct http_connection *http_connection = http_connection_of(connection);
+    if (http_connection)
+        http_connection->request = request;
     if (!request->method || !request->path) {
         request->connection = NULL;
+        if (http_connection)
+            http_connection->request = NULL;
         http_request_release(request);
         return NULL;
     }
     return request;
 }
 
-void http_completed(void *data, struct MHD_Connection *connection, void **request_slot,
+void http_request_abort(struct http_request *request)
+{
+    void (*on_abort)(void *) = request->on_abort;
+    request->on_abort = NULL;
+    if (on_abort)
+        on_abort(request->on_abort_data); /* may answer, which can release the request */
+}
+
+void http_request_wake(struct http_request *request)
+{
+    if (!request->suspended)
+        return;
+    request->suspended = false;
+    MHD_resume_connection(request->connection);
+    http_server_schedule(request->server);
+}
+
+void http_completed(void *server, struct MHD_Connection *mhd, void **request_slot,
                     enum MHD_RequestTerminationCode code)
 {
     struct http_request *request = *request_slot;
-    (void)data;
-    (void)connection;
+    struct http_connection *connection = http_connection_of(mhd);
+    (void)code;
     if (!request)
         return;
     *request_slot = NULL;
     request->connection = NULL;
     request->suspended = false;
-    if (request->phase == HTTP_PHASE_HANDLER && request->on_abort &&
-        code != MHD_REQUEST_TERMINATED_COMPLETED_OK) {
-        void (*on_abort)(void *) = request->on_abort;
-        request->on_abort = NULL;
-        on_abort(request->on_abort_data); /* may answer, which releases the request */
-        return;
+    if (connection) {
+        connection->request = NULL;
+        connection->receiving_since_ns = clock_monotonic_ns();
+        if (request->body_unread)
+            http_linger_start(server, connection->fd);
     }
-    http_request_release(request);
+    if (request->phase == HTTP_PHASE_HANDLER)
+        http_request_abort(request);
+    else
+        http_request_release(request);
 }
 
 /* ---- headers ---- */
@@ -119,103 +143,148 @@ static enum MHD_Result queue_answer(struct http_request *request)
     return result;
 }
 
-static enum MHD_Result refuse(struct http_request *request, const struct error *err, int status)
+static enum MHD_Result refuse(struct http_request *request, const struct error *err)
 {
-    int code_status;
-    struct MHD_Response *response = http_error_response(request, err, &code_status);
-    if (!response)
-        return MHD_NO;
+    request->response = http_error_response(request, err, &request->status);
     request->phase = HTTP_PHASE_ANSWERED;
-    request->response = response;
-    request->status = status ? status : code_status;
     return queue_answer(request);
 }
 
-/* The announced length of the body; 0 when there is none or it is chunked; -1 when malformed. */
-static int64_t content_length(struct http_request *request)
+/* The methods that would do are part of the answer (RFC 9110, section 15.5.6). */
+static enum MHD_Result refuse_method(struct http_request *request)
 {
-    const char *text = http_request_header(request, "Content-Length");
-    char *end = NULL;
-    if (!text)
-        return 0;
-    errno = 0;
-    long long length = strtoll(text, &end, 10);
-    return errno || end == text || *end || length < 0 ? -1 : length;
+    const struct http_server_options *options = &request->server->options;
+    struct error err;
+    char allowed[128];
+    http_route_allowed(options->routes, options->route_count, request->path, allowed,
+                       sizeof(allowed));
+    error_set(&err, ERROR_INVALID_REQUEST, "%.32s is not possible on %.200s, only %s",
+              request->method, request->path, allowed);
+    request->response = http_error_response(request, &err, &request->status);
+    request->status = MHD_HTTP_METHOD_NOT_ALLOWED;
+    request->phase = HTTP_PHASE_ANSWERED;
+    if (request->response)
+        MHD_add_response_header(request->response, MHD_HTTP_HEADER_ALLOW, allowed);
+    return queue_answer(request);
 }
 
-static int body_too_large(const struct http_request *request, struct error *err)
+/* The announced length of the body; 0 when there is none or it is chunked. libmicrohttpd has
+ * refused what is no number. */
+static uint64_t content_length(struct http_request *request)
 {
-    return error_set(err, ERROR_PAYLOAD_TOO_LARGE,
-                     "the request body is over the limit of %zu bytes for this call",
-                     request->match.route->max_body_bytes);
+    const char *text = http_request_header(request, MHD_HTTP_HEADER_CONTENT_LENGTH);
+    return text ? strtoull(text, NULL, 10) : 0;
+}
+
+/* Why the body cannot be taken. */
+static void set_refusal(const struct http_request *request, enum error_code code, struct error *err)
+{
+    if (code == ERROR_PAYLOAD_TOO_LARGE)
+        error_set(err, code, "the request body is over the limit of %zu bytes for this call",
+                  request->match.route->max_body_bytes);
+    else
+        error_set(err, code, "too many large requests are under way; try again soon");
+}
+
+/* Libmicrohttpd reads a body of any other coding until the client hangs up, and believes
+ * Transfer-Encoding where somebody in between may have believed Content-Length. */
+static int check_body_form(struct http_request *request, struct error *err)
+{
+    const char *coding = http_request_header(request, MHD_HTTP_HEADER_TRANSFER_ENCODING);
+    if (!coding)
+        return 0;
+    if (strcasecmp(coding, "chunked") != 0)
+        return error_set(err, ERROR_INVALID_REQUEST, "Transfer-Encoding can be chunked, not %.100s",
+                         coding);
+    if (http_request_header(request, MHD_HTTP_HEADER_CONTENT_LENGTH))
+        return error_set(err, ERROR_INVALID_REQUEST,
+                         "Content-Length and Transfer-Encoding exclude each other");
+    return 0;
 }
 
 static int check_body_size(struct http_request *request, struct error *err)
 {
     struct http_server *server = request->server;
-    int64_t length = content_length(request);
-    if (length < 0)
-        return error_set(err, ERROR_INVALID_REQUEST, "Content-Length must be a number of bytes");
-    if ((uint64_t)length > request->match.route->max_body_bytes)
-        return body_too_large(request, err);
-    if (server->buffered_bytes + (size_t)length > server->options.max_buffered_bytes)
-        return error_set(err, ERROR_NO_CAPACITY,
-                         "too many large requests are under way; try again soon");
+    uint64_t length = content_length(request);
+    enum error_code refusal = ERROR_NONE;
+    if (length > request->match.route->max_body_bytes)
+        refusal = ERROR_PAYLOAD_TOO_LARGE;
+    else if (server->buffered_bytes + length > server->options.max_buffered_bytes)
+        refusal = ERROR_NO_CAPACITY;
+    if (refusal) {
+        set_refusal(request, refusal, err);
+        return -1;
+    }
     buffer_init(&request->body, request->match.route->max_body_bytes);
-    request->accounted_bytes = (size_t)length;
-    server->buffered_bytes += (size_t)length;
+    request->accounted_bytes = length;
+    server->buffered_bytes += length;
     return 0;
+}
+
+static int check_request(struct http_request *request, struct error *err)
+{
+    const struct http_server_options *options = &request->server->options;
+    const struct http_route *route = request->match.route;
+    if (!route)
+        return error_set(err, ERROR_NOT_FOUND,
+                         "there is nothing at %.200s; GET /openapi.yaml tells what is there",
+                         request->path);
+    if (http_request_read_query(request, err) ||
+        (options->authorize && options->authorize(request, route, options->data, err)))
+        return -1;
+    return check_body_form(request, err) || check_body_size(request, err) ? -1 : 0;
 }
 
 static enum MHD_Result begin_request(struct http_request *request)
 {
-    struct http_server *server = request->server;
+    const struct http_server_options *options = &request->server->options;
     struct error err = {0};
+    enum MHD_Result result = MHD_YES;
 
-    http_route_find(server->options.routes, server->options.route_count, request->method,
-                    request->path, &request->match);
-    if (!request->match.route) {
-        if (request->match.path_known) {
-            error_set(&err, ERROR_INVALID_REQUEST,
-                      "%s is not possible on %.200s; GET /openapi.yaml tells what is",
-                      request->method, request->path);
-            return refuse(request, &err, 405);
-        }
-        error_set(&err, ERROR_NOT_FOUND,
-                  "there is nothing at %.200s; GET /openapi.yaml tells what is there",
-                  request->path);
-        return refuse(request, &err, 0);
-    }
-    if (server->options.authorize &&
-        server->options.authorize(request, request->match.route, server->options.data, &err))
-        return refuse(request, &err, 0);
-    if (check_body_size(request, &err))
-        return refuse(request, &err, 0);
-    return MHD_YES;
+    http_route_find(options->routes, options->route_count, request->method, request->path,
+                    &request->match);
+    if (!request->match.route && request->match.path_known)
+        result = refuse_method(request);
+    else if (check_request(request, &err))
+        result = refuse(request, &err);
+    request->body_unread =
+        request->phase == HTTP_PHASE_ANSWERED &&
+        (content_length(request) > 0 ||
+         http_request_header(request, MHD_HTTP_HEADER_TRANSFER_ENCODING) != NULL);
+    return result;
 }
 
 /* ---- body ---- */
 
-static void take_chunk(struct http_request *request, const char *data, size_t len)
+/* Counts the chunk against what all bodies together may take. */
+static bool account_chunk(struct http_request *request, size_t len)
 {
     struct http_server *server = request->server;
-    size_t accounted = request->accounted_bytes;
-    if (!request->too_large && request->body.len + len > accounted) {
-        size_t more = request->body.len + len - accounted;
-        if (server->buffered_bytes + more > server->options.max_buffered_bytes)
-            request->too_large = true;
-        else {
-            request->accounted_bytes += more;
-            server->buffered_bytes += more;
-        }
+    size_t needed = request->body.len + len;
+    if (needed <= request->accounted_bytes)
+        return true;
+    size_t more = needed - request->accounted_bytes;
+    if (server->buffered_bytes + more > server->options.max_buffered_bytes)
+        return false;
+    request->accounted_bytes += more;
+    server->buffered_bytes += more;
+    return true;
+}
+
+static void take_chunk(struct http_request *request, const char *data, size_t len)
+{
+    struct error err = {0};
+    if (!request->refusal) {
+        if (!account_chunk(request, len))
+            request->refusal = ERROR_NO_CAPACITY;
+        else if ((request->body.len == 0 &&
+                  buffer_reserve(&request->body, request->accounted_bytes, &err)) ||
+                 buffer_append(&request->body, data, len, &err))
+            request->refusal = err.code == ERROR_PAYLOAD_TOO_LARGE ? err.code : ERROR_NO_CAPACITY;
+        if (request->refusal)
+            http_request_release_body(request);
     }
-    if (!request->too_large && request->body.len == 0 && request->accounted_bytes > len)
-        buffer_reserve(&request->body, request->accounted_bytes, NULL);
-    if (!request->too_large && buffer_append(&request->body, data, len, NULL)) {
-        request->too_large = true;
-        release_body(request);
-    }
-    if (request->too_large)
+    if (request->refusal)
         request->discarded += len;
 }
 
@@ -229,8 +298,11 @@ static enum MHD_Result call_handler(struct http_request *request)
     request->in_callback = false;
     if (request->phase == HTTP_PHASE_ANSWERED)
         return queue_answer(request);
+    struct http_connection *connection = http_connection_of(request->connection);
     request->suspended = true;
     MHD_suspend_connection(request->connection);
+    if (connection && connection->hung_up)
+        http_request_abort(request);
     return MHD_YES;
 }
 
@@ -258,102 +330,9 @@ enum MHD_Result http_access(void *data, struct MHD_Connection *connection, const
         *upload_data_size = 0;
         return request->discarded > DISCARD_MAX ? MHD_NO : MHD_YES;
     }
-    if (request->too_large) {
-        body_too_large(request, &err);
-        return refuse(request, &err, 0);
+    if (request->refusal) {
+        set_refusal(request, request->refusal, &err);
+        return refuse(request, &err);
     }
     return call_handler(request);
-}
-
-/* ---- reading ---- */
-
-const char *http_request_id(const struct http_request *request)
-{
-    return request->id;
-}
-
-const char *http_request_method(const struct http_request *request)
-{
-    return request->method;
-}
-
-const char *http_request_path(const struct http_request *request)
-{
-    return request->path;
-}
-
-const char *http_request_param(const struct http_request *request, const char *name)
-{
-    for (size_t i = 0; i < request->match.param_count; i++)
-        if (strlen(name) == request->match.params[i].name_len &&
-            strncmp(name, request->match.params[i].name, request->match.params[i].name_len) == 0)
-            return request->match.params[i].value;
-    return NULL;
-}
-
-const char *http_request_query(const struct http_request *constant, const char *name)
-{
-    /* Decoded once and kept: a cache does not change what the request says. */
-    struct http_request *request = (struct http_request *)constant;
-    for (size_t i = 0; i < request->query_count; i++)
-        if (strcmp(request->queries[i].name, name) == 0)
-            return request->queries[i].value;
-    if (!request->connection ||
-        request->query_count == sizeof(request->queries) / sizeof(request->queries[0]))
-        return NULL;
-    const char *raw = MHD_lookup_connection_value(request->connection, MHD_GET_ARGUMENT_KIND, name);
-    if (!raw)
-        return NULL;
-    char *value = http_percent_decode(raw, strlen(raw), true);
-    char *name_copy = strdup(name);
-    if (!value || !name_copy) {
-        free(value);
-        free(name_copy);
-        return NULL;
-    }
-    request->queries[request->query_count++] =
-        (struct http_query_value){.name = name_copy, .value = value};
-    return value;
-}
-
-const char *http_request_header(const struct http_request *request, const char *name)
-{
-    return request->connection
-               ? MHD_lookup_connection_value(request->connection, MHD_HEADER_KIND, name)
-               : NULL;
-}
-
-const char *http_request_body(const struct http_request *request, size_t *ret_len)
-{
-    if (ret_len)
-        *ret_len = request->body.len;
-    return request->body.data ? request->body.data : "";
-}
-
-char *http_request_take_body(struct http_request *request, size_t *ret_len)
-{
-    char *body = buffer_take(&request->body, ret_len);
-    release_body(request);
-    return body;
-}
-
-uint64_t http_request_received_ns(const struct http_request *request)
-{
-    return request->received_ns;
-}
-
-void *http_request_data(const struct http_request *request)
-{
-    return request->data;
-}
-
-void http_request_set_data(struct http_request *request, void *data)
-{
-    request->data = data;
-}
-
-void http_request_on_abort(struct http_request *request, void (*fn)(void *data), void *data)
-{
-    request->on_abort = fn;
-    request->on_abort_data = data;
 }

@@ -15,28 +15,16 @@ void http_add_common_headers(const struct http_request *request, struct MHD_Resp
 
 void http_answer_with(struct http_request *request, int status, struct MHD_Response *response)
 {
-    struct http_server *server = request->server;
     request->phase = HTTP_PHASE_ANSWERED;
     request->on_abort = NULL;
     request->status = status;
     request->response = response;
-    if (server)
-        server->pending--;
-    if (!request->connection || !response) {
-        /* The client is gone, or there was no memory for the answer. */
-        if (request->connection && request->suspended) {
-            request->suspended = false;
-            MHD_resume_connection(request->connection);
-            http_server_schedule(server);
-        }
+    if (request->server)
+        request->server->pending--;
+    if (request->connection)
+        http_request_wake(request); /* without a response the connection ends */
+    else
         http_request_release(request);
-        return;
-    }
-    if (request->suspended) {
-        request->suspended = false;
-        MHD_resume_connection(request->connection);
-        http_server_schedule(server);
-    }
 }
 
 static struct MHD_Response *make_response(const struct http_request *request,

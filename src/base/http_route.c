@@ -3,6 +3,7 @@
 
 #include "base/text.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -111,5 +112,19 @@ void http_route_find(const struct http_route *routes, size_t count, const char *
             }
         }
         http_route_match_deinit(ret_match);
+    }
+}
+
+void http_route_allowed(const struct http_route *routes, size_t count, const char *path, char *out,
+                        size_t size)
+{
+    size_t len = 0;
+    out[0] = '\0';
+    for (size_t i = 0; i < count && len < size; i++) {
+        struct http_route_match match = {0};
+        if (pattern_matches(routes[i].pattern, path, &match))
+            len +=
+                (size_t)snprintf(out + len, size - len, "%s%s", len ? ", " : "", routes[i].method);
+        http_route_match_deinit(&match);
     }
 }

@@ -21,6 +21,9 @@ struct http_route_match {
 /* `path` still percent-encoded, without the query. HEAD is served by GET routes. */
 void http_route_find(const struct http_route *routes, size_t count, const char *method,
                      const char *path, struct http_route_match *ret_match);
+/* The methods that routes have for this path ("GET, DELETE"), cut to fit; "" when none. */
+void http_route_allowed(const struct http_route *routes, size_t count, const char *path, char *out,
+                        size_t size);
 void http_route_match_deinit(struct http_route_match *match);
 
 /* Decodes %XX (and '+' as a space when `plus`); malloc'd. NULL for a broken escape, an encoded NUL,

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -147,59 +148,110 @@ static size_t leave_escaped(void *data, struct MHD_Connection *connection, char 
 
 static int start_daemon(struct http_server *server, struct error *err)
 {
-    unsigned limit = server->options.connection_limit ? server->options.connection_limit : 4096;
-    unsigned idle_seconds =
-        server->options.idle_timeout_seconds ? server->options.idle_timeout_seconds : 60;
     server->daemon = MHD_start_daemon(
         MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL, http_access, server,
-        MHD_OPTION_LISTEN_SOCKET, server->listen_fd, MHD_OPTION_CONNECTION_LIMIT, limit,
-        MHD_OPTION_CONNECTION_TIMEOUT, idle_seconds, MHD_OPTION_NOTIFY_COMPLETED, http_completed,
-        server, MHD_OPTION_UNESCAPE_CALLBACK, leave_escaped, NULL, MHD_OPTION_END);
+        MHD_OPTION_LISTEN_SOCKET, server->listen_fd, MHD_OPTION_CONNECTION_LIMIT,
+        server->options.connection_limit, MHD_OPTION_CONNECTION_TIMEOUT,
+        server->options.idle_timeout_seconds, MHD_OPTION_NOTIFY_COMPLETED, http_completed, server,
+        MHD_OPTION_NOTIFY_CONNECTION, http_connection_notify, server, MHD_OPTION_UNESCAPE_CALLBACK,
+        leave_escaped, NULL, MHD_OPTION_END);
     if (!server->daemon)
         return error_set(err, ERROR_INTERNAL, "cannot start the HTTP server");
     return 0;
 }
 
+/* A handle's `data` is set once it is initialised and has to be closed. */
 static int join_loop(struct http_server *server, struct error *err)
 {
     const union MHD_DaemonInfo *info =
         MHD_get_daemon_info(server->daemon, MHD_DAEMON_INFO_EPOLL_FD);
     int status = info ? uv_poll_init(server->loop, &server->poll, info->epoll_fd) : UV_EINVAL;
+    if (!status) {
+        server->poll.data = server;
+        status = uv_poll_init(server->loop, &server->hangups, server->hangup_epoll);
+    }
     if (status)
         return error_set(err, ERROR_INTERNAL, "cannot watch the HTTP server: %s",
                          uv_strerror(status));
     uv_timer_init(server->loop, &server->timer);
+    uv_timer_init(server->loop, &server->sweeper);
     uv_idle_init(server->loop, &server->again);
-    server->poll.data = server->timer.data = server->again.data = server;
-    server->open_handles = 3;
+    server->hangups.data = server->timer.data = server->sweeper.data = server->again.data = server;
     uv_poll_start(&server->poll, UV_READABLE, poll_ready);
+    http_connections_watch(server);
     set_timer(server);
     return 0;
+}
+
+static void handle_closed(uv_handle_t *handle)
+{
+    struct http_server *server = handle->data;
+    if (--server->open_handles == 0)
+        free(server);
+}
+
+static void close_handle(struct http_server *server, uv_handle_t *handle)
+{
+    if (!handle->data)
+        return;
+    server->open_handles++;
+    uv_close(handle, handle_closed);
+}
+
+/* Frees what is there of it; the memory itself when its handles have closed. */
+static void destroy(struct http_server *server)
+{
+    close_handle(server, (uv_handle_t *)&server->poll);
+    close_handle(server, (uv_handle_t *)&server->hangups);
+    close_handle(server, (uv_handle_t *)&server->timer);
+    close_handle(server, (uv_handle_t *)&server->sweeper);
+    close_handle(server, (uv_handle_t *)&server->again);
+    if (server->daemon)
+        MHD_stop_daemon(server->daemon); /* closes the listening socket */
+    else if (server->listen_fd >= 0)
+        close(server->listen_fd);
+    server->daemon = NULL;
+    if (server->hangup_epoll >= 0)
+        close(server->hangup_epoll);
+    http_lingers_end(server);
+    if (server->open_handles == 0)
+        free(server);
+}
+
+static void fill_options(struct http_server *server, const struct http_server_options *options)
+{
+    server->options = *options;
+    if (!server->options.connection_limit)
+        server->options.connection_limit = 4096;
+    if (!server->options.idle_timeout_seconds)
+        server->options.idle_timeout_seconds = 60;
+    if (!server->options.receive_timeout_seconds)
+        server->options.receive_timeout_seconds = 900;
+    if (!server->options.max_buffered_bytes)
+        server->options.max_buffered_bytes = 512UL * 1024 * 1024;
 }
 
 struct http_server *http_server_new(uv_loop_t *loop, const struct http_server_options *options,
                                     struct error *err)
 {
     struct http_server *server = calloc(1, sizeof(*server));
+    char random_text[RANDOM_ID_LEN + 1];
     if (!server) {
         error_set(err, ERROR_INTERNAL, "out of memory");
         return NULL;
     }
     server->loop = loop;
-    server->options = *options;
-    if (!server->options.max_buffered_bytes)
-        server->options.max_buffered_bytes = 512UL * 1024 * 1024;
-    server->listen_fd = -1;
-    char random_text[RANDOM_ID_LEN + 1];
+    fill_options(server, options);
     random_id(random_text);
     memcpy(server->id_prefix, random_text, 16);
-    if (open_listener(server, options->listen, err) || start_daemon(server, err) ||
-        join_loop(server, err)) {
-        if (server->daemon)
-            MHD_stop_daemon(server->daemon); /* closes the listening socket */
-        else if (server->listen_fd >= 0)
-            close(server->listen_fd);
-        free(server);
+    server->listen_fd = -1;
+    server->hangup_epoll = epoll_create1(EPOLL_CLOEXEC);
+    if (server->hangup_epoll < 0)
+        error_set_errno(err, ERROR_INTERNAL, errno, "epoll_create1");
+    if (server->hangup_epoll < 0 || open_listener(server, options->listen, err) ||
+        start_daemon(server, err) || join_loop(server, err)) {
+        server->freeing = true;
+        destroy(server);
         return NULL;
     }
     return server;
@@ -226,13 +278,6 @@ void http_server_quiesce(struct http_server *server)
     server->listen_fd = -1;
 }
 
-static void handle_closed(uv_handle_t *handle)
-{
-    struct http_server *server = handle->data;
-    if (--server->open_handles == 0)
-        free(server);
-}
-
 /* libmicrohttpd must not be stopped while connections sleep: each is woken first and told to end.
  */
 void http_server_free(struct http_server *server)
@@ -240,20 +285,15 @@ void http_server_free(struct http_server *server)
     if (!server)
         return;
     server->freeing = true;
-    for (struct http_request *request = server->requests; request; request = request->next) {
-        if (request->suspended) {
-            request->suspended = false;
-            MHD_resume_connection(request->connection);
-        }
-    }
-    uv_poll_stop(&server->poll);
+    for (struct http_request *request = server->requests; request; request = request->next)
+        http_request_wake(request);
+    uv_poll_stop(&server->poll); /* libmicrohttpd closes its descriptor */
     MHD_run(server->daemon);
     MHD_stop_daemon(server->daemon);
     server->daemon = NULL;
+    server->listen_fd = -1;
     /* Requests that a handler still holds must not look for their server any more. */
     for (struct http_request *request = server->requests; request; request = request->next)
         request->server = NULL;
-    uv_close((uv_handle_t *)&server->poll, handle_closed);
-    uv_close((uv_handle_t *)&server->timer, handle_closed);
-    uv_close((uv_handle_t *)&server->again, handle_closed);
+    destroy(server);
 }

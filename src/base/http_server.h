@@ -7,9 +7,13 @@
  * exactly one http_respond*() call, at once or later from any callback on the loop thread; until
  * then the connection sleeps and costs nothing. After answering, the request must not be touched.
  *
- * When the client goes away first, `on_abort` (if set) is called, and the request must still be
- * answered (the answer goes nowhere). A sleeping connection's end may be noticed only when it is
- * answered.
+ * When the client goes away first, `on_abort` (if set by the handler before it returned) is called,
+ * and the request must still be answered (the answer goes nowhere). A client that has shut down its
+ * sending side counts as gone.
+ *
+ * Refused at once: a path or query with a broken escape or text that is not UTF-8, more than 16
+ * query parameters, another transfer coding than chunked. Connections are closed when they are
+ * silent for `idle_timeout_seconds`, or have not sent a whole request in `receive_timeout_seconds`.
  *
  * Errors all have the contract's form: {"error": {...}, "request_id": "..."}; each answer carries
  * X-Request-Id. */
@@ -46,7 +50,8 @@ struct http_server_options {
     unsigned connection_limit;     /* 0: 4096 */
     unsigned idle_timeout_seconds; /* of a connection that is sending or silent between requests; 0:
                                       60 */
-    size_t max_buffered_bytes;     /* of all bodies under way together (503 over it); 0: 512 MiB */
+    unsigned receive_timeout_seconds; /* for one whole request to come; 0: 900 */
+    size_t max_buffered_bytes; /* of all bodies under way together (503 over it); 0: 512 MiB */
 };
 
 struct http_server *http_server_new(uv_loop_t *loop, const struct http_server_options *options,
@@ -67,7 +72,7 @@ const char *http_request_method(const struct http_request *request);
 const char *http_request_path(const struct http_request *request);
 /* Path parameter, percent-decoded; NULL when the pattern has none of that name. */
 const char *http_request_param(const struct http_request *request, const char *name);
-/* Query parameter, percent-decoded; NULL when absent. */
+/* Query parameter, percent-decoded, "" without a value; NULL when absent. */
 const char *http_request_query(const struct http_request *request, const char *name);
 const char *http_request_header(const struct http_request *request, const char *name);
 const char *http_request_body(const struct http_request *request, size_t *ret_len);
@@ -96,7 +101,8 @@ void http_respond_error(struct http_request *request, const struct error *err);
 
 /* A body of unknown length (NDJSON). Begin answers the headers; write queues bytes (-1 when more
  * than 1 MiB waits for a slow reader: the stream is then ended); end finishes. `closed` is called
- * once when the stream is over for whatever reason; the handle is invalid from then on. */
+ * once when the stream is over for whatever reason; the handle is invalid from then on. NULL when
+ * the client is gone or there is no memory: the request is then answered, and `closed` not called. */
 struct http_stream;
 struct http_stream *http_stream_begin(struct http_request *request, int status,
                                       const char *content_type, void (*closed)(void *data),

@@ -29,6 +29,9 @@ static ssize_t read_stream(void *data, uint64_t position, char *out, size_t max)
     }
     if (stream->ended || stream->server->freeing)
         return MHD_CONTENT_READER_END_OF_STREAM;
+    struct http_connection *connection = http_connection_of(stream->request->connection);
+    if (connection && connection->hung_up)
+        return MHD_CONTENT_READER_END_WITH_ERROR;
     stream->request->suspended = true;
     MHD_suspend_connection(stream->request->connection);
     return 0;
@@ -42,15 +45,6 @@ static void stream_over(void *data)
         stream->closed(stream->data);
     buffer_deinit(&stream->waiting);
     free(stream);
-}
-
-static void wake(struct http_stream *stream)
-{
-    if (!stream->request->suspended)
-        return;
-    stream->request->suspended = false;
-    MHD_resume_connection(stream->request->connection);
-    http_server_schedule(stream->server);
 }
 
 struct http_stream *http_stream_begin(struct http_request *request, int status,
@@ -85,15 +79,15 @@ int http_stream_write(struct http_stream *stream, const char *bytes, size_t len)
         return -1;
     if (buffer_append(&stream->waiting, bytes, len, NULL)) {
         stream->ended = true;
-        wake(stream);
+        http_request_wake(stream->request);
         return -1;
     }
-    wake(stream);
+    http_request_wake(stream->request);
     return 0;
 }
 
 void http_stream_end(struct http_stream *stream)
 {
     stream->ended = true;
-    wake(stream);
+    http_request_wake(stream->request);
 }

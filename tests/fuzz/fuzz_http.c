@@ -23,6 +23,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         if (strlen(match.params[i].value) > size)
             abort(); /* decoding never makes text longer */
     http_route_match_deinit(&match);
+    char allowed[16]; /* too small for all of them, on purpose */
+    http_route_allowed(routes, sizeof(routes) / sizeof(routes[0]), path, allowed, sizeof(allowed));
+    if (strlen(allowed) >= sizeof(allowed))
+        abort();
     free(http_percent_decode((const char *)data, size, true));
     free(path);
     return 0;

@@ -127,8 +127,11 @@ static void setup(void)
 {
     handled = aborted = stream_closed = 0;
     held = NULL;
-    fixture_start((struct http_server_options){
-        .routes = routes, .route_count = 8, .authorize = authorize, .idle_timeout_seconds = 1});
+    fixture_start((struct http_server_options){.routes = routes,
+                                               .route_count = 8,
+                                               .authorize = authorize,
+                                               .idle_timeout_seconds = 1,
+                                               .max_buffered_bytes = 150000});
 }
 
 TestSuite(http_server, .init = setup, .fini = fixture_end, .timeout = 60);
@@ -160,6 +163,44 @@ Test(http_server, unknown_paths_and_methods_are_told_apart)
 {
     expect_error(exchange("GET /none HTTP/1.1\r\n" CLOSE "\r\n"), 404, "not_found");
     expect_error(exchange("DELETE /hello HTTP/1.1\r\n" CLOSE "\r\n"), 405, "invalid_request");
+    cr_expect_not_null(
+        strstr(exchange("DELETE /hello HTTP/1.1\r\n" CLOSE "\r\n"), "\r\nAllow: GET\r\n"));
+}
+
+Test(http_server, a_query_that_cannot_be_read_is_refused)
+{
+    expect_error(exchange("GET /p/a/x?q=%zz HTTP/1.1\r\n" CLOSE "\r\n"), 400, "invalid_request");
+    expect_error(exchange("GET /p/a/x?q=%ff HTTP/1.1\r\n" CLOSE "\r\n"), 400, "invalid_request");
+    expect_error(exchange("GET /p/a/x?q=a%00b HTTP/1.1\r\n" CLOSE "\r\n"), 400, "invalid_request");
+    expect_error(
+        exchange("GET /p/a/x?1&2&3&4&5&6&7&8&9&10&11&12&13&14&15&16&17 HTTP/1.1\r\n" CLOSE "\r\n"),
+        400, "invalid_request");
+    const char *answer = exchange("GET /p/a/x?%71=named HTTP/1.1\r\n" CLOSE "\r\n");
+    cr_expect_not_null(strstr(answer, "<a|named|->"), "%s", answer);
+    answer = exchange("GET /p/a/x?q HTTP/1.1\r\n" CLOSE "\r\n");
+    cr_expect_not_null(strstr(answer, "<a||->"), "%s", answer);
+}
+
+Test(http_server, a_body_whose_length_is_ambiguous_is_refused)
+{
+    expect_error(exchange("POST /echo HTTP/1.1\r\n" CLOSE "Content-Length: 5\r\n"
+                          "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+                 400, "invalid_request");
+    expect_error(exchange("POST /echo HTTP/1.1\r\n" CLOSE "Transfer-Encoding: gzip\r\n\r\nx"), 400,
+                 "invalid_request");
+}
+
+Test(http_server, bodies_together_are_limited)
+{
+    int first = connect_raw();
+    send_text(first, "POST /echo HTTP/1.1\r\n" CLOSE "Content-Length: 100000\r\n\r\nx");
+    /* Until the first is known to be counted, the second gets its answer. */
+    const char *answer = "";
+    for (int i = 0; i < 1000 && !strstr(answer, " 503 "); i++)
+        answer = exchange("POST /echo HTTP/1.1\r\n" CLOSE "Content-Length: 60000\r\n"
+                          "Expect: 100-continue\r\n\r\n");
+    expect_error(answer, 503, "no_capacity");
+    close(first);
 }
 
 Test(http_server, parameters_queries_and_headers_reach_the_handler)
@@ -225,6 +266,30 @@ Test(http_server, an_expecting_client_is_told_to_continue)
     cr_expect_not_null(strstr(receive_until(fd, "100 Continue\r\n\r\n"), "100 Continue"));
     send_text(fd, "body");
     cr_expect_not_null(strstr(receive_until(fd, NULL), "\r\n\r\nbody"));
+    close(fd);
+}
+
+Test(http_server, many_requests_come_at_once_on_one_connection)
+{
+    char requests[8000];
+    size_t len = 0;
+    for (int i = 0; i < 50; i++)
+        len += (size_t)snprintf(requests + len, sizeof(requests) - len,
+                                "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n<%02d>"
+                                "GET /later HTTP/1.1\r\nHost: x\r\n\r\n",
+                                i);
+    int fd = connect_raw();
+    send_text(fd, requests);
+    send_text(fd, "GET /hello HTTP/1.1\r\n" CLOSE "\r\n");
+    const char *at = receive_until(fd, NULL);
+    for (int i = 0; i < 50 && at; i++) {
+        char mark[8];
+        snprintf(mark, sizeof(mark), "<%02d>", i);
+        at = strstr(at, mark);
+        at = at ? strstr(at, "\r\n\r\nlater") : NULL;
+        cr_assert_not_null(at, "answer %d is missing or out of order", i);
+    }
+    cr_expect_not_null(strstr(at, "hello"));
     close(fd);
 }
 
