@@ -217,6 +217,8 @@ class Zygote:
         os.close(SOCKET)
         take_payload(execution_id)
         enter_folder()
+        if "threading" in sys.modules:  # some versions keep the parent's id over a fork
+            sys.modules["threading"].main_thread()._set_native_id()
         gc.enable()
         return self.code
 
@@ -271,10 +273,15 @@ def show_exception(error):
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
         trace = trace.tb_next
-    hook = sys.excepthook
+    error = error.with_traceback(trace)
     try:
-        hook(type(error), error.with_traceback(trace), trace)
-    except Exception:
+        sys.excepthook(type(error), error, trace)
+    except Exception as second:
+        print("Error in sys.excepthook:", file=sys.stderr)
+        second.__context__ = None
+        own_trace = second.__traceback__.tb_next
+        sys.__excepthook__(type(second), second.with_traceback(own_trace), own_trace)
+        print("\nOriginal exception was:", file=sys.stderr)
         sys.__excepthook__(type(error), error, trace)
 
 
@@ -338,7 +345,9 @@ def flush_streams(status):
         try:
             if stream is not None and not stream.closed:
                 stream.flush()
-        except Exception:
+        except Exception as error:
+            if stream is sys.stdout and status != 120:
+                print(f"Exception ignored in: {stream!r}\n{type(error).__name__}: {error}", file=sys.stderr)
             status = 120 if status == 0 else status  # the interpreter's own choice
     return status
 
