@@ -34,6 +34,7 @@ struct program {
     char **environment;  /* owned, NULL-terminated; strings owned */
     struct spawn *child; /* NULL: not running */
     struct loop_timer *restart;
+    bool asked_to_stop;
     uint64_t pause_ms;
     uint64_t started_ns;
 };
@@ -126,6 +127,15 @@ static void stopped_everything(struct up *up)
     uv_stop(&up->loop);
 }
 
+/* Once: a second SIGTERM would cut its draining short. */
+static void ask_to_stop(struct program *program)
+{
+    if (!program->child || program->asked_to_stop)
+        return;
+    program->asked_to_stop = true;
+    spawn_kill(program->child, SIGTERM);
+}
+
 static void program_ended(void *data, const struct spawn_result *result)
 {
     struct program *program = data;
@@ -133,14 +143,18 @@ static void program_ended(void *data, const struct spawn_result *result)
     struct error err = {0};
 
     program->child = NULL;
+    if (spawn_result_check(result, program->name, &err) && up->stopping) {
+        log_error("a program did not stop in order", LOG_STR("program", program->name),
+                  LOG_ERR(&err));
+        up->status = 1;
+    }
     if (up->stopping) {
-        if (program == &up->worker && up->controller.child)
-            spawn_kill(up->controller.child, SIGTERM);
+        if (program == &up->worker)
+            ask_to_stop(&up->controller);
         if (!up->worker.child && !up->controller.child)
             stopped_everything(up);
         return;
     }
-    spawn_result_check(result, program->name, &err);
     bool configuration_error =
         WIFEXITED(result->wait_status) && WEXITSTATUS(result->wait_status) == 2;
     if (!up->ready || configuration_error) {
@@ -206,9 +220,9 @@ static void stop(struct up *up)
     cancel_restart(&up->worker);
     cancel_restart(&up->controller);
     if (up->worker.child)
-        spawn_kill(up->worker.child, SIGTERM);
+        ask_to_stop(&up->worker);
     else if (up->controller.child)
-        spawn_kill(up->controller.child, SIGTERM);
+        ask_to_stop(&up->controller);
     else
         stopped_everything(up);
 }
@@ -220,10 +234,10 @@ static void on_signal(void *data, int signal)
         stop(up);
         return;
     }
-    /* The second one is meant: pass it on, so that draining is cut short. */
+    /* The second one is meant: pass it on, so that draining is cut short. The controller still waits for its worker. */
     if (up->worker.child)
         spawn_kill(up->worker.child, signal);
-    if (up->controller.child)
+    else if (up->controller.child)
         spawn_kill(up->controller.child, signal);
 }
 
