@@ -69,7 +69,7 @@ struct oci_runtime_spec {
     uint32_t id_map_size;
 
     bool seccomp;                   /* the allow-list of oci/seccomp.h */
-    const char *rootfs_propagation; /* "rslave", …; NULL: the runtime's default */
+    const char *rootfs_propagation; /* "slave", …; NULL: the runtime's default */
 
     const struct oci_annotation *annotations;
     size_t annotation_count;
