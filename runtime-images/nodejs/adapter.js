@@ -6,8 +6,9 @@
  * Descriptor 3 is a socket: to faas-init (process) or to the worker (handler). When it is not (somebody
  * runs the bundle by hand), one invocation is served: payload on standard input, result on standard output.
  *
- * Standard output and error are pipes, to which Node.js on Linux writes synchronously: what a function logged
- * is in the pipe before its answer is sent. */
+ * Writes to standard output and error are made blocking: what a function logged is in the pipe before its
+ * answer is sent, and process.exit() loses nothing of it. (Node.js calls pipes synchronous, but they are only as long
+ * as there is room in them.) */
 'use strict';
 
 const fs = require('fs');
@@ -26,6 +27,10 @@ const STACK_FRAMES_MAX = 64;
 const { parse, stringify } = JSON;
 const exit = process.exit.bind(process);
 const now = performance.now.bind(performance);
+
+function makeOutputBlocking() {
+  for (const stream of [process.stdout, process.stderr]) stream._handle?.setBlocking?.(true);
+}
 
 // ---- frames ----
 
@@ -326,6 +331,7 @@ if (!target || !['process', 'handler'].includes(mode)) {
   process.stderr.write('usage: adapter.js process SCRIPT | handler MODULE.FUNCTION\n');
   exit(64);
 }
+makeOutputBlocking();
 if (mode === 'process') runScript(target);
 else if (isSocket(SOCKET)) new Server().serve(target);
 else handleOnce(target);
