@@ -27,12 +27,12 @@ void serve_delete_function(struct http_request *request, void *data)
 /* ---- read ---- */
 
 static void respond_function(struct http_request *request, const struct function_entry *function,
-                             const char *code_base64)
+                             const char *code_member, const char *code_base64)
 {
     struct json_answer answer;
     if (json_answer_begin(&answer, request) < 0)
         return;
-    function_write(answer.writer, function, code_base64);
+    function_write(answer.writer, function, code_member, code_base64);
     json_answer_respond(&answer, request, 200);
 }
 
@@ -40,6 +40,7 @@ static void respond_function(struct http_request *request, const struct function
 struct code_read {
     struct controller *controller;
     struct http_request *request;
+    const char *member; /* "code" or "artifact" */
     char name[FUNCTION_NAME_MAX + 1];
 };
 
@@ -64,16 +65,26 @@ static void code_came(void *data, char *bytes, size_t len, const struct error *e
     else if (base64_encode(bytes, len, &text, &failure) < 0)
         http_respond_error(read->request, &failure);
     else
-        respond_function(read->request, function, text.data ? text.data : "");
+        respond_function(read->request, function, read->member, text.data ? text.data : "");
     buffer_deinit(&text);
     free(bytes);
     free(read);
 }
 
 static void respond_with_code(struct controller *controller, struct http_request *request,
-                              const struct function_entry *function)
+                              const struct function_entry *function, const char *member)
 {
     struct error err = {0};
+    const struct function_spec *spec = &function->newest->record.spec;
+    const char *sha256 =
+        strcmp(member, "artifact") == 0 ? spec->artifact_sha256 : spec->code_sha256;
+    if (!sha256) {
+        error_set(&err, ERROR_NOT_READY,
+                  "version %lld of function %s has no artifact: it is not built (yet)",
+                  (long long)spec->version, function->name);
+        http_respond_error(request, &err);
+        return;
+    }
     struct code_read *read = calloc(1, sizeof(*read));
     if (!read) {
         error_set(&err, ERROR_INTERNAL, "out of memory");
@@ -82,9 +93,10 @@ static void respond_with_code(struct controller *controller, struct http_request
     }
     read->controller = controller;
     read->request = request;
+    read->member = member;
     memcpy(read->name, function->name, sizeof(read->name));
     controller->pending_reads++;
-    store_get_code(controller->store, function->newest->record.spec.code_sha256, code_came, read);
+    store_get_code(controller->store, sha256, code_came, read);
 }
 
 void serve_get_function(struct http_request *request, void *data)
@@ -94,16 +106,18 @@ void serve_get_function(struct http_request *request, void *data)
     const char *name = http_request_param(request, "name");
     const char *include = http_request_query(request, "include");
     const struct function_entry *function = registry_find(&controller->registry, name);
-    if (include && strcmp(include, "code") != 0) {
+    bool artifact = include && strcmp(include, "artifact") == 0;
+    if (include && !artifact && strcmp(include, "code") != 0) {
         error_set_field(&err, ERROR_INVALID_REQUEST, "include",
-                        "include must be \"code\" or left out, not \"%.40s\"", include);
+                        "include must be \"code\", \"artifact\" or left out, not \"%.40s\"",
+                        include);
         http_respond_error(request, &err);
     } else if (!function) {
         respond_not_found(request, name);
     } else if (include) {
-        respond_with_code(controller, request, function);
+        respond_with_code(controller, request, function, artifact ? "artifact" : "code");
     } else {
-        respond_function(request, function, NULL);
+        respond_function(request, function, NULL, NULL);
     }
 }
 
@@ -130,7 +144,7 @@ void serve_list_functions(struct http_request *request, void *data)
     json_key(answer.writer, "functions");
     json_array_begin(answer.writer);
     for (size_t i = begin; i < end; i++)
-        function_write(answer.writer, registry->sorted[i], NULL);
+        function_write(answer.writer, registry->sorted[i], NULL, NULL);
     json_array_end(answer.writer);
     if (end > begin && end < registry->sorted_count)
         json_member_string(answer.writer, "next_cursor", registry->sorted[end - 1]->name);

@@ -60,7 +60,7 @@ static void write_time(struct json_writer *writer, const char *key, uint64_t tim
 }
 
 void function_write(struct json_writer *writer, const struct function_entry *function,
-                    const char *code_base64)
+                    const char *code_member, const char *code_base64)
 {
     const struct function_record *record = &function->newest->record;
     json_object_begin(writer);
@@ -74,7 +74,8 @@ void function_write(struct json_writer *writer, const struct function_entry *fun
     json_member_string(writer, "build_output", record->build_output);
     write_time(writer, "created_at", record->created_at_ns);
     write_time(writer, "updated_at", record->updated_at_ns);
-    json_member_string(writer, "code", code_base64);
+    if (code_member)
+        json_member_string(writer, code_member, code_base64);
     json_object_end(writer);
 }
 
@@ -111,7 +112,7 @@ static void answer_function(struct change *change, int status)
     if (!writer)
         error_set(&err, ERROR_INTERNAL, "out of memory");
     else
-        function_write(writer, change->function, NULL);
+        function_write(writer, change->function, NULL, NULL);
     if (!writer || json_writer_finish(writer, &err) < 0) {
         refuse(change, &err);
         return;
