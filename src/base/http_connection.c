@@ -61,6 +61,9 @@ static void connection_closed(struct http_server *server, void **context)
         connection->next->previous = connection->previous;
     *context = NULL;
     free(connection);
+    /* At its limit of connections (or of descriptors) libmicrohttpd stops to listen, and begins again
+     * only when it is run once more after one of them was closed. */
+    http_server_schedule(server);
 }
 
 void http_connection_notify(void *server, struct MHD_Connection *connection, void **context,

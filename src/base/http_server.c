@@ -129,6 +129,8 @@ static void run(struct http_server *server)
     }
     server->running = false;
     set_timer(server);
+    if (server->run_again)
+        uv_idle_start(&server->again, ran_idle);
 }
 
 void http_server_schedule(struct http_server *server)

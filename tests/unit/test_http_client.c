@@ -54,7 +54,21 @@ static void handle_big(struct http_request *request, void *data)
     http_respond(request, 200, "text/plain", body, 200000, NULL, 0);
 }
 
+static void handle_moved(struct http_request *request, void *data)
+{
+    const struct http_header location = {"Location", "/hello"};
+    (void)data;
+    http_respond(request, 302, NULL, NULL, 0, &location, 1);
+}
+
+static void handle_strange(struct http_request *request, void *data)
+{
+    (void)data;
+    respond_text(request, 502, "<html>Bad Gateway</html>");
+}
+
 static const struct http_route routes[] = {
+    {"GET", "/moved", handle_moved, 0, 0}, {"GET", "/strange", handle_strange, 0, 0},
     {"GET", "/hello", handle_hello, 0, 0}, {"POST", "/echo", handle_echo, 10000000, 0},
     {"GET", "/hold", handle_hold, 0, 0},   {"GET", "/refuse", handle_refuse, 0, 0},
     {"GET", "/big", handle_big, 0, 0},
@@ -72,7 +86,7 @@ static const char *url(const char *path)
 static void setup(void)
 {
     held = NULL;
-    fixture_start((struct http_server_options){.routes = routes, .route_count = 5});
+    fixture_start((struct http_server_options){.routes = routes, .route_count = 7});
     fixture.before_free = answer_held;
     snprintf(base, sizeof(base), "http://127.0.0.1:%u", http_server_port(fixture.server));
 }
@@ -150,6 +164,78 @@ Test(http_client, other_protocols_are_refused)
                    &answer, &err),
         -1);
     cr_expect_eq(err.code, ERROR_INVALID_REQUEST);
+}
+
+Test(http_client, the_environments_proxy_is_ignored)
+{
+    struct http_answer answer;
+    struct error err = {0};
+    setenv("http_proxy", "http://127.0.0.1:1", 1);
+    setenv("ALL_PROXY", "http://127.0.0.1:1", 1);
+    cr_assert_eq(http_fetch(&(struct http_call_options){.method = "GET", .url = url("/hello")},
+                            &answer, &err),
+                 0, "%s", err.message);
+    cr_expect_str_eq(answer.body.data, "hello");
+    http_answer_deinit(&answer);
+}
+
+Test(http_client, a_redirection_is_an_answer_and_not_followed)
+{
+    struct http_answer answer;
+    struct error err = {0};
+    cr_assert_eq(http_fetch(&(struct http_call_options){.method = "GET", .url = url("/moved")},
+                            &answer, &err),
+                 0, "%s", err.message);
+    cr_expect_eq(answer.status, 302);
+    cr_expect_eq(http_answer_check(&answer, &err), -1);
+    http_answer_deinit(&answer);
+}
+
+static int collect(void *data, const char *bytes, size_t len)
+{
+    return buffer_append(data, bytes, len, NULL);
+}
+
+Test(http_client, a_body_can_be_had_as_it_comes_but_an_errors_body_is_kept)
+{
+    struct http_answer answer;
+    struct error err = {0};
+    struct buffer seen = BUFFER_INIT(300000);
+    struct http_call_options options = {.method = "GET",
+                                        .url = url("/big"),
+                                        .max_response_bytes = 100, /* holds for collected ones */
+                                        .on_data = collect,
+                                        .on_data_arg = &seen};
+    cr_assert_eq(http_fetch(&options, &answer, &err), 0, "%s", err.message);
+    cr_expect_eq(seen.len, 200000);
+    http_answer_deinit(&answer);
+
+    buffer_clear(&seen);
+    options.url = url("/refuse");
+    options.max_response_bytes = 0;
+    cr_assert_eq(http_fetch(&options, &answer, &err), 0);
+    cr_expect_eq(seen.len, 0);
+    cr_expect_eq(http_answer_check(&answer, &err), -1);
+    cr_expect_eq(err.code, ERROR_THROTTLED);
+    http_answer_deinit(&answer);
+
+    seen.max = 1000; /* collect() then refuses, which ends the exchange */
+    options.url = url("/big");
+    cr_expect_eq(http_fetch(&options, &answer, &err), -1);
+    buffer_deinit(&seen);
+}
+
+Test(http_client, an_answer_of_something_else_is_said_to_be_that)
+{
+    struct http_answer answer;
+    struct error err = {0};
+    cr_assert_eq(http_fetch(&(struct http_call_options){.method = "GET", .url = url("/strange")},
+                            &answer, &err),
+                 0);
+    cr_expect_eq(http_answer_check(&answer, &err), -1);
+    cr_expect_eq(err.code, ERROR_UNAVAILABLE);
+    cr_expect_not_null(strstr(err.message, "502"), "%s", err.message);
+    http_answer_deinit(&answer);
 }
 
 /* ---- on a loop ---- */
@@ -248,4 +334,40 @@ Test(http_client, a_cancelled_call_is_not_told)
     uv_run(&calls.loop, UV_RUN_DEFAULT);
     cr_expect_eq(calls.answered, 0);
     cr_expect_eq(uv_loop_close(&calls.loop), 0);
+}
+
+struct upload {
+    struct http_client *client;
+    char *body;
+    int left, right;
+};
+
+static void upload_done(void *data, struct http_answer *answer, const struct error *err)
+{
+    struct upload *upload = data;
+    if (!err && answer->status == 200 && answer->body.len == 6000000 &&
+        memcmp(answer->body.data, upload->body, 6000000) == 0)
+        upload->right++;
+    if (--upload->left == 0)
+        http_client_free(upload->client);
+}
+
+Test(http_client, several_large_bodies_travel_at_once_and_whole)
+{
+    uv_loop_t loop;
+    uv_loop_init(&loop);
+    struct upload upload = {
+        .client = http_client_new(&loop, NULL), .body = malloc(6000000), .left = 4};
+    for (size_t i = 0; i < 6000000; i++)
+        upload.body[i] = (char)(i * 7 + i / 251);
+    for (int i = 0; i < 4; i++)
+        cr_assert_not_null(http_call_start(
+            upload.client,
+            &(struct http_call_options){
+                .method = "POST", .url = url("/echo"), .body = upload.body, .body_len = 6000000},
+            upload_done, &upload, NULL));
+    uv_run(&loop, UV_RUN_DEFAULT);
+    cr_expect_eq(upload.right, 4);
+    free(upload.body);
+    cr_expect_eq(uv_loop_close(&loop), 0);
 }

@@ -55,7 +55,7 @@ static void setup(void)
     sem_init(&aborted, 0, 0);
     sem_init(&closed, 0, 0);
     fixture_start((struct http_server_options){
-        .routes = routes, .route_count = 3, .receive_timeout_seconds = 1});
+        .routes = routes, .route_count = 3, .receive_timeout_seconds = 1, .connection_limit = 60});
 }
 
 TestSuite(http_connection, .init = setup, .fini = fixture_end, .timeout = 60);
@@ -124,4 +124,26 @@ Test(http_connection, a_connection_is_given_its_time_for_each_request)
         cr_assert_eq(recv(fd, &byte, 1, 0), -1, "the server hung up");
     }
     close(fd);
+}
+
+Test(http_connection, over_the_limit_a_client_waits_until_another_leaves)
+{
+    int fds[60], late;
+    char answer[200] = "";
+    struct timeval moment = {.tv_usec = 100000}, long_time = {.tv_sec = 20};
+    for (size_t i = 0; i < 60; i++) {
+        fds[i] = connect_raw();
+        send_text(fds[i], "GET /silence HTTP/1.1\r\nHost: x\r\n\r\n");
+        cr_assert_not_null(strstr(receive_until(fds[i], "first"), "first"));
+    }
+    late = connect_raw();
+    send_text(late, "GET /hello HTTP/1.1\r\nHost: x\r\n\r\n");
+    setsockopt(late, SOL_SOCKET, SO_RCVTIMEO, &moment, sizeof(moment));
+    cr_expect_eq(recv(late, answer, 1, 0), -1, "one more than the limit is served");
+    close(fds[0]);
+    setsockopt(late, SOL_SOCKET, SO_RCVTIMEO, &long_time, sizeof(long_time));
+    cr_expect_gt(recv(late, answer, sizeof(answer) - 1, 0), 0);
+    for (size_t i = 1; i < 60; i++)
+        close(fds[i]);
+    close(late);
 }

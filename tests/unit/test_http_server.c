@@ -106,6 +106,23 @@ static void handle_flood(struct http_request *request, void *data)
     cr_expect_eq(refused, -1, "a slow reader may make us keep any amount");
 }
 
+static void handle_quiesce(struct http_request *request, void *data)
+{
+    (void)data;
+    http_server_quiesce(fixture.server);
+    http_server_quiesce(fixture.server);
+    respond_text(request, "last");
+}
+
+static void handle_big(struct http_request *request, void *data)
+{
+    size_t len = 6 * 1024 * 1024;
+    (void)data;
+    char *body = malloc(len);
+    memset(body, 'b', len);
+    http_respond(request, 200, "text/plain", body, len, NULL, 0);
+}
+
 static int authorize(struct http_request *request, const struct http_route *route, void *data,
                      struct error *err)
 {
@@ -121,6 +138,7 @@ static const struct http_route routes[] = {
     {"GET", "/hold", handle_hold, 0, 0},          {"POST", "/echo", handle_echo, 100000, 0},
     {"POST", "/private", handle_echo, 100000, 1}, {"*", "/p/{name}/x", handle_params, 10, 0},
     {"GET", "/stream", handle_stream, 0, 0},      {"GET", "/flood", handle_flood, 0, 0},
+    {"POST", "/quiesce", handle_quiesce, 0, 0},   {"GET", "/big", handle_big, 0, 0},
 };
 
 static void setup(void)
@@ -128,7 +146,7 @@ static void setup(void)
     handled = aborted = stream_closed = 0;
     held = NULL;
     fixture_start((struct http_server_options){.routes = routes,
-                                               .route_count = 8,
+                                               .route_count = 10,
                                                .authorize = authorize,
                                                .idle_timeout_seconds = 1,
                                                .max_buffered_bytes = 150000});
@@ -399,4 +417,77 @@ Test(http_server, an_address_in_use_or_malformed_is_said)
             "%s", bad[i]);
         cr_expect_eq(err.code, ERROR_INVALID_REQUEST, "%s: %s", bad[i], err.message);
     }
+}
+
+Test(http_server, after_quiescing_open_connections_are_told_and_new_ones_refused)
+{
+    int fd = connect_raw();
+    send_text(fd, "GET /hello HTTP/1.1\r\nHost: x\r\n\r\n");
+    cr_expect_null(strstr(receive_until(fd, "hello"), "Connection: close"));
+    exchange("POST /quiesce HTTP/1.1\r\n" CLOSE "Content-Length: 0\r\n\r\n");
+    send_text(fd, "GET /later HTTP/1.1\r\nHost: x\r\n\r\n");
+    const char *answer = receive_until(fd, NULL);
+    cr_expect_not_null(strstr(answer, "later"));
+    cr_expect_not_null(strstr(answer, "Connection: close"), "%s", answer);
+    close(fd);
+
+    struct sockaddr_in address = {.sin_family = AF_INET,
+                                  .sin_port = htons(http_server_port(fixture.server)),
+                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    fd = socket(AF_INET, SOCK_STREAM, 0);
+    cr_expect_eq(connect(fd, (struct sockaddr *)&address, sizeof(address)), -1);
+    close(fd);
+}
+
+Test(http_server, headers_without_end_are_refused)
+{
+    static char request[200000];
+    size_t len = (size_t)sprintf(request, "GET /hello HTTP/1.1\r\n" CLOSE "X-Long: ");
+    memset(request + len, 'x', 100000);
+    strcpy(request + len + 100000, "\r\n\r\n");
+    int fd = connect_raw();
+    send(fd, request, strlen(request), MSG_NOSIGNAL);
+    const char *answer = receive_until(fd, NULL);
+    cr_expect_null(strstr(answer, "200 OK"));
+    close(fd);
+    cr_expect_not_null(strstr(exchange("GET /hello HTTP/1.1\r\n" CLOSE "\r\n"), "hello"));
+}
+
+Test(http_server, a_large_answer_reaches_a_slow_reader_whole)
+{
+    int small = 65536, fd = connect_raw();
+    static char block[10000];
+    size_t total = 0, wrong = 0;
+    setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small));
+    send_text(fd, "GET /big HTTP/1.1\r\n" CLOSE "\r\n");
+    for (ssize_t got; (got = recv(fd, block, sizeof(block), 0)) > 0;) {
+        for (ssize_t i = 0; total > 10000 && i < got; i++)
+            wrong += block[i] != 'b';
+        total += (size_t)got;
+    }
+    cr_expect_gt(total, 6 * 1024 * 1024);
+    cr_expect_lt(total, 6 * 1024 * 1024 + 1000);
+    cr_expect_eq(wrong, 0);
+    close(fd);
+}
+
+Test(http_server, it_listens_on_ipv6)
+{
+    struct error err = {0};
+    struct sockaddr_in6 address = {.sin6_family = AF_INET6, .sin6_addr = in6addr_loopback};
+    int fd = socket(AF_INET6, SOCK_STREAM, 0);
+    if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof(address)))
+        cr_skip_test("no IPv6 here");
+    close(fd);
+    uv_loop_t loop;
+    uv_loop_init(&loop);
+    struct http_server *server =
+        http_server_new(&loop, &(struct http_server_options){.listen = "[::1]:0"}, &err);
+    cr_assert_not_null(server, "%s", err.message);
+    fd = socket(AF_INET6, SOCK_STREAM, 0);
+    address.sin6_port = htons(http_server_port(server));
+    cr_expect_eq(connect(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+    close(fd);
+    http_server_free(server);
+    loop_close(&loop);
 }
