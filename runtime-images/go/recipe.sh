@@ -3,7 +3,7 @@
 # shellcheck shell=bash disable=SC2034 # the variables are build.sh's
 suites=(bookworm bookworm-backports)
 packages=(golang-1.22-go ca-certificates tzdata busybox)
-image_env=(GOPATH=/tmp/go SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt)
+image_env=(GOROOT=/usr/lib/go-1.22 GOPATH=/tmp/go SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt)
 image_cmd=(go version)
 
 customize() {
