@@ -20,7 +20,8 @@ static char *copy_bytes(const char *bytes, size_t len)
 {
     char *copy = malloc(len + 1);
     if (copy) {
-        memcpy(copy, bytes, len);
+        if (len > 0)
+            memcpy(copy, bytes, len);
         copy[len] = '\0';
     }
     return copy;
@@ -40,10 +41,8 @@ static void fill_record(const struct controller *controller, struct execution *r
     memset(&message->error, 0, sizeof(message->error));
     size_t log_max = (size_t)controller->config.log_max_bytes + 1024; /* with its marker */
     size_t cut = message->logs_len > log_max ? message->logs_len - log_max : 0;
-    if (message->logs_len > 0) {
-        record->logs_len = message->logs_len - cut;
-        record->logs = copy_bytes(message->logs + cut, record->logs_len);
-    }
+    record->logs_len = message->logs_len - cut;
+    record->logs = copy_bytes(message->logs + cut, record->logs_len); /* "" when it wrote none */
     if (message->result) {
         record->result = copy_bytes(message->result, message->result_len);
         record->result_len = message->result_len;
