@@ -118,13 +118,19 @@ static int64_t free_slots(const struct worker *worker)
     return (int64_t)((concurrency - worker->running + links - 1) / links);
 }
 
+/* Polls go on while the worker stops, with the runtime already closing. */
+static const char *runtime_name(const struct worker *worker)
+{
+    return worker->kind == WORKER_RUNTIME_SIMPLE ? "simple" : "container";
+}
+
 static void describe(void *data, struct link *link, struct json_writer *writer)
 {
     struct worker *worker = data;
     const struct worker_settings *settings = worker->settings;
     const struct invocation *invocation;
     refresh_images(worker);
-    json_member_string(writer, "runtime", worker->runtime->ops->name);
+    json_member_string(writer, "runtime", runtime_name(worker));
     json_member_int(writer, "concurrency", settings->concurrency);
     json_member_int(writer, "memory_mb", settings->memory_mb);
     json_member_int(writer, "cpus", get_nprocs());
@@ -548,7 +554,8 @@ static void on_pool_stopped(void *data)
     worker->pool = NULL;
     if (worker->build_count == 0 && !worker->closing) {
         worker->closing = true;
-        worker->runtime->ops->close(steal_pointer(&worker->runtime), on_runtime_closed, worker);
+        struct runtime *runtime = steal_pointer(&worker->runtime);
+        runtime->ops->close(runtime, on_runtime_closed, worker);
     }
 }
 
