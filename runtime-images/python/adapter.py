@@ -16,10 +16,13 @@ import sys
 FRESH_MODULES = frozenset(sys.modules)  # what every interpreter has after its start
 
 import _signal
+import atexit
 import gc
+import itertools
 import os
 import stat
 import time
+from _frozen_importlib_external import SourceFileLoader  # the interpreter's own; importlib would cost
 
 FRAME_INVOKE, FRAME_READY, FRAME_EXIT, FRAME_RESULT, FRAME_ERROR = 1, 2, 3, 4, 5
 FLAG_DIRTY = 2
@@ -106,13 +109,18 @@ def enter_folder():
     folder = os.getcwd()
     sys.path.insert(0, folder)
     try:
-        own = {entry.split(".", 1)[0] for entry in os.listdir(folder)}
+        own = [entry.split(".", 1)[0] for entry in os.listdir(folder)]
     except OSError:
-        own = set()
-    extra = set(sys.modules) - FRESH_MODULES
-    if extra & own:
-        for name in extra:
+        own = []
+    if any(name in sys.modules and name not in FRESH_MODULES for name in own):
+        for name in set(sys.modules) - FRESH_MODULES:
             del sys.modules[name]
+
+
+def modules_since(count):
+    """Those imported since there were `count`. Older ones are not touched: in a forked child the first
+    touch of each copies a page."""
+    return list(itertools.islice(reversed(sys.modules.values()), max(0, len(sys.modules) - count)))
 
 
 # ---- the C library, by the light way: importing ctypes costs every start 2 ms ----
@@ -162,7 +170,7 @@ class Zygote:
             self.code = None
 
     def serve(self):
-        """Returns in a child that has an invocation: its payload file is standard input."""
+        """Returns in a child that has an invocation, with the script's module and code."""
         for number in (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP):
             _signal.signal(number, _signal.SIG_IGN)
         c_call("prctl", PR_SET_DUMPABLE, 0, 0, 0, 0)
@@ -207,6 +215,11 @@ class Zygote:
         _signal.signal(_signal.SIGINT, _signal.default_int_handler)
         _signal.signal(_signal.SIGTERM, _signal.SIG_DFL)
         _signal.signal(_signal.SIGHUP, _signal.SIG_DFL)
+        if "threading" in sys.modules:  # some versions keep the parent's id over a fork
+            sys.modules["threading"].main_thread()._set_native_id()
+        if self.code is not None:  # the function's code is there: nothing of this needs the invocation
+            enter_folder()
+            module = fresh_main(self.script)
         try:
             execution_id, _, _ = read_invoke(SOCKET)
         except HungUp:
@@ -216,11 +229,11 @@ class Zygote:
         self.state.close()
         os.close(SOCKET)
         take_payload(execution_id)
-        enter_folder()
-        if "threading" in sys.modules:  # some versions keep the parent's id over a fork
-            sys.modules["threading"].main_thread()._set_native_id()
+        if self.code is None:
+            enter_folder()
+            module = fresh_main(self.script)
         gc.enable()
-        return self.code
+        return module, self.code
 
 
 def be_expendable():
@@ -240,8 +253,9 @@ def take_payload(execution_id):
     os.dup2(fd, 0)
     os.close(fd)
     os.environ["EXECUTION_ID"] = execution_id
-    if os.fstat(0).st_size <= PAYLOAD_ENV_MAX:
-        payload = os.pread(0, PAYLOAD_ENV_MAX, 0)
+    size = os.fstat(0).st_size
+    if size <= PAYLOAD_ENV_MAX:
+        payload = os.pread(0, size, 0)
         if b"\0" not in payload:
             os.environb[b"FUNCTION_PAYLOAD"] = payload
 
@@ -255,8 +269,6 @@ def compile_script(script):
 def fresh_main(script):
     path = os.path.join(os.getcwd(), script)
     module = type(sys)("__main__")
-    from importlib.machinery import SourceFileLoader
-
     module.__loader__ = SourceFileLoader("__main__", path)
     module.__file__ = path
     module.__cached__ = None
@@ -294,10 +306,9 @@ def exit_status(error):
     return 1
 
 
-def run_script(script, code):
+def run_script(script, module, code):
     """Never returns."""
-    known = set(sys.modules)
-    module = fresh_main(script)
+    known = len(sys.modules)
     status = 0
     try:
         exec(code or compile_script(script), module.__dict__)
@@ -315,8 +326,6 @@ def run_script(script, code):
 def end_process(module, status, known):
     """What an interpreter does at its end, except for freeing its memory piece by piece: that would
     copy the pages shared with the zygote, and take longer than most functions."""
-    import atexit
-
     if "threading" in sys.modules:
         sys.modules["threading"]._shutdown()
     atexit._run_exitfuncs()
@@ -333,9 +342,9 @@ def end_process(module, status, known):
 
 def has_foreign_code(known):
     """Extension modules that did not come with Python may count on a complete end."""
-    for name in set(sys.modules) - known:
-        file = getattr(sys.modules[name], "__file__", None)
-        if name == "ctypes" or (file and file.endswith(".so") and "/lib-dynload/" not in file):
+    for module in modules_since(known):
+        file = getattr(module, "__file__", None) or ""
+        if file.endswith("/ctypes/__init__.py") or (file.endswith(".so") and "/lib-dynload/" not in file):
             return True
     return False
 
@@ -356,10 +365,9 @@ def clear_modules(main, known):
     """Lets go of the function's objects: open files are written, finalisers run."""
     folder = os.path.join(os.path.dirname(main.__file__), "")
     modules = [main]
-    for name in set(sys.modules) - known:
-        file = getattr(sys.modules[name], "__file__", None)
-        if file and file.startswith(folder):
-            modules.append(sys.modules[name])
+    for module in modules_since(known):
+        if (getattr(module, "__file__", None) or "").startswith(folder):
+            modules.append(module)
     for module in modules:
         names = module.__dict__
         for name in list(names):
@@ -547,23 +555,22 @@ def handle_once(path):
 
 
 def main():
-    """In a zygote's child: (script, code) to be run by the caller, so that as few frames as possible are below it."""
     if len(sys.argv) != 3 or sys.argv[1] not in ("process", "handler"):
         sys.exit("usage: adapter.py process SCRIPT | handler MODULE.FUNCTION")
     mode, target = sys.argv[1:]
     del sys.path[0]  # this file's folder
     gc.disable()
     if mode == "process":
-        code = None
         if is_socket(SOCKET):
             try:
-                code = Zygote(target).serve()
+                module, code = Zygote(target).serve()
             except (BrokenPipeError, ConnectionResetError):
                 os._exit(0)
         else:
             gc.enable()
             enter_folder()
-        return run_script(target, code)
+            module, code = fresh_main(target), None
+        return run_script(target, module, code)
     global json
     import json
 
