@@ -33,6 +33,7 @@ Usage: ./build.sh VERB [ARGUMENT...]
   lint [CHECK...]            checks without running: format shell clang cppcheck tidy
   fuzz [TARGET] [SECONDS]    fuzz one parser or all of them, 60 seconds each
   coverage                   line coverage of src/ and oci/ by the tests
+  docs                       docs/configuration.md from the programs' tables, manual page and shell completion into build/share/
   install [--prefix DIR]     an optimised build, installed below DIR (/usr/local); DESTDIR is honoured
   package                    distribution packages (not made yet)
   clean                      remove build/
@@ -196,6 +197,12 @@ build_preset() {
 verb_build() {
     need_packages "${PACKAGES_BUILD[@]}" libcriterion-dev
     build_preset dev
+}
+
+verb_docs() {
+    verb_build
+    docs/generate.sh
+    echo "docs/configuration.md, build/share/faas.1, build/share/faas.bash"
 }
 
 verb_clean() {
@@ -446,7 +453,7 @@ main() {
     local verb=${1:-help}
     shift || true
     case $verb in
-        demo | test | deps | build | images | bench | lint | fuzz | install | package | clean | coverage) "verb_$verb" "$@" ;;
+        demo | test | deps | build | images | bench | lint | fuzz | docs | install | package | clean | coverage) "verb_$verb" "$@" ;;
         help | --help | -h) usage ;;
         *)
             usage >&2

@@ -343,7 +343,7 @@ static int prepare_environments(struct up *up, struct error *err)
     autofree char *controller_dir = string_printf("CONTROLLER_DATA_DIR=%s", up->data_dir);
     autofree char *database =
         string_printf("CONTROLLER_DATABASE_URL=sqlite://%s/controller.db", up->data_dir);
-    autofree char *worker_dir = string_printf("WORKER_DATA_DIR=%s/worker", up->data_dir);
+    autofree char *worker_dir = string_printf("WORKER_DATA_DIR=%s", up->data_dir);
     autofree char *token_file = string_printf("WORKER_TOKEN_FILE=%s/worker-token", up->data_dir);
     if (!listen || !controller_dir || !database || !worker_dir || !token_file)
         return error_set(err, ERROR_INTERNAL, "out of memory");
