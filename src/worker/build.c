@@ -17,7 +17,9 @@
 
 #define BUILD_PIDS 512
 
-/* The code folder is read-only: what has no go.mod is copied, to get one. Nothing but the executable goes to stdout. */
+/* The code folder is read-only: what has no go.mod is copied, to get one. So is the image's cache of
+ * the compiled standard library, which the compiler wants to add to: it gets a folder of links.
+ * Nothing but the executable goes to stdout. */
 static const char script[] =
     "set -e\n"
     "if [ ! -f go.mod ]; then\n"
@@ -26,6 +28,9 @@ static const char script[] =
     "    cd /tmp/source\n"
     "    printf 'module function\\n\\ngo 1.22\\n' >go.mod\n"
     "fi\n"
+    "cache=$(go env GOCACHE)\n"
+    "if [ -d \"$cache\" ]; then cp -Rs \"$cache\" /tmp/cache; fi\n"
+    "export GOCACHE=/tmp/cache\n"
     "flags=\n"
     "if [ -d vendor ]; then flags=-mod=vendor; fi\n"
     "go build $flags -ldflags='-s -w' -o /tmp/bootstrap . >&2\n"

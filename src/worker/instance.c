@@ -75,8 +75,8 @@ static const char *start_failure_type(const struct error *err)
 
 static void become_ready(struct instance *instance)
 {
-    if (!instance->started || !instance->control_ready ||
-        (instance->handler && !instance->adapter_ready))
+    bool loaded = instance->handler ? instance->adapter_ready : instance->control_ready;
+    if (!instance->started || !loaded)
         return;
     loop_timer_stop(instance->deadline);
     instance->deadline = NULL;
@@ -112,7 +112,7 @@ static void on_start_timeout(void *data)
     struct instance *instance = data;
     struct execution failure;
     struct error why = {0};
-    if (!instance->control_ready) {
+    if (!instance->started) {
         error_set(&why, ERROR_TIMED_OUT, "the instance was not started within %llu ms",
                   (unsigned long long)instance->limits.start_timeout_ms);
         log_warn("instance not started in time", LOG_STR("instance", instance->id),

@@ -4,8 +4,8 @@
  *     creating -> idle <-> busy
  *     creating, idle, busy -> stopping -> gone
  *
- * instance_new() makes sockets and pipes and asks the runtime; `ready` follows when faas-init (and
- * the adapter of contract `handler`) said so. instance_run() gives it one invocation. Whatever goes
+ * instance_new() makes sockets and pipes and asks the runtime; `ready` follows when faas-init, or
+ * the adapter of contract `handler`, said so. instance_run() gives it one invocation. Whatever goes
  * wrong ends in instance_stop() by the owner, after broken() or finished() said so (it may be
  * called inside of them); it kills at once, `gone` follows when nothing is left, and then the owner
  * frees it. Loop thread only; events never come from inside a call, unless it says so. */

@@ -244,8 +244,9 @@ void instance_run(struct instance *instance, struct invocation *invocation)
         instance->deadline = loop_timer_start(instance->loop, 0, 0, on_send_failed, instance, NULL);
         return;
     }
-    instance->deadline =
-        loop_timer_start(instance->loop, invocation->timeout_ms, 0, on_deadline, instance, NULL);
+    /* One more, because the loop's clock stands while it works, and counts whole milliseconds. */
+    instance->deadline = loop_timer_start(instance->loop, invocation->timeout_ms + 1, 0,
+                                          on_deadline, instance, NULL);
     if (instance->events.log)
         instance->log_timer = loop_timer_start(instance->loop, LOG_INTERVAL_MS, LOG_INTERVAL_MS,
                                                on_log_timer, instance, NULL);

@@ -255,19 +255,19 @@ static void add_bind(struct instance_spec *spec, const char *destination, const 
         .destination = destination, .type = "bind", .source = source, .options = options};
 }
 
+/* It belongs to the function's user, because runc gives a tmpfs the mode of the folder in the image
+ * that it covers, whatever `mode` says. */
 static int add_tmpfs(struct instance_spec *spec, const char *destination, char **size_option,
-                     long long bytes, const char *mode, const char *extra, const char **options)
+                     long long bytes, const char *mode, const char **options)
 {
     size_t count = 0;
     *size_option = string_printf("size=%lld", bytes);
     options[count++] = "nosuid";
     options[count++] = "nodev";
     options[count++] = mode;
+    options[count++] = "uid=1000";
+    options[count++] = "gid=1000";
     options[count++] = *size_option;
-    if (extra) {
-        options[count++] = extra;
-        options[count++] = "gid=1000";
-    }
     options[count] = NULL;
     spec->mounts[spec->oci.mount_count++] = (struct oci_mount){
         .destination = destination, .type = "tmpfs", .source = "tmpfs", .options = options};
@@ -283,11 +283,11 @@ static int add_mounts(struct instance_spec *spec, const struct function_spec *fu
     add_bind(spec, INSTANCE_LIBEXEC_DIR, options->libexec_dir);
     if (options->resolv_conf)
         add_bind(spec, "/etc/resolv.conf", options->resolv_conf);
-    if (add_tmpfs(spec, "/tmp", &spec->tmp_size, function->tmp_mb * MIB, "mode=1777", NULL,
+    if (add_tmpfs(spec, "/tmp", &spec->tmp_size, function->tmp_mb * MIB, "mode=1777",
                   spec->tmp_options) < 0)
         return -1;
     return add_tmpfs(spec, INSTANCE_RUN_DIR, &spec->run_size, payload + 2 * MIB, "mode=0700",
-                     "uid=1000", spec->run_options);
+                     spec->run_options);
 }
 
 static void set_limits(struct instance_spec *spec, const struct function_spec *function,

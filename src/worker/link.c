@@ -27,7 +27,7 @@
 #define BACKOFF_LAST_MS 5000
 /* A controller that answers "nothing" faster than this is not asked again at once. */
 #define POLL_MIN_MS 20
-#define FETCH_TRIES 4
+#define FETCH_TRIES 6
 
 /* One message that waits, framed as it goes out. */
 struct outgoing {

@@ -35,7 +35,7 @@ void pool_cancel(struct pool *pool, struct invocation *invocation);
 /* Idle instances of that version go. */
 void pool_forget(struct pool *pool, const char *name, int64_t version);
 /* All instances go, at once; `done` when nothing is left. Invocations that still run are finished
- * as lost. */
+ * as lost. Not from inside of an invocation's done(). */
 void pool_stop(struct pool *pool, void (*done)(void *data), void *data);
 
 size_t pool_instances(const struct pool *pool);

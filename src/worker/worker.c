@@ -68,7 +68,7 @@ struct worker {
     size_t running;                 /* in functions or pool */
     struct build_list builds;
     size_t build_count;
-    bool draining, stopping, closing;
+    bool draining, stopping, closing, checking;
     struct loop_timer *deadline; /* of the drain, then of the delivery */
     void (*stopped)(void *data);
     void *data;
@@ -567,11 +567,10 @@ static void stop_pool(struct worker *worker)
     pool_stop(worker->pool, on_pool_stopped, worker);
 }
 
-/* Called whenever something has ended. */
-static void check_drained(struct worker *worker)
+static void deferred_check(void *data)
 {
-    if (!worker->draining)
-        return;
+    struct worker *worker = data;
+    worker->checking = false;
     if (worker->stopping) {
         if (!worker->pool && worker->build_count == 0 && !worker->closing)
             on_pool_stopped(worker);
@@ -579,6 +578,13 @@ static void check_drained(struct worker *worker)
     }
     if (TAILQ_EMPTY(&worker->all) && worker->build_count == 0)
         stop_pool(worker);
+}
+
+/* Called whenever something has ended, often from inside of the pool: so not at once. */
+static void check_drained(struct worker *worker)
+{
+    if (worker->draining && !worker->checking)
+        worker->checking = loop_defer(worker->loop, deferred_check, worker, NULL) == 0;
 }
 
 static void on_drain_deadline(void *data)
