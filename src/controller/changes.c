@@ -23,6 +23,7 @@ struct change {
     struct function_entry *function;
     struct list link; /* in function->changes */
     bool created;
+    uint64_t time_ns; /* of the new version */
     /* the pool job's */
     char *body; /* owned */
     size_t body_len;
@@ -179,8 +180,8 @@ static void version_stored(void *data, const struct error *err)
     record.spec = change->spec;
     memset(&change->spec, 0, sizeof(change->spec));
     record.state = record.spec.artifact_sha256 ? FUNCTION_READY : FUNCTION_BUILDING;
-    record.updated_at_ns = clock_realtime_ns();
-    record.created_at_ns = change->created ? record.updated_at_ns : function->created_at_ns;
+    record.updated_at_ns = change->time_ns;
+    record.created_at_ns = change->created ? change->time_ns : function->created_at_ns;
     if (registry_add_version(&controller->registry, function, &record, &failure) < 0 ||
         (function->newest->record.state == FUNCTION_BUILDING &&
          builds_add(controller, function->newest, &failure) < 0)) {
@@ -255,8 +256,9 @@ static void start_put(struct change *change)
     change->spec.version = function->last_version + 1;
     record.spec = change->spec; /* the store copies it */
     record.state = change->spec.artifact_sha256 ? FUNCTION_READY : FUNCTION_BUILDING;
-    record.updated_at_ns = clock_realtime_ns();
-    record.created_at_ns = change->created ? record.updated_at_ns : function->created_at_ns;
+    change->time_ns = clock_realtime_ns();
+    record.updated_at_ns = change->time_ns;
+    record.created_at_ns = change->created ? change->time_ns : function->created_at_ns;
     if (change->code)
         store_put_code(controller->store, change->spec.code_sha256, steal_pointer(&change->code),
                        change->code_len, NULL, NULL);

@@ -96,9 +96,10 @@ static struct live_execution *take_head(struct dispatch *dispatch, struct functi
 
 /* ---- choosing ---- */
 
-static bool can_take(const struct dispatch_worker *worker)
+static bool has_room(const struct dispatch_worker *worker)
 {
-    return worker->free_slots > 0 && worker->reachable && !worker->draining;
+    return worker->free_slots > 0 && (int64_t)worker->busy < worker->concurrency &&
+           !worker->draining;
 }
 
 /* 2: an idle instance, 1: the code, 0: neither. */
@@ -115,7 +116,7 @@ static struct dispatch_worker *choose_worker(struct list *workers, const char *k
     list_for_each(link, workers)
     {
         struct dispatch_worker *worker = list_entry(link, struct dispatch_worker, link);
-        if (!can_take(worker))
+        if (!worker->reachable || !has_room(worker))
             continue;
         int warm = warmth(worker, key);
         if (warm > best_warmth || (warm == best_warmth && worker->busy < best->busy)) {
@@ -143,7 +144,7 @@ struct live_execution *dispatch_next(struct dispatch *dispatch, struct list *wor
 struct live_execution *dispatch_next_for(struct dispatch *dispatch, struct dispatch_worker *worker)
 {
     struct list *first = list_first(&dispatch->functions);
-    if (!first || worker->free_slots <= 0 || worker->draining)
+    if (!first || !has_room(worker))
         return NULL;
     struct function_entry *head = list_entry(first, struct function_entry, waiting_link);
     int looked_at = 0;

@@ -27,10 +27,11 @@ struct dispatch {
 
 /* What choosing needs to know of a worker; a part of struct worker_session. */
 struct dispatch_worker {
-    struct list link;   /* in the list that is chosen from */
-    int64_t free_slots; /* invocations that it can take now */
-    size_t busy;        /* invocations that it has */
-    bool reachable;     /* it can be told now */
+    struct list link;    /* in the list that is chosen from */
+    int64_t free_slots;  /* invocations that it can take now, by its own last word */
+    int64_t concurrency; /* most that it runs at once; it never gets more */
+    size_t busy;         /* invocations that it has, or that are on their way to it */
+    bool reachable;      /* it can be told now */
     bool draining;
     struct string_map warm; /* version's key -> struct dispatch_warm, owned */
 };

@@ -129,6 +129,7 @@ void executions_started(struct controller *controller, struct live_execution *ex
     execution->dispatched_ns = clock_monotonic_ns();
     execution->session = session;
     execution->delivered = false;
+    execution->interrupted = false;
     list_append(&session->running, &execution->owner_link);
     session->dispatch.busy++;
     session->dispatch.free_slots--;
@@ -148,6 +149,17 @@ void executions_started(struct controller *controller, struct live_execution *ex
         execution->payload = NULL;
         execution->payload_len = 0;
     }
+}
+
+void executions_adopt(struct controller *controller, struct live_execution *execution,
+                      struct worker_session *session)
+{
+    dispatch_remove(&controller->dispatch, execution);
+    execution->record.attempt--;
+    executions_started(controller, execution, session);
+    execution->delivered = true;
+    log_info("an execution goes on at its worker", LOG_STR("execution", execution->record.id),
+             LOG_STR("worker", session->name), LOG_INT("attempt", execution->record.attempt));
 }
 
 /* ---- end ---- */
@@ -257,6 +269,7 @@ static void requeue(struct controller *controller, struct live_execution *execut
     buffer_clear(&execution->log);
     execution->log_seen = 0;
     execution->line_pending = 0;
+    execution->interrupted = true;
     dispatch_enqueue_first(&controller->dispatch, execution);
 }
 
@@ -335,7 +348,8 @@ static void load_one(void *data, struct execution *record, char **payload, size_
                         (long long)record->attempt);
     else {
         record->version = version->record.spec.version;
-        record->attempt += record->status == EXECUTION_RUNNING;
+        execution->interrupted = record->status == EXECUTION_RUNNING;
+        record->attempt += execution->interrupted;
         record->status = EXECUTION_QUEUED;
         dispatch_enqueue(&controller->dispatch, execution);
     }

@@ -30,12 +30,15 @@ struct live_execution {
     uint64_t accepted_ns, dispatched_ns; /* monotonic */
     struct worker_session *session;      /* that runs it */
     bool delivered;                      /* the worker has said that it has it */
-    struct list queue_link;              /* in its function's queue */
-    struct list wait_link;               /* synchronous and queued: in order of acceptance */
-    struct list owner_link;              /* running: in its session's list; final: to be written */
-    struct buffer log;                   /* what came of its log so far (the end of it) */
-    uint64_t log_seen;                   /* bytes that came so far, those cut included */
-    size_t line_pending; /* bytes at the end of `log` that no follower has seen yet */
+    /* Queued again, but the attempt before may still run at a worker that was out of contact, or that an
+     * earlier controller gave it to. */
+    bool interrupted;
+    struct list queue_link; /* in its function's queue */
+    struct list wait_link;  /* synchronous and queued: in order of acceptance */
+    struct list owner_link; /* running: in its session's list; final: to be written */
+    struct buffer log;      /* what came of its log so far (the end of it) */
+    uint64_t log_seen;      /* bytes that came so far, those cut included */
+    size_t line_pending;    /* bytes at the end of `log` that no follower has seen yet */
 };
 
 struct executions {
@@ -61,6 +64,9 @@ void executions_discard(struct controller *controller, struct live_execution *ex
 /* It was handed to `session`. */
 void executions_started(struct controller *controller, struct live_execution *execution,
                         struct worker_session *session);
+/* An interrupted one turns out to run at `session` still: it goes on there as the attempt that it was. */
+void executions_adopt(struct controller *controller, struct live_execution *execution,
+                      struct worker_session *session);
 /* The record is final: tells the client, followers and metrics, and has it written. */
 void executions_finish(struct controller *controller, struct live_execution *execution);
 /* The same, with a status and an error of the platform's own ("Platform.NoCapacity"). */

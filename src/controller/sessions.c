@@ -264,6 +264,8 @@ static int64_t match_running(struct controller *controller, struct worker_sessio
         struct live_execution *execution = id ? executions_find(controller, id) : NULL;
         if (execution && execution->session == session)
             execution->delivered = true;
+        else if (execution && execution->interrupted && !list_empty(&execution->queue_link))
+            executions_adopt(controller, execution, session);
         else if (id && finished_lately(session, id))
             correction++;
         else if (id)
@@ -318,7 +320,7 @@ static void read_poll(struct controller *controller, struct worker_session *sess
     session->dispatch.draining = json_get_bool(poll, "draining", false);
     if (json_get(poll, "instances")) {
         read_instances(session, json_get(poll, "instances"));
-        session->concurrency = json_get_int(poll, "concurrency", 0);
+        session->dispatch.concurrency = json_get_int(poll, "concurrency", 1);
         json_free(session->described);
         session->described = poll;
     } else {
@@ -417,7 +419,9 @@ int64_t sessions_free_slots(const struct controller *controller)
     list_for_each(link, &controller->sessions.all)
     {
         const struct dispatch_worker *worker = list_entry(link, struct dispatch_worker, link);
-        slots += worker->draining ? 0 : worker->free_slots;
+        int64_t room = worker->concurrency - (int64_t)worker->busy;
+        int64_t free = worker->free_slots < room ? worker->free_slots : room;
+        slots += worker->draining || free < 0 ? 0 : free;
     }
     return slots;
 }

@@ -27,8 +27,7 @@ struct worker_session {
     struct dispatch_worker dispatch; /* its link: in struct sessions */
     char name[SESSION_NAME_MAX + 1];
     char id[SESSION_ID_MAX + 1];
-    struct json *described; /* owned: the last poll that had all members */
-    int64_t concurrency;
+    struct json *described;        /* owned: the last poll that had all members */
     uint64_t last_contact_ns;      /* monotonic */
     uint64_t last_contact_wall_ns; /* realtime */
     bool lost;

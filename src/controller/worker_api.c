@@ -83,6 +83,7 @@ static void check_record(const struct controller *controller, struct execution *
     }
 }
 
+/* The execution that a message is about, when it is about the attempt that counts. */
 static struct live_execution *find_running(struct controller *controller,
                                            const struct worker_message *message)
 {
@@ -90,6 +91,19 @@ static struct live_execution *find_running(struct controller *controller,
     return execution && execution->session && execution->record.attempt == message->attempt
                ? execution
                : NULL;
+}
+
+/* One that was queued again, while the attempt before has come to its end after all. */
+static struct live_execution *find_interrupted(struct controller *controller,
+                                               const struct worker_message *message)
+{
+    struct live_execution *execution = executions_find(controller, message->id);
+    if (!execution || !execution->interrupted || list_empty(&execution->queue_link) ||
+        execution->record.attempt - 1 != message->attempt)
+        return NULL;
+    dispatch_remove(&controller->dispatch, execution);
+    execution->record.attempt--;
+    return execution;
 }
 
 /* Whether its instance is there for the next one. */
@@ -102,12 +116,14 @@ static struct worker_session *take_result(struct controller *controller,
                                           struct worker_message *message)
 {
     struct live_execution *execution = find_running(controller, message);
-    if (!execution)
+    if (!execution && !(execution = find_interrupted(controller, message)))
         return NULL;
-    struct worker_session *session = execution->session;
-    session_heard(session);
-    if (instance_stays(message->status))
-        dispatch_warm_adjust(&session->dispatch, execution->version->key, 1);
+    struct worker_session *session = execution->session; /* NULL: interrupted */
+    if (session) {
+        session_heard(session);
+        if (instance_stays(message->status))
+            dispatch_warm_adjust(&session->dispatch, execution->version->key, 1);
+    }
     fill_record(controller, &execution->record, message);
     check_record(controller, &execution->record, execution->version->function);
     log_finished(controller, execution, message->logs_total);

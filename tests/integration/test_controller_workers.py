@@ -1,0 +1,501 @@
+"""The controller and its workers: dispatch, sessions, loss, builds, durability, stopping."""
+import base64
+import contextlib
+import os
+import signal
+import sqlite3
+import subprocess
+import threading
+import time
+import unittest
+
+import controller as fixture
+from controller import CODE, Controller, Worker, message, wait_until
+
+GO = {"runtime": "go", "code": base64.b64encode(b"package main\nfunc main() {}\n").decode()}
+
+
+class WorkersTest(unittest.TestCase):
+    settings = {}
+
+    def setUp(self):
+        self.stack = contextlib.ExitStack()
+        self.addCleanup(self.stack.close)
+        self.controller = self.stack.enter_context(Controller(**self.settings))
+
+    def worker(self, *args, **options):
+        return self.stack.enter_context(Worker(self.controller, *args, **options))
+
+    def api(self, *args, **options):
+        return self.controller.request(*args, **options)
+
+    def in_background(self, call, *args):
+        answers = []
+        thread = threading.Thread(target=lambda: answers.append(call(*args)), daemon=True)
+        thread.start()
+        return lambda: (thread.join(fixture.WAIT_S), answers[0])[1]
+
+
+class Blocker:
+    """Invocations run until they are let go."""
+
+    def __init__(self):
+        self.go, self.heads, self.most, self.now, self.lock = threading.Event(), [], 0, 0, threading.Lock()
+
+    def __call__(self, head, payload):
+        with self.lock:
+            self.heads.append(head)
+            self.now += 1
+            self.most = max(self.most, self.now)
+        self.go.wait(fixture.WAIT_S)
+        with self.lock:
+            self.now -= 1
+        return {"status": "succeeded"}, payload, b""
+
+    def wait(self, count):
+        wait_until(lambda: len(self.heads) >= count, f"{count} invocations run")
+
+
+class Dispatch(WorkersTest):
+    def test_a_worker_never_has_more_than_its_slots(self):
+        blocker = Blocker()
+        self.worker(slots=3, run=blocker)
+        self.controller.deploy("f")
+        ids = [self.controller.invoke_async("f", n) for n in range(10)]
+        blocker.wait(3)
+        time.sleep(0.3)  # room for mistakes
+        self.assertEqual(len(blocker.heads), 3)
+        blocker.go.set()
+        self.assertEqual([self.controller.wait_execution(i)["result"] for i in ids], list(range(10)))
+        self.assertLessEqual(blocker.most, 3)
+
+    def test_queued_ones_go_out_in_order(self):
+        self.controller.deploy("f")
+        ids = [self.controller.invoke_async("f", n) for n in range(20)]
+        order = []
+        self.worker(slots=1, run=lambda head, payload: (order.append(int(payload)), ({"status": "succeeded"}, payload, b""))[1])
+        for id_ in ids:
+            self.controller.wait_execution(id_)
+        self.assertEqual(order, list(range(20)))
+
+    def test_functions_take_turns(self):
+        for name in ("busy", "quiet"):
+            self.controller.deploy(name)
+        ids = [self.controller.invoke_async("busy", n) for n in range(50)]
+        ids.append(self.controller.invoke_async("quiet"))
+        order = []
+        worker = self.worker(slots=1, run=lambda head, payload: (order.append(head["function"]), ({"status": "succeeded"}, payload, b""))[1])
+        worker.instances = [{"id": "a", "function": "busy", "version": 1, "state": "idle"}]
+        for id_ in ids:
+            self.controller.wait_execution(id_)
+        self.assertLess(order.index("quiet"), 15)
+
+    def test_a_warm_instance_is_preferred_then_the_least_loaded(self):
+        self.controller.deploy("f")
+        blocker = Blocker()
+        cold = self.worker("cold", run=blocker)
+        warm = self.worker("warm", run=blocker)
+        warm.instances = [{"id": "a", "function": "f", "version": 1, "state": "idle"}]
+        polls = warm.polls
+        wait_until(lambda: warm.polls > polls + 1, "its instance is known")
+        first = self.in_background(self.controller.invoke, "f")
+        blocker.wait(1)
+        warm.wait_seen("invoke")
+        self.assertEqual(cold.seen, [])
+        second = self.in_background(self.controller.invoke, "f")  # the code is at `warm`, the instance is busy
+        blocker.wait(2)
+        blocker.go.set()
+        self.assertEqual({first()["worker"], second()["worker"]}, {"warm"})
+
+    def test_a_draining_worker_gets_nothing(self):
+        self.controller.deploy("f")
+        draining = self.worker("draining")
+        draining.draining = True
+        polls = draining.polls
+        wait_until(lambda: draining.polls > polls + 1, "it has said so")
+        self.worker("other")
+        self.assertEqual({self.controller.invoke("f")["worker"] for _ in range(5)}, {"other"})
+        states = {w["name"]: w["state"] for w in self.api("GET", "/v1/workers").json()["workers"]}
+        self.assertEqual(states, {"draining": "draining", "other": "active"})
+
+    def test_an_update_loses_no_request_and_old_instances_are_forgotten(self):
+        versions = set()
+        worker = self.worker(slots=8, run=lambda head, payload: (versions.add(head["version"]), ({"status": "succeeded"}, payload, b""))[1])
+        self.controller.deploy("f")
+        stop, bad = threading.Event(), []
+
+        def client():
+            while not stop.is_set():
+                answer = self.api("POST", "/fn/f", b"1")
+                if (answer.status, answer.body) != (200, b"1"):
+                    bad.append(answer)
+
+        clients = [threading.Thread(target=client) for _ in range(4)]
+        for thread in clients:
+            thread.start()
+        for n in range(10):
+            self.controller.deploy("f", env={"N": str(n)})
+        stop.set()
+        for thread in clients:
+            thread.join()
+        self.assertEqual(bad, [])
+        self.assertEqual(self.controller.invoke("f")["version"], 11)
+        for version in range(1, 11):
+            worker.wait_seen("forget", function="f", version=version)
+        # Code and definitions of what nothing uses are gone from the database.
+        self.controller.stop()
+        with contextlib.closing(sqlite3.connect(os.path.join(self.controller.data_dir, "controller.db"))) as db:
+            self.assertEqual(db.execute("SELECT version FROM functions").fetchall(), [(11,)])
+
+
+class WorkerCalls(WorkersTest):
+    def test_definitions_and_code(self):
+        worker = self.worker()
+        deployed = self.controller.deploy("f", env={"A": "b"}, memory_mb=99)
+        answer = worker.call("GET", "/v1/worker/functions/f/1")
+        definition = answer.json()
+        self.assertEqual((definition["name"], definition["version"], definition["env"], definition["memory_mb"]), ("f", 1, {"A": "b"}, 99))
+        self.assertEqual(definition["artifact_sha256"], deployed["code_sha256"])
+        self.assertEqual(worker.call("GET", "/v1/worker/code/" + deployed["code_sha256"]).body, base64.b64decode(CODE))
+        for path in ("functions/f/2", "functions/f/x", "functions/g/1", "code/" + "0" * 64, "code/x"):
+            self.assertEqual(worker.call("GET", "/v1/worker/" + path).status, 404)
+
+    def test_bad_polls_and_results(self):
+        worker = self.worker()
+        for body in (b"", b"{", b"[]", {}, {"worker": "x"}, {"worker": "", "session": "1"}, {"worker": "x" * 200, "session": "1"}, {"worker": 1, "session": 1}):
+            self.assertEqual(worker.call("POST", "/v1/worker/poll", body).status, 400, body)
+        for body in (b"x", b"\xff" * 12, message(b"{}")[:-1], b"\0" * 12 + b"x"):
+            self.assertEqual(worker.call("POST", "/v1/worker/results", body).status, 400, body)
+        # One message that cannot be read does not take the others of its batch along.
+        blocker = Blocker()
+        worker.run = lambda head, payload: blocker.heads.append(head)
+        self.controller.deploy("f")
+        id_ = self.controller.invoke_async("f")
+        blocker.wait(1)
+        good = {"kind": "result", "execution_id": id_, "attempt": 1, "status": "succeeded", "result_len": 1, "logs_len": 0}
+        bad = [b"{", b"[" * 10_000, b"{}", {"kind": "x"}, good | {"status": "running"}, good | {"result_len": 5}, good | {"result_len": -1},
+               good | {"logs_len": 2**62}, good | {"execution_id": "x" * 100}, good | {"metrics": {"duration": "x"}}]  # fmt: skip
+        answer = worker.call("POST", "/v1/worker/results", b"".join(message(head, b"1") for head in bad) + message(good, b"1"))
+        self.assertEqual(answer.status, 200)
+        self.assertEqual(self.controller.wait_execution(id_)["result"], 1)
+
+    def test_results_of_strangers_and_of_other_attempts_are_ignored(self):
+        blocker = Blocker()
+        worker = self.worker(run=blocker)
+        self.controller.deploy("f")
+        id_ = self.controller.invoke_async("f", "right")
+        blocker.wait(1)
+        for wrong in ({"attempt": 2}, {"execution_id": "0190a000-0000-7000-8000-000000000000"}):
+            worker.post(message({"kind": "result", "execution_id": id_, "attempt": 1, "status": "succeeded", "result_len": 7, "logs_len": 0} | wrong, b'"wrong"'))
+        self.assertEqual(self.controller.execution(id_)["status"], "running")
+        blocker.go.set()
+        self.assertEqual(self.controller.wait_execution(id_)["result"], "right")
+
+    def test_a_result_is_answered_with_more_work(self):
+        self.controller.deploy("f")
+        ids = [self.controller.invoke_async("f", n) for n in range(3)]
+        heads = []
+        worker = self.worker(slots=1, run=lambda head, payload: heads.append(head))
+        wait_until(lambda: heads, "the first is given out")
+        worker.over = True
+        worker.thread.join(fixture.WAIT_S)  # no polls any more: only results are answered
+        for n in range(3):
+            result = {"kind": "result", "execution_id": ids[n], "attempt": 1, "status": "succeeded", "result_len": 1, "logs_len": 0}
+            batch = list(fixture.messages(worker.call("POST", "/v1/worker/results", message(result, b"1")).body))
+            self.assertEqual([(h["kind"], h["execution_id"], b) for h, b in batch], [("invoke", ids[n + 1], b"%d" % (n + 1))] if n < 2 else [])
+
+    def test_an_execution_that_is_unknown_here_is_cancelled_at_the_worker(self):
+        worker = self.worker()
+        worker.running["0190a000-0000-7000-8000-000000000000"] = {}
+        worker.wait_seen("cancel", execution_id="0190a000-0000-7000-8000-000000000000")
+
+
+class Loss(WorkersTest):
+    settings = {"CONTROLLER_WORKER_LOST_MS": 1000, "CONTROLLER_ASYNC_ATTEMPTS": 2}
+
+    def test_a_silent_worker_is_lost_and_its_clients_are_told(self):
+        blocker = Blocker()
+        worker = self.worker(run=blocker)
+        self.controller.deploy("f")
+        waiting = self.in_background(self.controller.invoke, "f")
+        raw = self.in_background(self.api, "POST", "/fn/f")
+        blocker.wait(2)
+        worker.stop()
+        execution = waiting()
+        self.assertEqual((execution["status"], execution["error"]["type"], execution["worker"]), ("lost", "Platform.WorkerLost", "w1"))
+        self.assertEqual(raw().status, 502)
+        self.assertEqual(self.api("GET", "/v1/workers").json()["workers"][0]["state"], "lost")
+        self.assertEqual(self.api("GET", "/readyz").status, 503)
+
+    def test_an_asynchronous_one_is_run_again_elsewhere_while_it_has_attempts(self):
+        blocker = Blocker()
+        first = self.worker("first", run=blocker)
+        self.controller.deploy("f")
+        id_ = self.controller.invoke_async("f", "x")
+        blocker.wait(1)
+        first.stop()
+        self.worker("second")
+        execution = self.controller.wait_execution(id_)
+        self.assertEqual((execution["status"], execution["attempt"], execution["worker"], execution["result"]), ("succeeded", 2, "second", "x"))
+
+    def test_after_its_last_attempt_it_is_lost(self):
+        self.controller.deploy("f")
+        id_ = self.controller.invoke_async("f")
+        for attempt in (1, 2):
+            blocker = Blocker()
+            worker = self.worker(f"w{attempt}", run=blocker)
+            blocker.wait(1)
+            self.assertEqual(blocker.heads[0]["attempt"], attempt)
+            worker.stop()
+        self.assertEqual(self.controller.wait_execution(id_)["status"], "lost")
+
+    def test_a_new_session_of_the_same_name_replaces_the_old_one_at_once(self):
+        blocker = Blocker()
+        old = self.worker(run=blocker)
+        self.controller.deploy("f")
+        waiting = self.in_background(self.controller.invoke, "f")
+        blocker.wait(1)
+        new = self.worker()
+        self.assertEqual(waiting()["status"], "lost")
+        self.assertTrue(old.superseded.wait(fixture.WAIT_S))
+        self.assertEqual(self.controller.invoke("f", 1)["result"], 1)
+        self.assertEqual(len(self.api("GET", "/v1/workers").json()["workers"]), 1)
+        self.assertEqual(new.wait_seen("invoke")[0]["function"], "f")
+
+    def test_a_worker_that_comes_back_goes_on_with_what_it_runs(self):
+        blocker = Blocker()
+        worker = self.worker(run=blocker)
+        self.controller.deploy("f")
+        id_ = self.controller.invoke_async("f", "kept")
+        blocker.wait(1)
+        worker.stop()
+        wait_until(lambda: self.controller.execution(id_)["status"] == "queued", "it is queued again")
+        worker.start()  # the same session, which still runs it
+        self.controller.wait_execution(id_, "running")
+        blocker.go.set()
+        execution = self.controller.wait_execution(id_)
+        self.assertEqual((execution["result"], execution["attempt"], len(blocker.heads)), ("kept", 1, 1))
+
+
+class Builds(WorkersTest):
+    settings = {"CONTROLLER_WORKER_LOST_MS": 1000}
+
+    def state(self, name):
+        function = self.api("GET", "/v1/functions/" + name).json()
+        return function["state"], function["ready_version"]
+
+    def test_building_then_ready_while_the_old_version_serves(self):
+        go = threading.Event()
+        builds = []
+
+        def build(head):
+            builds.append(head)
+            go.wait(fixture.WAIT_S)
+            return True, b"", b"artifact %d" % head["version"]
+
+        worker = self.worker(build=build)
+        first = self.controller.deploy("g", **GO)
+        self.assertEqual((first["state"], first["ready_version"]), ("building", None))
+        answer = self.api("POST", "/v1/functions/g/invocations")
+        self.assertEqual((answer.status, answer.json()["error"]["type"]), (409, "not_ready"))
+        self.assertEqual(self.controller.deploy("g", **GO)["version"], 1)
+        go.set()
+        wait_until(lambda: self.state("g") == ("ready", 1), "it is built")
+        go.clear()
+        changed = GO | {"code": base64.b64encode(b"package main // 2\nfunc main() {}").decode()}
+        self.assertEqual(self.controller.deploy("g", **changed)["state"], "building")
+        self.assertEqual(self.controller.invoke("g")["version"], 1)
+        go.set()
+        wait_until(lambda: self.state("g") == ("ready", 2), "the second is built")
+        self.assertEqual(self.controller.invoke("g")["version"], 2)
+        definition = worker.call("GET", "/v1/worker/functions/g/2").json()
+        self.assertEqual(worker.call("GET", "/v1/worker/code/" + definition["artifact_sha256"]).body, b"artifact 2")
+        # Another definition of the same code needs no compiler.
+        self.assertEqual(self.controller.deploy("g", **changed, memory_mb=64)["state"], "ready")
+        self.assertEqual(len(builds), 2)
+
+    def test_failed_builds_show_the_compilers_words_and_can_be_tried_again(self):
+        outcomes = [(False, b"main.go:2: syntax error", b""), (True, b"", b"artifact")]
+        self.worker(build=lambda head: outcomes.pop(0))
+        self.controller.deploy("g", **GO)
+        wait_until(lambda: self.state("g") == ("failed", None), "it fails")
+        self.assertEqual(self.api("GET", "/v1/functions/g").json()["build_output"], "main.go:2: syntax error")
+        self.assertEqual(self.api("POST", "/fn/g").json()["error"]["type"], "not_ready")
+        self.assertEqual(self.controller.deploy("g", **GO)["version"], 2)
+        wait_until(lambda: self.state("g") == ("ready", 2), "it is built")
+
+    def test_a_build_survives_its_worker_and_the_controller(self):
+        lost = self.worker("lost", build=lambda head: time.sleep(fixture.WAIT_S))
+        self.controller.deploy("g", **GO)
+        lost.wait_seen("build")
+        lost.stop()
+        self.controller.kill()
+        self.controller.start()
+        self.assertEqual(self.state("g"), ("building", None))
+        self.worker("second", build=lambda head: (True, b"warning", b"artifact"))
+        wait_until(lambda: self.state("g") == ("ready", 1), "it is built elsewhere")
+
+
+class Durability(WorkersTest):
+    def test_kill_9_loses_nothing_that_was_acknowledged(self):
+        self.controller.deploy("f", env={"A": "b"})
+        before = self.api("GET", "/v1/functions/f").json()
+        accepted, stop = [], threading.Event()
+
+        def client(n):
+            with contextlib.suppress(OSError, AssertionError, Exception):
+                while not stop.is_set():
+                    accepted.append((self.controller.invoke_async("f", n), n))
+
+        clients = [threading.Thread(target=client, args=(n,)) for n in range(8)]
+        for thread in clients:
+            thread.start()
+        wait_until(lambda: len(accepted) > 200, "some are accepted")
+        self.controller.kill()
+        stop.set()
+        for thread in clients:
+            thread.join()
+        self.controller.start()
+        self.assertEqual(self.api("GET", "/v1/functions/f").json(), before)
+        self.worker(slots=16)
+        for id_, n in accepted:
+            execution = self.controller.wait_execution(id_)
+            self.assertEqual((execution["status"], execution["result"]), ("succeeded", n))
+
+    def test_what_ran_when_the_controller_was_killed_goes_on_at_its_worker(self):
+        blocker = Blocker()
+        self.worker(run=blocker)
+        self.controller.deploy("f")
+        ids = [self.controller.invoke_async("f", n) for n in range(3)]
+        blocker.wait(3)
+        for id_ in ids:
+            self.controller.wait_execution(id_, "running")
+        self.controller.kill()
+        self.controller.start(CONTROLLER_LISTEN=self.controller.url.removeprefix("http://"))
+        for id_ in ids:
+            self.controller.wait_execution(id_, "running")
+        blocker.go.set()
+        for n, id_ in enumerate(ids):
+            execution = self.controller.wait_execution(id_)
+            self.assertEqual((execution["result"], execution["attempt"]), (n, 1))
+        self.assertEqual(len(blocker.heads), 3)
+
+    def test_what_ran_is_run_again_when_its_worker_is_gone_too(self):
+        blocker = Blocker()
+        worker = self.worker(run=blocker)
+        self.controller.deploy("f")
+        id_ = self.controller.invoke_async("f", 1)
+        blocker.wait(1)
+        self.controller.wait_execution(id_, "running")
+        worker.stop()
+        self.controller.kill()
+        self.controller.start()
+        self.worker("w2")
+        execution = self.controller.wait_execution(id_)
+        self.assertEqual((execution["result"], execution["attempt"], execution["worker"]), (1, 2, "w2"))
+
+    def test_records_are_there_after_an_orderly_stop(self):
+        self.worker()
+        self.controller.deploy("f")
+        ids = [self.controller.invoke("f", n)["id"] for n in range(20)]
+        self.assertEqual(self.controller.stop(), 0)
+        self.controller.start()
+        for n, id_ in enumerate(ids):
+            self.assertEqual(self.controller.execution(id_)["result"], n)
+
+    def test_a_newer_schema_and_a_second_controller_are_refused(self):
+        other = subprocess.run([os.path.join(fixture.BIN, "faas-controller"), "--data-dir", self.controller.data_dir, "--listen", "127.0.0.1:0"],
+                               capture_output=True, text=True, check=False, timeout=fixture.WAIT_S)  # fmt: skip
+        self.assertEqual(other.returncode, 1)
+        self.assertIn("another controller", other.stderr)
+        self.controller.stop()
+        with contextlib.closing(sqlite3.connect(os.path.join(self.controller.data_dir, "controller.db"))) as db:
+            db.execute("INSERT INTO schema_migrations VALUES (999, 0)")
+            db.commit()
+        with self.assertRaisesRegex(AssertionError, "schema version 999"):
+            self.controller.start()
+        with contextlib.closing(sqlite3.connect(os.path.join(self.controller.data_dir, "controller.db"))) as db:
+            db.execute("DELETE FROM schema_migrations WHERE version = 999")
+            db.commit()
+        self.controller.start()
+
+
+class Stopping(WorkersTest):
+    def test_what_is_under_way_finishes_and_new_ones_are_refused(self):
+        blocker = Blocker()
+        self.worker(run=blocker)
+        self.controller.deploy("f")
+        waiting = self.in_background(self.controller.invoke, "f", 1)
+        later = self.controller.invoke_async("f", 2)
+        blocker.wait(2)
+        self.controller.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: self.api("GET", "/readyz").status == 503, "it is stopping")
+        refused = self.api("POST", "/fn/f")
+        self.assertEqual((refused.status, refused.json()["error"]["type"]), (503, "no_capacity"))
+        blocker.go.set()
+        self.assertEqual(waiting()["result"], 1)
+        self.assertEqual(self.controller.wait(), 0)
+        self.assertFalse(os.path.exists(os.path.join(self.controller.data_dir, "controller.url")))
+        self.controller.start()
+        self.assertEqual(self.controller.execution(later)["result"], 2)
+
+    def test_the_wait_is_bounded_and_clients_are_told(self):
+        self.controller.stop()
+        self.controller.start(CONTROLLER_DRAIN_MS=300)
+        blocker = Blocker()
+        self.worker(run=blocker)
+        self.controller.deploy("f")
+        waiting = self.in_background(self.controller.invoke, "f", 1)
+        later = self.controller.invoke_async("f", 2)
+        blocker.wait(2)
+        self.assertEqual(self.controller.stop(), 0)
+        self.assertEqual((waiting()["status"], waiting()["error"]["type"]), ("lost", "Platform.ControllerStopped"))
+        self.controller.start()
+        self.assertIn(self.controller.execution(later)["status"], ("queued", "running"))
+
+    def test_it_ends_with_its_parent(self):
+        read_end, write_end = os.pipe()
+        os.set_inheritable(read_end, True)
+        environment = {"PATH": os.environ["PATH"], "CONTROLLER_LISTEN": "127.0.0.1:0", "CONTROLLER_DATA_DIR": self.controller.folder + "/other",
+                       "FAAS_PARENT_FD": str(read_end)}  # fmt: skip
+        child = subprocess.Popen([os.path.join(fixture.BIN, "faas-controller")], env=environment, pass_fds=[read_end], stderr=subprocess.DEVNULL)
+        os.close(read_end)
+        wait_until(lambda: os.path.exists(self.controller.folder + "/other/controller.url"), "it listens")
+        os.close(write_end)
+        self.assertEqual(child.wait(fixture.WAIT_S), 0)
+
+    def test_wrong_settings_end_with_2_and_name_the_setting(self):
+        for arguments, words in ((["--listen", "nowhere"], "CONTROLLER_LISTEN"), (["--data-dir", "relative"], "CONTROLLER_DATA_DIR"),
+                                 (["--database-url", "mysql://x"], "sqlite://"), (["--queue-length", "x"], "--queue-length"),
+                                 (["--nonsense"], "nonsense")):  # fmt: skip
+            ended = subprocess.run([os.path.join(fixture.BIN, "faas-controller"), "--data-dir", self.controller.folder + "/other", *arguments],
+                                   capture_output=True, text=True, check=False, timeout=fixture.WAIT_S)  # fmt: skip
+            self.assertEqual(ended.returncode, 2, ended)
+            self.assertIn(words, ended.stderr)
+
+
+class Soak(WorkersTest):
+    def test_memory_and_descriptors_stay_flat(self):
+        self.worker(slots=8)
+        self.controller.deploy("f")
+        pid = self.controller.process.pid
+        usage = lambda: (len(os.listdir(f"/proc/{pid}/fd")), int(fixture.read(f"/proc/{pid}/statm").split()[1]) * 4)
+
+        def load(count):
+            connection = self.controller.connect()
+            for _ in range(count):
+                connection.request("POST", "/fn/f", *self.controller.prepare(b'"' + b"x" * 1000 + b'"', "", None))
+                self.assertEqual(fixture.Answer(connection.getresponse()).status, 200)
+            connection.close()
+
+        load(300)
+        descriptors, resident_kib = usage()
+        load(1500)
+        after_descriptors, after_resident_kib = usage()
+        self.assertLessEqual(after_descriptors, descriptors + 4)
+        if "ASAN_OPTIONS" not in os.environ and "asan" not in fixture.BIN:  # its quarantine grows
+            self.assertLess(after_resident_kib - resident_kib, 20_000)
+
+
+if __name__ == "__main__":
+    unittest.main()
