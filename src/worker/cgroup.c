@@ -21,6 +21,8 @@
 #define SUPERVISOR "faas-supervisor"
 #define REMOVE_TIMEOUT_MS 1000
 #define WORKER_NAME_MAX 64
+/* How deep below a hierarchy's root a login session or service may be. */
+#define HUSK_DEPTH 8
 
 /* The controllers that limits need, in the order of struct worker_cgroup.enabled's bits. */
 static const char *const needed[] = {"memory", "cpu", "pids"};
@@ -296,30 +298,61 @@ static void undo_layout_v2(struct worker_cgroup *cgroup)
 
 /* ---- life ---- */
 
-/* Removes <base or own>/faas-<worker>[/instance] in every hierarchy; the first failure is told at
- * the end, so that one hierarchy does not keep the others from being cleaned. */
+/* <base or own>/faas-<worker>[/instance] in one hierarchy; malloc'd, NULL when this process is not in it. */
+static char *folder_in(const struct worker_cgroup *cgroup, const struct cgroup_hierarchy *hierarchy,
+                       const char *instance)
+{
+    bool in_base = hierarchy->v2 && cgroup->base;
+    autofree char *own = in_base ? strdup(cgroup->base)
+                                 : cgroup_membership_path(cgroup->membership, hierarchy, NULL);
+    autofree char *parent = own ? cgroup_folder(hierarchy, own) : NULL;
+
+    if (!parent)
+        return NULL;
+    return string_printf("%s/%s%s%s", parent, cgroup->folder_name, instance ? "/" : "",
+                         instance ? instance : "");
+}
+
+/* In turn, because a process that is frozen in one hierarchy keeps the others' folders busy. *ret_left: one that stays. */
+static bool try_remove_everywhere(const struct worker_cgroup *cgroup, const char *instance,
+                                  char **ret_left)
+{
+    bool gone = true;
+
+    for (size_t i = 0; i < cgroup->hierarchies.count; i++) {
+        char *folder = folder_in(cgroup, &cgroup->hierarchies.items[i], instance);
+        if (!folder || cgroup_try_remove(folder)) {
+            free(folder);
+            continue;
+        }
+        free(*ret_left);
+        *ret_left = folder;
+        gone = false;
+    }
+    return gone;
+}
+
 static int remove_everywhere(const struct worker_cgroup *cgroup, const char *instance,
                              struct error *err)
 {
-    struct error first = {0};
+    autofree char *left = NULL;
 
-    for (size_t i = 0; i < cgroup->hierarchies.count; i++) {
-        const struct cgroup_hierarchy *hierarchy = &cgroup->hierarchies.items[i];
-        bool in_base = hierarchy->v2 && cgroup->base;
-        autofree char *own = in_base ? strdup(cgroup->base)
-                                     : cgroup_membership_path(cgroup->membership, hierarchy, NULL);
-        autofree char *parent = own ? cgroup_folder(hierarchy, own) : NULL;
-        autofree char *folder = parent
-                                    ? string_printf("%s/%s%s%s", parent, cgroup->folder_name,
-                                                    instance ? "/" : "", instance ? instance : "")
-                                    : NULL;
-        struct error failed = {0};
-        if (folder && cgroup_remove_tree(folder, REMOVE_TIMEOUT_MS, &failed) < 0 && !first.code)
-            first = failed;
+    /* No hierarchy tells everybody when a cgroup has become empty, so this asks again. */
+    for (unsigned waited_ms = 0; !try_remove_everywhere(cgroup, instance, &left); waited_ms++) {
+        if (waited_ms == REMOVE_TIMEOUT_MS)
+            return error_set(err, ERROR_UNAVAILABLE,
+                             "the cgroup %s cannot be removed: something in it does not end", left);
+        usleep(1000);
     }
-    if (first.code && err)
-        *err = first;
-    return first.code ? -1 : 0;
+    return 0;
+}
+
+/* An earlier worker may have been started in another cgroup (another login session): what the OCI runtime deleted its instances
+ * from is left there as an empty folder of this worker's name. */
+static void remove_husks(const struct worker_cgroup *cgroup)
+{
+    for (size_t i = 0; i < cgroup->hierarchies.count; i++)
+        cgroup_remove_empty(cgroup->hierarchies.items[i].mount, cgroup->folder_name, HUSK_DEPTH);
 }
 
 static bool name_valid(const char *name)
@@ -354,6 +387,7 @@ static int open_cgroup(struct worker_cgroup *cgroup, const char *worker, struct 
     }
     if (remove_everywhere(cgroup, NULL, err) < 0)
         return error_wrap(err, "leftovers of an earlier worker");
+    remove_husks(cgroup);
     return v2 ? layout_v2(cgroup, err) : 0;
 }
 

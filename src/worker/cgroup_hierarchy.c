@@ -268,38 +268,53 @@ static void thaw(const char *folder)
     }
 }
 
-/* Kills and removes what it can. 0 when the folder is gone, otherwise the errno that stopped it. */
-static int try_remove(const char *folder, unsigned depth)
+static bool remove_below(const char *folder, unsigned depth)
 {
     DIR *directory = depth < TREE_DEPTH_MAX ? opendir(folder) : NULL;
 
     if (!directory)
-        return depth < TREE_DEPTH_MAX && errno == ENOENT ? 0 : EBUSY;
+        return depth < TREE_DEPTH_MAX && errno == ENOENT;
     for (struct dirent *entry; (entry = readdir(directory));) {
         if (entry->d_type != DT_DIR || strcmp(entry->d_name, ".") == 0 ||
             strcmp(entry->d_name, "..") == 0)
             continue;
         autofree char *child = string_printf("%s/%s", folder, entry->d_name);
         if (child)
-            try_remove(child, depth + 1);
+            remove_below(child, depth + 1);
     }
     closedir(directory);
     if (rmdir(folder) == 0 || errno == ENOENT)
-        return 0;
+        return true;
     cgroup_kill_members(folder);
     thaw(folder);
-    return EBUSY;
+    return false;
 }
 
-int cgroup_remove_tree(const char *folder, unsigned timeout_ms, struct error *err)
+bool cgroup_try_remove(const char *folder)
 {
-    int failed = 0;
+    return remove_below(folder, 0);
+}
 
-    /* The kernel tells nobody when a v1 cgroup has become empty without a release agent, so this
-     * asks again. */
-    for (unsigned waited_ms = 0; (failed = try_remove(folder, 0)) && waited_ms < timeout_ms;
-         waited_ms++)
-        usleep(1000);
-    return failed ? error_set_errno(err, ERROR_UNAVAILABLE, failed, "remove the cgroup %s", folder)
-                  : 0;
+/* A folder of cgroupfs that holds a process cannot be removed, so this harms nobody who is in use. */
+static void remove_if_named(const char *folder, const char *entry, const char *name, unsigned depth)
+{
+    autofree char *child = string_printf("%s/%s", folder, entry);
+
+    if (!child)
+        return;
+    cgroup_remove_empty(child, name, depth);
+    if (strcmp(entry, name) == 0)
+        rmdir(child);
+}
+
+void cgroup_remove_empty(const char *folder, const char *name, unsigned depth)
+{
+    DIR *directory = depth > 0 ? opendir(folder) : NULL;
+
+    if (!directory)
+        return;
+    for (struct dirent *entry; (entry = readdir(directory));)
+        if (entry->d_type == DT_DIR && entry->d_name[0] != '.')
+            remove_if_named(folder, entry->d_name, name, depth - 1);
+    closedir(directory);
 }

@@ -44,9 +44,11 @@ char *cgroup_membership_path(const char *membership, const struct cgroup_hierarc
 /* The folder of the cgroup `path`; malloc'd, NULL when out of memory. */
 char *cgroup_folder(const struct cgroup_hierarchy *hierarchy, const char *path);
 
-/* SIGKILLs everything in the cgroup `folder` and below, waits up to `timeout_ms` for it to end, and
- * removes the folders. 0 also when it does not exist. */
-int cgroup_remove_tree(const char *folder, unsigned timeout_ms, struct error *err);
+/* One attempt to remove the cgroup `folder` and those below it; what it cannot remove yet it thaws and kills. True when it is
+ * gone (or was not there). A process dies in all its hierarchies at once, so several folders are tried in turn. */
+bool cgroup_try_remove(const char *folder);
+/* Removes cgroups named `name` without processes and children, at most `depth` levels below `folder`. */
+void cgroup_remove_empty(const char *folder, const char *name, unsigned depth);
 /* One round of SIGKILL to the processes of `folder` (not below); returns how many there were, or -1
  * (folder unreadable). */
 int cgroup_kill_members(const char *folder);

@@ -75,7 +75,8 @@ static inline void fixture_tear_down(void)
 static inline struct oci_runtime_spec fixture_spec(const char *script, const char **args)
 {
     static const char *const env[] = {"PATH=/bin:/usr/bin", NULL};
-    static const char *const tmpfs[] = {"nosuid", "nodev", "size=4m", "mode=1777", NULL};
+    /* runc gives a tmpfs the mode of the folder that it covers, so it belongs to the user. */
+    static const char *const tmpfs[] = {"nosuid", "nodev", "size=8m", "uid=1000", "gid=1000", NULL};
     static const struct oci_mount tmp = {"/tmp", "tmpfs", "tmpfs", tmpfs};
 
     args[0] = "/bin/sh";

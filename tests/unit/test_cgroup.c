@@ -1,0 +1,468 @@
+/* Cgroups of instances: with real containers on this host's hierarchies, on a v2-only view of it, and by text. */
+#include "container_fixture.h"
+#include "worker/cgroup.h"
+#include "worker/cgroup_hierarchy.h"
+
+#include <sched.h>
+#include <signal.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+
+TestSuite(cgroup, .init = fixture_set_up, .fini = fixture_tear_down, .timeout = 120);
+
+static char worker_name[48];
+
+static struct worker_cgroup *open_worker(void)
+{
+    struct error err = {0};
+
+    snprintf(worker_name, sizeof(worker_name), "test-%d", (int)getpid());
+    struct worker_cgroup *cgroup = worker_cgroup_new(worker_name, &err);
+    cr_assert_not_null(cgroup, "%s", err.message);
+    return cgroup;
+}
+
+static pid_t run_in_with(const struct worker_cgroup *cgroup, const char *id, const char *script,
+                         int64_t memory_bytes, int64_t pids)
+{
+    const char *args[4];
+    struct oci_runtime_spec spec = fixture_spec(script, args);
+    struct oci_outcome outcome = {0};
+    struct error err = {0};
+    autofree char *path = worker_cgroup_path(cgroup, id);
+
+    spec.cgroups_path = path;
+    spec.memory_bytes = memory_bytes;
+    spec.limit_swap = worker_cgroup_support(cgroup)->swap;
+    spec.pids = pids;
+    fixture_write_bundle(&spec);
+    struct oci_call call = {.verb = OCI_RUN, .id = id, .bundle = fixture_bundle};
+    cr_assert_eq(oci_runtime_call(&fixture_runtime, &call, &outcome, &err), 0, "%s", err.message);
+    return outcome.pid;
+}
+
+static pid_t run_in(const struct worker_cgroup *cgroup, const char *id, const char *script)
+{
+    return run_in_with(cgroup, id, script, 64 << 20, 64);
+}
+
+static struct instance_cgroup *open_instance(const struct worker_cgroup *cgroup, pid_t pid)
+{
+    struct error err = {0};
+    struct instance_cgroup *instance = instance_cgroup_open(cgroup, pid, &err);
+
+    cr_assert_not_null(instance, "%s", err.message);
+    return instance;
+}
+
+static struct instance_stats read_stats(struct instance_cgroup *instance)
+{
+    struct instance_stats stats;
+    struct error err = {0};
+
+    cr_assert_eq(instance_cgroup_read(instance, &stats, &err), 0, "%s", err.message);
+    return stats;
+}
+
+static void delete_container(const char *id)
+{
+    struct oci_call call = {.verb = OCI_DELETE, .id = id, .force = true};
+    struct error err = {0};
+
+    cr_assert_eq(oci_runtime_call(&fixture_runtime, &call, NULL, &err), 0, "%s", err.message);
+}
+
+static bool has_ended(pid_t pid)
+{
+    with_cleanup(buffer_deinit) struct buffer text = BUFFER_INIT(4096);
+    autofree char *path = string_printf("/proc/%d/stat", pid);
+
+    return buffer_read_file(&text, path, NULL) < 0 || strstr(text.data, ") Z ") != NULL ||
+           strstr(text.data, ") X ") != NULL;
+}
+
+static void wait_until_ended(pid_t pid)
+{
+    while (!has_ended(pid))
+        sched_yield();
+}
+
+/* Folders named faas-<worker> in any hierarchy. */
+static bool anything_left(void)
+{
+    autofree char *command = string_printf(
+        "find /sys/fs/cgroup -type d -name 'faas-%s' | grep -q . && exit 7 || exit 0", worker_name);
+    const char *const argv[] = {"sh", "-c", command, NULL};
+    with_cleanup(spawn_result_deinit) struct spawn_result result = {0};
+
+    cr_assert_eq(
+        spawn_run(&(struct spawn_options){.argv = argv, .timeout_ms = 20000}, &result, NULL), 0);
+    return result.wait_status != 0;
+}
+
+/* ---- on this host ---- */
+
+Test(cgroup, this_host_enforces_what_instances_need)
+{
+    struct cgroup_support support;
+    struct error err = {0};
+
+    cr_assert_eq(cgroup_check(&support, &err), 0, "%s", err.message);
+    cr_expect(support.memory && support.cpu && support.pids);
+    cr_expect(support.version == CGROUP_V1 || support.version == CGROUP_V2);
+}
+
+Test(cgroup, a_running_container_is_measured)
+{
+    struct worker_cgroup *worker = open_worker();
+    struct instance_cgroup *instance =
+        open_instance(worker, run_in(worker, "measured", "while :; do :; done"));
+    struct instance_stats first = read_stats(instance), later = first;
+
+    while (later.cpu_time_ns < first.cpu_time_ns + 20 * 1000 * 1000)
+        later = read_stats(instance);
+    cr_expect_gt(first.memory_bytes, 0);
+    cr_expect_geq(first.memory_peak_bytes, first.memory_bytes);
+    cr_expect_eq(later.oom_kills, 0);
+    instance_cgroup_close(instance);
+    delete_container("measured");
+    worker_cgroup_free(worker);
+}
+
+Test(cgroup, the_peak_starts_anew_after_a_reset)
+{
+    struct worker_cgroup *worker = open_worker();
+    pid_t pid = run_in(worker, "peak",
+                       "busybox dd if=/dev/zero of=/tmp/a bs=1M count=4; busybox rm /tmp/a; exec "
+                       "busybox sleep 1000");
+    struct instance_cgroup *instance = open_instance(worker, pid);
+    struct instance_stats stats = read_stats(instance);
+    struct error err = {0};
+
+    while (stats.memory_peak_bytes < 4 << 20 ||
+           stats.memory_bytes + (3 << 20) > stats.memory_peak_bytes)
+        stats = read_stats(instance);
+    if (instance_cgroup_reset_peak(instance, &err) == 0)
+        cr_expect_lt(read_stats(instance).memory_peak_bytes, 4 << 20);
+    else
+        cr_expect_eq(err.code, ERROR_UNAVAILABLE, "a kernel that cannot reset says so: %s",
+                     err.message);
+    instance_cgroup_close(instance);
+    delete_container("peak");
+    worker_cgroup_free(worker);
+}
+
+Test(cgroup, a_kill_for_lack_of_memory_is_counted)
+{
+    struct worker_cgroup *worker = open_worker();
+    pid_t pid = run_in_with(worker, "oom",
+                            "busybox sleep 0.2; x=xxxxxxxxxxxxxxxx; while :; do x=$x$x; done",
+                            16 << 20, 64);
+    struct instance_cgroup *instance = open_instance(worker, pid);
+
+    wait_until_ended(pid);
+    cr_expect_geq(read_stats(instance).oom_kills, 1);
+    cr_expect_leq(read_stats(instance).memory_peak_bytes, 17 << 20);
+    instance_cgroup_close(instance);
+    delete_container("oom");
+    worker_cgroup_free(worker);
+}
+
+Test(cgroup, refused_forks_are_counted)
+{
+    struct worker_cgroup *worker = open_worker();
+    pid_t pid = run_in_with(
+        worker, "forks", "busybox sleep 0.2; while :; do busybox sleep 1000 & done", 64 << 20, 8);
+    struct instance_cgroup *instance = open_instance(worker, pid);
+
+    while (read_stats(instance).pids_max_events == 0 && !has_ended(pid))
+        sched_yield();
+    cr_expect_geq(read_stats(instance).pids_max_events, 1);
+    instance_cgroup_close(instance);
+    delete_container("forks");
+    worker_cgroup_free(worker);
+}
+
+Test(cgroup, kill_ends_every_process)
+{
+    struct worker_cgroup *worker = open_worker();
+    pid_t pid = run_in(worker, "killed", "for i in 1 2 3 4 5; do busybox sleep 1000 & done; wait");
+    struct instance_cgroup *instance = open_instance(worker, pid);
+    struct error err = {0};
+
+    cr_expect_eq(instance_cgroup_kill(instance, &err), 0, "%s", err.message);
+    wait_until_ended(pid);
+    cr_expect_eq(instance_cgroup_kill(instance, &err), 0, "again, with nobody there: %s",
+                 err.message);
+    instance_cgroup_close(instance);
+    delete_container("killed");
+    worker_cgroup_free(worker);
+}
+
+Test(cgroup, a_cgroup_that_is_gone_is_not_found)
+{
+    struct worker_cgroup *worker = open_worker();
+    struct instance_cgroup *instance =
+        open_instance(worker, run_in(worker, "gone", "exec busybox sleep 1000"));
+    struct instance_stats stats;
+    struct error err = {0};
+
+    delete_container("gone");
+    cr_expect_eq(instance_cgroup_read(instance, &stats, &err), -1);
+    cr_expect_eq(err.code, ERROR_NOT_FOUND, "%s", err.message);
+    instance_cgroup_close(instance);
+    worker_cgroup_free(worker);
+}
+
+Test(cgroup, freeing_removes_everything_even_what_still_runs)
+{
+    struct worker_cgroup *worker = open_worker();
+    pid_t pid = run_in(worker, "still", "for i in 1 2 3; do busybox sleep 1000 & done; wait");
+
+    cr_assert(anything_left());
+    worker_cgroup_free(worker);
+    cr_expect(has_ended(pid));
+    cr_expect_not(anything_left());
+}
+
+Test(cgroup, a_successor_removes_what_a_crashed_worker_left)
+{
+    struct worker_cgroup *crashed = open_worker();
+    pid_t pid = run_in(crashed, "left", "exec busybox sleep 1000");
+    struct worker_cgroup *successor = open_worker();
+
+    cr_expect(has_ended(pid));
+    worker_cgroup_free(successor);
+    cr_expect_not(anything_left());
+    worker_cgroup_free(crashed);
+}
+
+Test(cgroup, a_frozen_instance_can_be_removed)
+{
+    struct worker_cgroup *worker = open_worker();
+    struct error err = {0};
+    pid_t pid = run_in(worker, "frozen", "exec busybox sleep 1000");
+    autofree char *pause = string_printf("runc --root %s pause frozen", fixture_root);
+
+    fixture_shell(pause);
+    cr_expect_eq(worker_cgroup_remove(worker, "frozen", &err), 0, "%s", err.message);
+    cr_expect(has_ended(pid));
+    worker_cgroup_free(worker);
+    cr_expect_not(anything_left());
+}
+
+Test(cgroup, an_empty_folder_of_the_name_elsewhere_is_removed_too)
+{
+    autofree char *elsewhere = string_printf(
+        "$(find /sys/fs/cgroup -maxdepth 2 -name cgroup.procs | head -n 1 | xargs dirname)/test-%d",
+        (int)getpid());
+    autofree char *make = string_printf("mkdir -p %s/faas-test-%d", elsewhere, (int)getpid());
+    autofree char *clean = string_printf("rmdir %s", elsewhere);
+
+    fixture_shell(make);
+    worker_cgroup_free(open_worker());
+    cr_expect_not(anything_left());
+    fixture_shell(clean);
+}
+
+Test(cgroup, removing_one_instance_leaves_the_others)
+{
+    struct worker_cgroup *worker = open_worker();
+    struct error err = {0};
+    pid_t one = run_in(worker, "one", "exec busybox sleep 1000"),
+          two = run_in(worker, "two", "exec busybox sleep 1000");
+
+    cr_expect_eq(worker_cgroup_remove(worker, "one", &err), 0, "%s", err.message);
+    cr_expect(has_ended(one));
+    cr_expect_not(has_ended(two));
+    cr_expect_eq(worker_cgroup_remove(worker, "one", &err), 0, "gone already: %s", err.message);
+    worker_cgroup_free(worker);
+}
+
+Test(cgroup, names_that_would_leave_the_folder_are_refused)
+{
+    struct worker_cgroup *worker = open_worker();
+    struct error err = {0};
+
+    cr_expect_null(worker_cgroup_new("../other", &err));
+    cr_expect_eq(err.code, ERROR_INVALID_REQUEST);
+    cr_expect_null(worker_cgroup_new("", &err));
+    cr_expect_eq(worker_cgroup_remove(worker, "..", &err), -1);
+    cr_expect_eq(err.code, ERROR_INVALID_REQUEST);
+    worker_cgroup_free(worker);
+}
+
+Test(cgroup, a_process_that_is_gone_has_no_cgroup)
+{
+    struct worker_cgroup *worker = open_worker();
+    struct error err = {0};
+    pid_t pid = fork();
+
+    if (pid == 0)
+        _exit(0);
+    waitpid(pid, NULL, 0);
+    cr_expect_null(instance_cgroup_open(worker, pid, &err));
+    cr_expect_neq(err.code, 0);
+    worker_cgroup_free(worker);
+}
+
+/* ---- a v2 hierarchy, in a mount namespace that shows nothing else ---- */
+
+static void show_v2_only(void)
+{
+    cr_assert_eq(unshare(CLONE_NEWNS), 0);
+    cr_assert_eq(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL), 0);
+    while (umount2("/sys/fs/cgroup", MNT_DETACH) == 0)
+        ;
+    cr_assert_eq(mount("cgroup2", "/sys/fs/cgroup", "cgroup2", 0, NULL), 0);
+}
+
+static bool v2_has_memory(void)
+{
+    with_cleanup(buffer_deinit) struct buffer text = BUFFER_INIT(4096);
+
+    cr_assert_eq(buffer_read_file(&text, "/sys/fs/cgroup/cgroup.controllers", NULL), 0);
+    return text.data && strstr(text.data, "memory");
+}
+
+Test(cgroup, limits_that_v2_cannot_enforce_are_named)
+{
+    struct cgroup_support support;
+    struct error err = {0};
+
+    show_v2_only();
+    if (v2_has_memory())
+        cr_skip_test("this host's v2 hierarchy has the controllers");
+    cr_expect_eq(cgroup_check(&support, &err), -1);
+    cr_expect_eq(support.version, CGROUP_V2);
+    cr_expect_eq(err.code, ERROR_UNAVAILABLE);
+    cr_expect(strstr(err.message, "memory") && strstr(err.message, "cpu") &&
+                  strstr(err.message, "pids"),
+              "%s", err.message);
+}
+
+/* A process in an instance's cgroup, as the OCI runtime would put it there. */
+static pid_t start_in_v2(const char *path)
+{
+    autofree char *folder = string_printf("/sys/fs/cgroup%s", path),
+                  *procs = string_printf("/sys/fs/cgroup%s/cgroup.procs", path);
+    struct error err = {0};
+    int ready[2];
+    char byte;
+
+    cr_assert_eq(make_directories(folder, 0755, &err), 0, "%s", err.message);
+    cr_assert_eq(pipe(ready), 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        if (write_file_value(procs, "0", NULL) < 0 || write(ready[1], "x", 1) != 1)
+            _exit(1);
+        for (;;)
+            ;
+    }
+    close(ready[1]);
+    cr_assert_eq(read(ready[0], &byte, 1), 1, "the process did not get into %s", path);
+    close(ready[0]);
+    return pid;
+}
+
+Test(cgroup, on_v2_an_instance_is_measured_and_killed)
+{
+    struct error err = {0};
+    int status = 0;
+
+    show_v2_only();
+    struct worker_cgroup *worker = open_worker();
+    autofree char *path = worker_cgroup_path(worker, "i1");
+    cr_expect_eq(path[0], '/', "runc wants an absolute path: %s", path);
+    pid_t pid = start_in_v2(path);
+    struct instance_cgroup *instance = open_instance(worker, pid);
+    while (read_stats(instance).cpu_time_ns < 1000 * 1000)
+        sched_yield();
+    cr_expect_eq(instance_cgroup_kill(instance, &err), 0, "%s", err.message);
+    cr_assert_eq(waitpid(pid, &status, 0), pid);
+    cr_expect_eq(WTERMSIG(status), SIGKILL);
+    instance_cgroup_close(instance);
+    worker_cgroup_free(worker);
+    cr_expect_not(anything_left());
+}
+
+Test(cgroup, on_v2_leftovers_are_killed_even_when_frozen)
+{
+    int status = 0;
+
+    show_v2_only();
+    struct worker_cgroup *crashed = open_worker();
+    autofree char *path = worker_cgroup_path(crashed, "i1");
+    autofree char *freeze = string_printf("echo 1 >/sys/fs/cgroup%s/cgroup.freeze", path);
+    pid_t pid = start_in_v2(path);
+    fixture_shell(freeze);
+    struct worker_cgroup *successor = open_worker();
+
+    cr_assert_eq(waitpid(pid, &status, WNOHANG), pid);
+    cr_expect_eq(WTERMSIG(status), SIGKILL);
+    worker_cgroup_free(successor);
+    cr_expect_not(anything_left());
+    worker_cgroup_free(crashed);
+}
+
+/* ---- by text ---- */
+
+static const char v1_mounts[] =
+    "31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755\n"
+    "32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw shared:9 - cgroup cgroup rw,cpu,cpuacct\n"
+    "33 31 0:30 /docker/abc /sys/fs/cgroup/memory rw master:2 shared:9 - cgroup cgroup rw,memory\n"
+    "34 31 0:31 / /sys/fs/cgroup/with\\040space rw - cgroup cgroup rw,name=systemd\n"
+    "35 31 0:32 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n"
+    "36 31 0:33 / /elsewhere/memory rw - cgroup cgroup rw,memory\n"
+    "broken line\n"
+    "37 31 0:33 / /short rw -\n";
+
+static void expect_folder(const struct cgroup_hierarchy *hierarchy, const char *membership,
+                          const char *folder)
+{
+    struct error err = {0};
+
+    cr_assert_not_null(hierarchy);
+    autofree char *path = cgroup_membership_path(membership, hierarchy, &err);
+    cr_assert_not_null(path, "%s", err.message);
+    autofree char *found = cgroup_folder(hierarchy, path);
+    cr_expect_str_eq(found, folder);
+}
+
+Test(cgroup_hierarchy, mounts_and_memberships_give_folders)
+{
+    static const char membership[] =
+        "12:cpuacct,cpu:/a/b\n11:memory:/docker/abc/c\n1:name=systemd:/s\n0::/u\n";
+    with_cleanup(cgroup_hierarchies_deinit) struct cgroup_hierarchies all = {0};
+    struct error err = {0};
+
+    cr_assert_eq(cgroup_hierarchies_parse(v1_mounts, &all, &err), 0, "%s", err.message);
+    cr_expect_eq(all.count, 4);
+    expect_folder(cgroup_hierarchies_find_v1(&all, "cpu"), membership,
+                  "/sys/fs/cgroup/cpu,cpuacct/a/b");
+    expect_folder(cgroup_hierarchies_find_v1(&all, "cpuacct"), membership,
+                  "/sys/fs/cgroup/cpu,cpuacct/a/b");
+    expect_folder(cgroup_hierarchies_find_v1(&all, "memory"), membership,
+                  "/sys/fs/cgroup/memory/c");
+    expect_folder(cgroup_hierarchies_find_v1(&all, "name=systemd"), membership,
+                  "/sys/fs/cgroup/with space/s");
+    expect_folder(cgroup_hierarchies_find_v2(&all), membership, "/sys/fs/cgroup/unified/u");
+    cr_expect_null(cgroup_hierarchies_find_v1(&all, "mem"));
+    cr_expect_null(cgroup_hierarchies_find_v1(&all, "pids"));
+}
+
+Test(cgroup_hierarchy, a_membership_that_is_not_told_is_not_found)
+{
+    static const char *const texts[] = {"", "\n\n", "nonsense", "1:pids", "1:pids:/x\n"};
+    with_cleanup(cgroup_hierarchies_deinit) struct cgroup_hierarchies all = {0};
+    struct error err = {0};
+
+    cr_assert_eq(cgroup_hierarchies_parse(v1_mounts, &all, &err), 0, "%s", err.message);
+    for (size_t i = 0; i < ARRAY_LENGTH(texts); i++) {
+        cr_expect_null(
+            cgroup_membership_path(texts[i], cgroup_hierarchies_find_v1(&all, "memory"), &err));
+        cr_expect_eq(err.code, ERROR_NOT_FOUND);
+    }
+}
