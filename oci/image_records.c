@@ -88,8 +88,11 @@ int image_records_load(const char *path, struct image_records *ret_records, stru
         return 0;
     }
     autojson *root = image_json_parse(text.data ? text.data : "", text.len, "index", err);
-    if (!root || read_index(root, &records, err) < 0)
+    if (!root || read_index(root, &records, err) < 0) {
+        if (err)
+            err->code = ERROR_INTERNAL; /* it is our own file, no input */
         return error_wrap(err, "the image store's index %s is damaged", path);
+    }
     *ret_records = records;
     records = (struct image_records){0};
     return 0;
