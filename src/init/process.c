@@ -37,6 +37,15 @@ static int put_descriptors(const struct program *program)
     return 0;
 }
 
+/* Looks in PATH for a bare name only: C libraries differ in what else execvpe() would try. */
+static void execute(const struct program *program)
+{
+    if (strchr(program->argv[0], '/'))
+        execve(program->argv[0], program->argv, program->env);
+    else
+        execvpe(program->argv[0], program->argv, program->env);
+}
+
 static int run_child(void *data)
 {
     struct start *start = data;
@@ -56,11 +65,11 @@ static int run_child(void *data)
             start->step = STEP_EXECUTE;
             sigemptyset(&none);
             sigprocmask(SIG_SETMASK, &none, NULL);
-            execvpe(program->argv[0], program->argv, program->env);
+            execute(program);
         }
     }
     start->error = errno;
-    _exit(127);
+    return 127; /* its exit status */
 }
 
 static void explain(const struct start *start, char *message)

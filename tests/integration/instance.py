@@ -170,7 +170,8 @@ class Instance:
             command = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups",
                        "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs", *command]  # fmt: skip
         self.marker = f"INSTANCE_MARKER={os.path.basename(self.folder)}"
-        environment = dict([("PATH", os.environ["PATH"]), self.marker.split("=")], **env)
+        passed_on = {name: os.environ[name] for name in ("PATH", "ASAN_OPTIONS") if name in os.environ}
+        environment = dict([self.marker.split("=")], **passed_on, **env)
         with open(os.path.join(self.folder, "log"), "wb") as log:
             return subprocess.Popen(command, env=environment, close_fds=False, preexec_fn=place,
                                     stdin=subprocess.DEVNULL, stdout=log, stderr=log)  # fmt: skip
@@ -239,6 +240,8 @@ class Instance:
             self.pump.join()
             os.close(self.out.read_fd)
             os.close(self.err.read_fd)
+            if "Sanitizer" in self.log() or "runtime error" in self.log():
+                raise AssertionError(self.log())
             shutil.rmtree(self.folder)
 
     def __enter__(self):

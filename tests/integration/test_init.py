@@ -188,7 +188,7 @@ for fd in 1, 2:
             self.assertEqual(instance.invoke(str(i).encode()).stdout, str(i).encode())
         descriptors, pages = footprint()
         self.assertEqual(descriptors, before[0])
-        self.assertLess(pages, before[1] + 16)  # 300 leaks of a page would show
+        self.assertLess(pages, before[1] + 100)  # 300 leaks of a page would show
         self.assertEqual(instance.others(), [])
 
 
