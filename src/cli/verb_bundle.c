@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #define CODE_MAX_BYTES (64UL * 1024 * 1024)
 
@@ -122,6 +123,24 @@ static int collect(const struct cli *cli, const struct json *function, struct pa
     return instance_spec_init(&parts->spec, &parts->function, &options, err);
 }
 
+/* Whether the user namespace's root, a nobody on the host, can reach the bundle. */
+static bool everybody_may_enter(const char *directory)
+{
+    autofree char *parent = strdup(directory);
+    char *slash = parent ? strrchr(parent, '/') : NULL;
+    if (slash)
+        *slash = '\0';
+    autofree char *path = parent ? realpath(!slash ? "." : parent[0] ? parent : "/", NULL) : NULL;
+    for (char *end = path ? path + strlen(path) : NULL; path && end > path;) {
+        struct stat status;
+        *end = '\0';
+        if (stat(path, &status) == 0 && !(status.st_mode & S_IXOTH))
+            return false;
+        end = strrchr(path, '/');
+    }
+    return true;
+}
+
 static int export(const struct cli *cli, const char *directory, struct error *err)
 {
     struct api api;
@@ -135,6 +154,14 @@ static int export(const struct cli *cli, const char *directory, struct error *er
     if (api_init(&api, cli, err) || api_get_json(&api, &call, &function, err))
         return -1;
     int result = collect(cli, function, &parts, err);
+    if (result == 0 && !everybody_may_enter(directory)) {
+        fprintf(stderr,
+                "faas: %s is below a folder that only its owner may enter: the bundle goes without "
+                "a user namespace, whose "
+                "root could not reach it\n",
+                directory);
+        parts.spec.oci.id_map_size = 0;
+    }
     if (result == 0)
         result = oci_bundle_export(directory, &parts.spec.oci, err);
     parts_deinit(&parts);
@@ -171,7 +198,9 @@ const struct cli_verb cli_verb_bundle = {
     .summary = "write the OCI bundle that a worker runs for this function",
     .description = "On a machine that has the function's image. `runc run --bundle DIR ID` then "
                    "serves one invocation with the payload\n"
-                   "from stdin, and ends with the function's exit status.",
+                   "from stdin, and ends with the function's exit status. Below a folder that only "
+                   "its owner may enter, the bundle goes\n"
+                   "without the user namespace that the worker's has.",
     .example = "faas bundle hello --out ./bundle\necho '{}' | runc run --bundle ./bundle try-1",
     .options = options,
     .option_count = ARRAY_LENGTH(options),
