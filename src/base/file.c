@@ -123,18 +123,30 @@ int write_file_value(const char *path, const char *value, struct error *err)
     return 0;
 }
 
+/* Whoever holds the lock may remove the file, and another may have made it anew by now. */
+static bool is_file_at(int fd, const char *path)
+{
+    struct stat held, there;
+    return fstat(fd, &held) == 0 && stat(path, &there) == 0 && held.st_dev == there.st_dev &&
+           held.st_ino == there.st_ino;
+}
+
 int lock_file(const char *path, int *ret_fd, struct error *err)
 {
-    autoclose int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    if (fd < 0)
-        return error_set_errno(err, code_of_errno(errno), errno, "cannot open %s", path);
-    if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
-        if (errno == EWOULDBLOCK)
-            return error_set(err, ERROR_CONFLICT, "%s is held by another process", path);
-        return error_set_errno(err, ERROR_INTERNAL, errno, "cannot lock %s", path);
+    for (;;) {
+        autoclose int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+        if (fd < 0)
+            return error_set_errno(err, code_of_errno(errno), errno, "cannot open %s", path);
+        if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+            if (errno == EWOULDBLOCK)
+                return error_set(err, ERROR_CONFLICT, "%s is held by another process", path);
+            return error_set_errno(err, ERROR_INTERNAL, errno, "cannot lock %s", path);
+        }
+        if (is_file_at(fd, path)) {
+            *ret_fd = steal_fd(&fd);
+            return 0;
+        }
     }
-    *ret_fd = steal_fd(&fd);
-    return 0;
 }
 
 bool path_exists(const char *path)

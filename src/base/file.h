@@ -21,7 +21,7 @@ int remove_tree(const char *path, struct error *err);
 /* The same for an entry `name` of the open folder `parent`. */
 int remove_tree_at(int parent, const char *name, struct error *err);
 /* Exclusive lock on a file (made if needed), held while the descriptor is open. ERROR_CONFLICT when
- * another process has it. */
+ * another process has it. The holder may remove the file before it closes the descriptor. */
 int lock_file(const char *path, int *ret_fd, struct error *err);
 bool path_exists(const char *path);
 /* The folder that holds this program's executable file; malloc'd. */

@@ -819,6 +819,16 @@ void worker_start(struct worker *worker)
         link_start(worker->links[i]);
 }
 
+/* The lock is the last thing in it; a worker that died leaves it to its successor. */
+static void remove_run_dir(struct worker *worker)
+{
+    autofree char *lock = string_printf("%s/lock", worker->settings->run_dir);
+    if (lock)
+        unlink(lock);
+    rmdir(worker->settings->run_dir);
+    close(worker->run_lock);
+}
+
 void worker_free(struct worker *worker)
 {
     if (!worker)
@@ -838,7 +848,7 @@ void worker_free(struct worker *worker)
     image_store_close(worker->images);
     free(worker->build_directory);
     if (worker->run_lock >= 0)
-        close(worker->run_lock);
+        remove_run_dir(worker);
     if (worker->data_lock >= 0)
         close(worker->data_lock);
     free(worker);
