@@ -156,7 +156,7 @@ def stop(platform):
     begun = time.monotonic()
     status = platform.stop()
     print(f'  faas up ended with status {status} after {milliseconds((time.monotonic() - begun) * 1e9)}')
-    left = leftovers(platform.before)
+    left = leftovers(platform)
     if left:
         print(paint('31', '  left behind:'))
         for line in left:
