@@ -1,0 +1,323 @@
+/* Which execution goes to which worker: queues, turns, bounds, warmth, load. */
+#include "controller/dispatch.h"
+
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static struct registry registry;
+static struct dispatch dispatch;
+static struct list workers;
+static struct error err;
+
+static void ignore_gone(void *data, const struct function_version *version)
+{
+    (void)data;
+    (void)version;
+}
+
+static void setup(void)
+{
+    struct dispatch_limits limits = {
+        .length = 100, .length_per_function = 10, .payload_bytes = 1000};
+    registry_init(&registry, ignore_gone, NULL);
+    dispatch_init(&dispatch, &limits);
+    list_init(&workers);
+}
+
+static void teardown(void)
+{
+    registry_deinit(&registry);
+    list_for_each(link, &workers)
+    {
+        struct dispatch_worker *worker = list_entry(link, struct dispatch_worker, link);
+        dispatch_worker_deinit(worker);
+        free(worker);
+    }
+}
+
+TestSuite(dispatch, .init = setup, .fini = teardown);
+
+static struct function_entry *function(const char *name)
+{
+    struct function_entry *entry = registry_find(&registry, name);
+    if (entry)
+        return entry;
+    entry = registry_entry(&registry, name, NULL);
+    struct function_record record = {.state = FUNCTION_READY};
+    function_spec_init(&record.spec);
+    record.spec.name = strdup(name);
+    record.spec.version = 1;
+    cr_assert_eq(registry_add_version(&registry, entry, &record, NULL), 0);
+    return entry;
+}
+
+/* Numbered by attempt, so that tests can tell them apart. */
+static struct live_execution *enqueue(const char *name, int number)
+{
+    struct live_execution *execution = calloc(1, sizeof(*execution));
+    list_init(&execution->queue_link);
+    list_init(&execution->wait_link);
+    execution->version = function(name)->current;
+    execution->record.attempt = number;
+    execution->payload_len = 1;
+    dispatch_enqueue(&dispatch, execution);
+    return execution;
+}
+
+static struct dispatch_worker *add_worker(int64_t slots)
+{
+    struct dispatch_worker *worker = calloc(1, sizeof(*worker));
+    worker->free_slots = worker->concurrency = slots;
+    worker->reachable = true;
+    list_append(&workers, &worker->link);
+    return worker;
+}
+
+static void warm(struct dispatch_worker *worker, const char *key, int idle, int busy)
+{
+    dispatch_warm_begin(worker);
+    for (int i = 0; i < idle; i++)
+        dispatch_warm_set(worker, key, true);
+    for (int i = 0; i < busy; i++)
+        dispatch_warm_set(worker, key, false);
+    dispatch_warm_end(worker);
+}
+
+/* What the caller of dispatch_next() does with the pair. 0: none. */
+static int64_t next(struct dispatch_worker **ret_worker)
+{
+    struct dispatch_worker *worker = NULL;
+    struct live_execution *execution = dispatch_next(&dispatch, &workers, &worker);
+    if (!execution)
+        return 0;
+    int64_t number = execution->record.attempt;
+    worker->free_slots--;
+    worker->busy++;
+    if (ret_worker)
+        *ret_worker = worker;
+    free(execution);
+    return number;
+}
+
+static int64_t next_for(struct dispatch_worker *worker)
+{
+    struct live_execution *execution = dispatch_next_for(&dispatch, worker);
+    int64_t number = execution ? execution->record.attempt : 0;
+    if (execution) {
+        worker->free_slots--;
+        worker->busy++;
+    }
+    free(execution);
+    return number;
+}
+
+static void drop_all(void)
+{
+    add_worker(1000);
+    while (next(NULL))
+        ;
+}
+
+Test(dispatch, nothing_without_work_or_without_a_worker)
+{
+    cr_expect_eq(next(NULL), 0);
+    enqueue("a", 1);
+    cr_expect_eq(next(NULL), 0);
+    drop_all();
+    cr_expect_eq(dispatch.length, 0);
+    cr_expect_eq(dispatch.payload_bytes, 0);
+    cr_expect(list_empty(&dispatch.waiting));
+}
+
+Test(dispatch, one_functions_executions_go_in_order)
+{
+    add_worker(5);
+    for (int i = 1; i <= 5; i++)
+        enqueue("a", i);
+    for (int i = 1; i <= 5; i++)
+        cr_expect_eq(next(NULL), i);
+}
+
+Test(dispatch, functions_take_turns)
+{
+    add_worker(10);
+    for (int i = 1; i <= 3; i++)
+        enqueue("a", i);
+    enqueue("b", 11);
+    enqueue("c", 21);
+    enqueue("c", 22);
+    static const int64_t expected[] = {1, 11, 21, 2, 22, 3, 0};
+    for (size_t i = 0; i < 7; i++)
+        cr_expect_eq(next(NULL), expected[i], "step %zu", i);
+}
+
+Test(dispatch, one_that_comes_back_is_the_first_of_its_function)
+{
+    enqueue("a", 1);
+    struct live_execution *again = enqueue("a", 2);
+    dispatch_remove(&dispatch, again);
+    dispatch_enqueue_first(&dispatch, again);
+    add_worker(2);
+    cr_expect_eq(next(NULL), 2);
+    cr_expect_eq(next(NULL), 1);
+}
+
+Test(dispatch, one_that_is_removed_is_not_given_out)
+{
+    enqueue("a", 1);
+    struct live_execution *gone = enqueue("a", 2);
+    struct live_execution *alone = enqueue("b", 3);
+    dispatch_remove(&dispatch, gone);
+    dispatch_remove(&dispatch, alone);
+    cr_expect_eq(dispatch.length, 1);
+    free(gone);
+    free(alone);
+    add_worker(5);
+    cr_expect_eq(next(NULL), 1);
+    cr_expect_eq(next(NULL), 0);
+}
+
+Test(dispatch, a_worker_gets_no_more_than_its_free_slots_and_its_concurrency)
+{
+    struct dispatch_worker *worker = add_worker(2);
+    for (int i = 1; i <= 5; i++)
+        enqueue("a", i);
+    cr_expect_eq(next(NULL), 1);
+    cr_expect_eq(next_for(worker), 2);
+    cr_expect_eq(next(NULL), 0);
+    worker->free_slots = 3; /* it says so, but it has two of its two */
+    cr_expect_eq(next(NULL), 0);
+    cr_expect_eq(next_for(worker), 0);
+    worker->busy = 1;
+    cr_expect_eq(next(NULL), 3);
+    drop_all();
+}
+
+Test(dispatch, unreachable_and_draining_workers_get_nothing)
+{
+    struct dispatch_worker *unreachable = add_worker(5), *draining = add_worker(5);
+    unreachable->reachable = false;
+    draining->draining = true;
+    enqueue("a", 1);
+    cr_expect_eq(next(NULL), 0);
+    cr_expect_eq(next_for(draining), 0);
+    cr_expect_eq(next_for(unreachable), 1, "its request is being answered");
+}
+
+Test(dispatch, an_idle_instance_beats_the_code_beats_the_load)
+{
+    struct dispatch_worker *idle = add_worker(2), *code = add_worker(2), *free_one = add_worker(9);
+    struct dispatch_worker *chosen = NULL;
+    warm(idle, "a/1", 1, 0);
+    warm(code, "a/1", 0, 1);
+    idle->busy = 1;
+    for (int i = 1; i <= 3; i++)
+        enqueue("a", i);
+    next(&chosen);
+    cr_expect_eq(chosen, idle);
+    next(&chosen);
+    cr_expect_eq(chosen, code, "the other is full");
+    code->busy = 2;
+    next(&chosen);
+    cr_expect_eq(chosen, free_one);
+}
+
+Test(dispatch, among_equals_the_least_loaded_is_chosen)
+{
+    struct dispatch_worker *workers_of[3] = {add_worker(9), add_worker(9), add_worker(9)};
+    for (int i = 1; i <= 9; i++) {
+        enqueue("a", i);
+        next(NULL);
+    }
+    for (size_t i = 0; i < 3; i++)
+        cr_expect_eq(workers_of[i]->busy, 3);
+}
+
+Test(dispatch, a_worker_that_asks_gets_what_it_is_warm_for_within_patience)
+{
+    struct dispatch_worker *worker = add_worker(100);
+    int before_cold = 0;
+    warm(worker, "warm/1", 100, 0);
+    enqueue("cold", 1);
+    for (int i = 0; i < 10; i++)
+        enqueue("warm", 2);
+    while (next_for(worker) == 2)
+        before_cold++;
+    cr_expect_gt(before_cold, 3);
+    cr_expect_lt(before_cold, 10, "the cold one starves");
+    drop_all();
+}
+
+Test(dispatch, another_version_is_not_warm)
+{
+    struct dispatch_worker *old = add_worker(5), *other = add_worker(5);
+    struct dispatch_worker *chosen = NULL;
+    warm(old, "a/0", 3, 0);
+    old->busy = 1;
+    enqueue("a", 1);
+    next(&chosen);
+    cr_expect_eq(chosen, other);
+}
+
+Test(dispatch, what_is_known_of_instances_follows_assignments_and_reports)
+{
+    struct dispatch_worker *worker = add_worker(5);
+    dispatch_warm_adjust(worker, "a/1", 1);
+    const struct dispatch_warm *known = string_map_get(&worker->warm, "a/1");
+    cr_assert(known);
+    cr_expect_eq(known->idle, 1);
+    dispatch_warm_adjust(worker, "a/1", -1);
+    dispatch_warm_adjust(worker, "a/1", -1);
+    cr_expect_eq(known->idle, 0, "never below none");
+    warm(worker, "b/1", 2, 1);
+    cr_expect_null(string_map_get(&worker->warm, "a/1"), "the worker does not name it any more");
+    known = string_map_get(&worker->warm, "b/1");
+    cr_expect_eq(known->idle, 2);
+    char key[16];
+    dispatch_warm_begin(worker);
+    for (int i = 0; i < 300; i++) {
+        snprintf(key, sizeof(key), "f%d/1", i);
+        dispatch_warm_set(worker, key, true);
+    }
+    dispatch_warm_end(worker);
+    dispatch_warm_begin(worker);
+    dispatch_warm_set(worker, "f7/1", false);
+    dispatch_warm_end(worker);
+    cr_expect_eq(worker->warm.count, 1);
+}
+
+Test(dispatch, each_bound_is_told_apart)
+{
+    for (int i = 0; i < 10; i++)
+        enqueue("a", i + 1);
+    cr_expect_eq(dispatch_check_room(&dispatch, function("b"), 1, &err), 0);
+    cr_expect_eq(dispatch_check_room(&dispatch, function("a"), 1, &err), -1);
+    cr_expect_eq(err.code, ERROR_THROTTLED);
+    cr_expect(strstr(err.message, "of a wait"), "%s", err.message);
+    cr_expect_eq(dispatch_check_room(&dispatch, function("b"), 991, &err), -1);
+    cr_expect(strstr(err.message, "bytes"), "%s", err.message);
+    dispatch.limits.length = 10;
+    cr_expect_eq(dispatch_check_room(&dispatch, function("b"), 1, &err), -1);
+    drop_all();
+}
+
+Test(dispatch, synchronous_ones_wait_in_order_of_acceptance_across_functions)
+{
+    struct live_execution *first = enqueue("a", 1);
+    struct live_execution *later = calloc(1, sizeof(*later));
+    list_init(&later->queue_link);
+    list_init(&later->wait_link);
+    later->version = function("a")->current;
+    later->record.async = true;
+    later->record.attempt = 9;
+    dispatch_enqueue(&dispatch, later);
+    struct live_execution *second = enqueue("b", 2);
+    cr_expect_eq(list_first(&dispatch.waiting), &first->wait_link);
+    dispatch_remove(&dispatch, first);
+    free(first);
+    cr_expect_eq(list_first(&dispatch.waiting), &second->wait_link);
+    drop_all();
+    cr_expect(list_empty(&dispatch.waiting));
+}

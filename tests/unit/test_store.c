@@ -1,0 +1,666 @@
+/* The store, through its interface, on SQLite: every call, order, durability, migrations, bounds. */
+#include "store/store.h"
+
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "base/loop.h"
+#include "base/text.h"
+#include "store/sqlite.h"
+
+#include <criterion/criterion.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+
+static uv_loop_t loop;
+static struct store *store;
+static struct error err;
+static char folder[64], url[128];
+static int outcomes, failures;
+
+static void open_store(void)
+{
+    store = store_open(&loop, url, &err);
+    cr_assert(store, "%s", err.message);
+}
+
+static void close_store(void)
+{
+    store_close(store);
+    store = NULL;
+    uv_run(&loop, UV_RUN_DEFAULT); /* its handle closes */
+}
+
+static void setup(void)
+{
+    strcpy(folder, "/tmp/faas-test-store-XXXXXX");
+    cr_assert(mkdtemp(folder));
+    snprintf(url, sizeof(url), "sqlite://%s/test.db", folder);
+    cr_assert_eq(uv_loop_init(&loop), 0);
+    outcomes = failures = 0;
+    open_store();
+}
+
+static void teardown(void)
+{
+    if (store)
+        close_store();
+    cr_expect_eq(uv_loop_close(&loop), 0, "a handle is left in the loop");
+    cr_expect_eq(remove_tree(folder, NULL), 0);
+}
+
+TestSuite(store, .init = setup, .fini = teardown, .timeout = 60);
+
+/* ---- helpers ---- */
+
+static void done(void *data, const struct error *failure)
+{
+    (void)data;
+    outcomes++;
+    if (failure) {
+        failures++;
+        err = *failure;
+    }
+}
+
+static void wait_for(int count)
+{
+    while (outcomes < count)
+        uv_run(&loop, UV_RUN_ONCE);
+}
+
+static struct function_record make_record(const char *name, int64_t version,
+                                          enum function_state state)
+{
+    struct function_record record = {.state = state, .created_at_ns = 1000, .updated_at_ns = 2000};
+    function_spec_init(&record.spec);
+    record.spec.name = strdup(name);
+    record.spec.version = version;
+    record.spec.image = strdup("image:latest");
+    record.spec.memory_mb = 64 + version;
+    return record;
+}
+
+static void put_function(const char *name, int64_t version, enum function_state state,
+                         const char *code)
+{
+    struct function_record record = make_record(name, version, state);
+    char digest[SHA256_HEX_LEN + 1];
+    sha256_hex(code, strlen(code), digest);
+    record.spec.code_sha256 = strdup(digest);
+    store_put_code(store, digest, strdup(code), strlen(code), NULL, NULL);
+    int before = outcomes;
+    store_put_function(store, &record, done, NULL);
+    function_record_deinit(&record);
+    wait_for(before + 1);
+    cr_assert_eq(failures, 0, "%s", err.message);
+}
+
+static char *got;
+static size_t got_len;
+
+static void code_came(void *data, char *bytes, size_t len, const struct error *failure)
+{
+    done(data, failure);
+    free(got);
+    got = bytes;
+    got_len = len;
+}
+
+static bool has_code(const char *code)
+{
+    char digest[SHA256_HEX_LEN + 1];
+    int before = outcomes;
+    sha256_hex(code, strlen(code), digest);
+    failures = 0;
+    store_get_code(store, digest, code_came, NULL);
+    wait_for(before + 1);
+    bool found = failures == 0 && got_len == strlen(code) && memcmp(got, code, got_len) == 0;
+    cr_expect(found || err.code == ERROR_NOT_FOUND, "%s", err.message);
+    failures = 0;
+    free(steal_pointer(&got));
+    return found;
+}
+
+static char listed[4096];
+
+static void list_function(void *data, struct function_record *record)
+{
+    (void)data;
+    size_t len = strlen(listed);
+    snprintf(listed + len, sizeof(listed) - len, "%s/%lld=%s ", record->spec.name,
+             (long long)record->spec.version, function_state_name(record->state));
+}
+
+static void list_version(void *data, const char *name, int64_t version)
+{
+    (void)data;
+    size_t len = strlen(listed);
+    snprintf(listed + len, sizeof(listed) - len, "%s:%lld ", name, (long long)version);
+}
+
+static void list_unfinished(void *data, struct execution *execution, char **payload, size_t len)
+{
+    (void)data;
+    size_t used = strlen(listed);
+    snprintf(listed + used, sizeof(listed) - used, "%s#%lld %s %.*s;", execution->function,
+             (long long)execution->attempt, execution_status_name(execution->status), (int)len,
+             *payload ? *payload : "");
+}
+
+static const char *list_functions(void)
+{
+    listed[0] = '\0';
+    cr_assert_eq(store_load_functions(store, list_function, NULL, &err), 0, "%s", err.message);
+    return listed;
+}
+
+static struct execution make_execution(const char *function, enum execution_status status)
+{
+    struct execution execution;
+    execution_init(&execution);
+    time_id(execution.id);
+    execution.function = strdup(function);
+    execution.version = 3;
+    execution.status = status;
+    execution.attempt = 1;
+    execution.created_at_ns = clock_realtime_ns();
+    return execution;
+}
+
+/* Its id, which is valid until the next call. */
+static const char *put_execution(const char *function, enum execution_status status, bool async,
+                                 const char *payload)
+{
+    static char id[TIME_ID_LEN + 1];
+    struct execution execution = make_execution(function, status);
+    execution.async = async;
+    memcpy(id, execution.id, sizeof(id));
+    int before = outcomes;
+    store_put_execution(store, &execution, payload ? strdup(payload) : NULL,
+                        payload ? strlen(payload) : 0, done, NULL);
+    cr_expect_null(execution.function, "its content was not taken");
+    wait_for(before + 1);
+    cr_assert_eq(failures, 0, "%s", err.message);
+    return id;
+}
+
+static int page_count;
+static char page_ids[1000][TIME_ID_LEN + 1], page_cursor[TIME_ID_LEN + 1];
+
+static void page_came(void *data, const struct execution *executions, size_t count,
+                      const char *next_cursor, const struct error *failure)
+{
+    done(data, failure);
+    page_count = (int)count;
+    for (size_t i = 0; i < count; i++)
+        memcpy(page_ids[i], executions[i].id, sizeof(page_ids[i]));
+    snprintf(page_cursor, sizeof(page_cursor), "%s", next_cursor ? next_cursor : "");
+}
+
+static int list_executions(const char *function, int status, int limit, const char *cursor)
+{
+    struct execution_query query = {function, status, limit, cursor};
+    int before = outcomes;
+    store_list_executions(store, &query, page_came, NULL);
+    wait_for(before + 1);
+    cr_assert_eq(failures, 0, "%s", err.message);
+    return page_count;
+}
+
+static void expire(uint64_t before_ns, int64_t keep)
+{
+    int before = outcomes;
+    store_expire_executions(store, before_ns, keep, done, NULL);
+    wait_for(before + 1);
+    cr_assert_eq(failures, 0, "%s", err.message);
+}
+
+/* ---- functions ---- */
+
+Test(store, functions_come_back_as_they_were_with_the_newest_ready_and_a_newer_one)
+{
+    put_function("a", 1, FUNCTION_READY, "1");
+    put_function("a", 2, FUNCTION_READY, "2");
+    put_function("a", 3, FUNCTION_FAILED, "3");
+    put_function("a", 4, FUNCTION_BUILDING, "4");
+    put_function("b", 1, FUNCTION_BUILDING, "1");
+    cr_expect_str_eq(list_functions(), "a/2=ready a/4=building b/1=building ");
+    put_function("a", 4, FUNCTION_READY, "4");
+    close_store();
+    open_store();
+    cr_expect_str_eq(list_functions(), "a/4=ready b/1=building ");
+}
+
+static void check_record(void *data, struct function_record *record)
+{
+    (void)data;
+    cr_expect_eq(record->spec.memory_mb, 65);
+    cr_expect_str_eq(record->spec.image, "image:latest");
+    cr_expect_str_eq(record->build_output, "line 1: \"no\"\n\xc3\xa4");
+    cr_expect_eq(record->created_at_ns, 1000);
+    cr_expect_eq(record->updated_at_ns, 2000);
+    listed[0] = 'x';
+}
+
+Test(store, every_member_of_a_function_survives)
+{
+    struct function_record record = make_record("a", 1, FUNCTION_FAILED);
+    record.build_output = strdup("line 1: \"no\"\n\xc3\xa4");
+    store_put_function(store, &record, done, NULL);
+    function_record_deinit(&record);
+    wait_for(1);
+    listed[0] = '\0';
+    cr_assert_eq(store_load_functions(store, check_record, NULL, &err), 0);
+    cr_expect_eq(listed[0], 'x', "it did not come back");
+}
+
+Test(store, code_goes_with_the_last_function_that_uses_it)
+{
+    put_function("a", 1, FUNCTION_READY, "shared");
+    put_function("a", 2, FUNCTION_READY, "second");
+    put_function("b", 1, FUNCTION_READY, "shared");
+    store_prune_versions(store, "a", 2, done, NULL);
+    cr_expect(has_code("shared"), "another function uses it");
+    store_delete_function(store, "b", done, NULL);
+    cr_expect_not(has_code("shared"));
+    cr_expect(has_code("second"));
+    cr_expect_str_eq(list_functions(), "a/2=ready ");
+    store_delete_function(store, "a", done, NULL);
+    cr_expect_not(has_code("second"));
+    cr_expect_str_eq(list_functions(), "");
+}
+
+Test(store, code_that_no_function_came_to_use_is_gone_after_the_next_start)
+{
+    store_put_code(store, "orphan", strdup("x"), 1, done, NULL);
+    put_function("a", 1, FUNCTION_READY, "used");
+    close_store();
+    open_store();
+    store_get_code(store, "orphan", code_came, NULL);
+    wait_for(outcomes + 1);
+    cr_expect_eq(err.code, ERROR_NOT_FOUND);
+    failures = 0;
+    cr_expect(has_code("used"));
+}
+
+Test(store, numbers_of_deleted_functions_are_remembered)
+{
+    put_function("a", 7, FUNCTION_READY, "1");
+    put_function("b", 2, FUNCTION_READY, "1");
+    store_delete_function(store, "a", done, NULL);
+    close_store();
+    open_store();
+    listed[0] = '\0';
+    cr_assert_eq(store_load_last_versions(store, list_version, NULL, &err), 0);
+    cr_expect_str_eq(listed, "a:7 b:2 ");
+}
+
+Test(store, code_may_hold_any_bytes)
+{
+    char digest[] = "some-digest";
+    size_t len = 3 * 1024 * 1024;
+    char *bytes = malloc(len);
+    for (size_t i = 0; i < len; i++)
+        bytes[i] = (char)(i * 7);
+    store_put_code(store, digest, bytes, len, done, NULL);
+    store_get_code(store, digest, code_came, NULL);
+    wait_for(2);
+    cr_assert_eq(got_len, len);
+    for (size_t i = 0; i < len; i++)
+        cr_assert_eq(got[i], (char)(i * 7));
+    free(steal_pointer(&got));
+}
+
+/* ---- executions ---- */
+
+static void check_execution(void *data, const struct execution *execution,
+                            const struct error *failure)
+{
+    done(data, failure);
+    cr_assert(execution);
+    cr_expect_str_eq(execution->id, data);
+    cr_expect_str_eq(execution->function, "f");
+    cr_expect_eq(execution->status, EXECUTION_FAILED);
+    cr_expect_eq(execution->result_len, 7);
+    cr_expect_arr_eq(execution->result, "{\"a\":1}", 7);
+    cr_expect(execution->result_base64);
+    cr_expect_eq(execution->logs_len, 5);
+    cr_expect_arr_eq(execution->logs, "a\0\xff\nb", 5);
+    cr_assert(execution->has_error);
+    cr_expect_str_eq(execution->error.type, "E");
+    cr_expect_eq(execution->error.exit_code, 3);
+    cr_expect_str_eq(execution->error.stack, "[\"x\"]");
+    cr_expect_str_eq(execution->worker, "w");
+    cr_expect(execution->cold_start);
+    cr_expect_eq(execution->attempt, 2);
+    cr_expect_eq(execution->metrics.memory_peak, 1234567890123);
+    cr_expect_eq(execution->finished_at_ns, 1700000000000000003);
+}
+
+Test(store, every_member_of_an_execution_survives)
+{
+    struct execution execution = make_execution("f", EXECUTION_FAILED);
+    char id[TIME_ID_LEN + 1];
+    memcpy(id, execution.id, sizeof(id));
+    execution.result = strdup("{\"a\":1}");
+    execution.result_len = 7;
+    execution.result_base64 = true;
+    execution.logs = memcpy(malloc(5), "a\0\xff\nb", 5);
+    execution.logs_len = 5;
+    execution.has_error = true;
+    execution.error =
+        (struct execution_error){strdup("E"), strdup("m"), 3, NULL, strdup("[\"x\"]")};
+    execution.worker = strdup("w");
+    execution.cold_start = true;
+    execution.attempt = 2;
+    execution.metrics.memory_peak = 1234567890123;
+    execution.finished_at_ns = 1700000000000000003;
+    store_put_execution(store, &execution, NULL, 0, done, NULL);
+    close_store();
+    open_store();
+    store_get_execution(store, id, check_execution, id);
+    wait_for(2);
+    cr_expect_eq(failures, 0);
+}
+
+static void expect_none(void *data, const struct execution *execution, const struct error *failure)
+{
+    done(data, failure);
+    cr_expect_null(execution);
+    cr_expect_null(failure);
+}
+
+Test(store, an_execution_that_is_not_there_is_no_error)
+{
+    store_get_execution(store, "0190a000-0000-7000-8000-000000000000", expect_none, NULL);
+    wait_for(1);
+}
+
+Test(store, lists_are_newest_first_filtered_and_paged)
+{
+    char ids[10][TIME_ID_LEN + 1];
+    for (int i = 0; i < 10; i++)
+        strcpy(ids[i], put_execution(i % 2 ? "odd" : "even",
+                                     i < 5 ? EXECUTION_SUCCEEDED : EXECUTION_FAILED, false, NULL));
+    cr_expect_eq(list_executions(NULL, -1, 1000, NULL), 10);
+    for (int i = 0; i < 10; i++)
+        cr_expect_str_eq(page_ids[i], ids[9 - i]);
+    cr_expect_str_empty(page_cursor);
+    cr_expect_eq(list_executions("odd", -1, 1000, NULL), 5);
+    cr_expect_eq(list_executions(NULL, EXECUTION_FAILED, 1000, NULL), 5);
+    cr_expect_eq(list_executions("odd", EXECUTION_SUCCEEDED, 1000, NULL), 2);
+    cr_expect_eq(list_executions("nobody", -1, 1000, NULL), 0);
+
+    int seen = 0;
+    char cursor[TIME_ID_LEN + 1] = "";
+    do {
+        int count = list_executions(NULL, -1, 3, cursor[0] ? cursor : NULL);
+        for (int i = 0; i < count; i++, seen++)
+            cr_expect_str_eq(page_ids[i], ids[9 - seen]);
+        strcpy(cursor, page_cursor);
+    } while (cursor[0]);
+    cr_expect_eq(seen, 10);
+}
+
+Test(store, unfinished_ones_come_back_with_payload_and_finished_ones_do_not)
+{
+    put_execution("queued", EXECUTION_QUEUED, true, "[1]");
+    char running[TIME_ID_LEN + 1];
+    strcpy(running, put_execution("running", EXECUTION_QUEUED, true, "[2]"));
+    char final[TIME_ID_LEN + 1];
+    strcpy(final, put_execution("final", EXECUTION_QUEUED, true, "[3]"));
+    store_start_execution(store, running, 2, 5, done, NULL);
+
+    struct execution end = make_execution("final", EXECUTION_SUCCEEDED);
+    strcpy(end.id, final);
+    end.async = true;
+    store_put_execution(store, &end, NULL, 0, done, NULL);
+    store_start_execution(store, final, 9, 5, done, NULL); /* late news change nothing */
+    close_store();
+    open_store();
+    listed[0] = '\0';
+    cr_assert_eq(store_load_unfinished(store, list_unfinished, NULL, &err), 0);
+    cr_expect_str_eq(listed, "queued#1 queued [1];running#2 running [2];");
+}
+
+Test(store, retention_by_count_keeps_the_newest_and_what_is_not_final)
+{
+    put_execution("waits", EXECUTION_QUEUED, true, "1");
+    for (int i = 0; i < 1700; i++) { /* several batches */
+        struct execution execution = make_execution("f", EXECUTION_SUCCEEDED);
+        store_put_execution(store, &execution, NULL, 0, NULL, NULL);
+    }
+    expire(0, 10);
+    cr_expect_eq(list_executions("f", -1, 1000, NULL), 10);
+    cr_expect_eq(list_executions("waits", -1, 1000, NULL), 1);
+    expire(0, 0);
+    cr_expect_eq(list_executions("f", -1, 1000, NULL), 10, "0 means no bound");
+}
+
+Test(store, retention_by_age)
+{
+    put_execution("f", EXECUTION_SUCCEEDED, false, NULL);
+    expire(clock_realtime_ns() - 3600ULL * 1000000000, 0);
+    cr_expect_eq(list_executions(NULL, -1, 10, NULL), 1);
+    expire(clock_realtime_ns() + 1000000000, 0);
+    cr_expect_eq(list_executions(NULL, -1, 10, NULL), 0);
+}
+
+/* ---- settings ---- */
+
+Test(store, settings_are_set_changed_and_deleted)
+{
+    char *value = NULL;
+    store_put_setting(store, "a", "1", done, NULL);
+    store_put_setting(store, "a", "2", done, NULL);
+    store_put_setting(store, "b", "x", done, NULL);
+    store_put_setting(store, "b", NULL, done, NULL);
+    wait_for(4);
+    cr_assert_eq(store_get_setting(store, "a", &value, &err), 0);
+    cr_expect_str_eq(value, "2");
+    free(value);
+    cr_assert_eq(store_get_setting(store, "b", &value, &err), 0);
+    cr_expect_null(value);
+}
+
+/* ---- the queue ---- */
+
+Test(store, calls_back_on_the_loop_in_order_and_never_from_inside_the_call)
+{
+    for (int i = 0; i < 100; i++)
+        store_put_setting(store, "a", "1", done, NULL);
+    cr_expect_eq(outcomes, 0);
+    cr_expect_eq(store_queue_length(store), 100);
+    wait_for(100);
+    cr_expect_eq(store_queue_length(store), 0);
+}
+
+Test(store, one_callers_failure_is_not_anothers)
+{
+    char *value = NULL;
+    store_put_setting(store, "before", "1", done, NULL);
+    store_get_code(store, "missing", code_came, NULL);
+    store_put_setting(store, "after", "2", done, NULL);
+    wait_for(3);
+    cr_expect_eq(failures, 1);
+    cr_expect_eq(err.code, ERROR_NOT_FOUND);
+    cr_assert_eq(store_get_setting(store, "before", &value, &err), 0);
+    cr_expect_str_eq(value, "1");
+    free(value);
+    cr_assert_eq(store_get_setting(store, "after", &value, &err), 0);
+    cr_expect_str_eq(value, "2");
+    free(value);
+}
+
+Test(store, a_call_over_the_queues_bound_fails_and_the_others_are_done)
+{
+    /* It is refused for the size that it claims, before its bytes are looked at. */
+    size_t too_much = 2UL * 1024 * 1024 * 1024;
+    store_put_code(store, "small", strdup("x"), 1, done, NULL);
+    store_put_code(store, "huge", strdup("x"), too_much, done, NULL);
+    wait_for(2);
+    cr_expect_eq(failures, 1);
+    cr_expect_eq(err.code, ERROR_THROTTLED);
+    store_get_code(store, "small", code_came, NULL);
+    wait_for(3);
+    cr_expect_eq(got_len, 1);
+    free(steal_pointer(&got));
+}
+
+Test(store, closing_finishes_what_is_queued)
+{
+    for (int i = 0; i < 500; i++)
+        store_put_setting(store, "a", i == 499 ? "last" : "x", done, NULL);
+    close_store();
+    cr_expect_eq(outcomes, 500);
+    open_store();
+    char *value = NULL;
+    cr_assert_eq(store_get_setting(store, "a", &value, &err), 0);
+    cr_expect_str_eq(value, "last");
+    free(value);
+}
+
+/* ---- opening ---- */
+
+Test(store, bad_urls_say_what_would_be_right)
+{
+    static const char *const urls[] = {"", "mysql://x", "sqlite:/x", "sqlite://relative", "/path"};
+    for (size_t i = 0; i < ARRAY_LENGTH(urls); i++) {
+        cr_expect_null(store_open(&loop, urls[i], &err), "%s", urls[i]);
+        cr_expect_eq(err.code, ERROR_INVALID_REQUEST);
+        cr_expect(strstr(err.message, "sqlite:///"), "%s", err.message);
+    }
+    cr_expect_null(store_open(&loop, "sqlite:///nonexistent/folder/x.db", &err));
+}
+
+Test(store, a_database_that_is_open_elsewhere_is_refused)
+{
+    cr_expect_null(store_open(&loop, url, &err));
+    cr_expect(strstr(err.message, "another controller"), "%s", err.message);
+}
+
+Test(store, a_file_that_is_no_database_is_refused)
+{
+    char path[128];
+    close_store();
+    snprintf(path, sizeof(path), "%s/test.db", folder);
+    cr_assert_eq(remove_tree(folder, &err), 0);
+    cr_assert_eq(make_directories(folder, 0700, &err), 0);
+    char text[8192];
+    memset(text, 'x', sizeof(text));
+    cr_assert_eq(write_file_atomic(path, text, sizeof(text), 0600, false, &err), 0);
+    cr_expect_null(store_open(&loop, url, &err));
+    cr_expect(strstr(err.message, "not a database"), "%s", err.message);
+}
+
+Test(store, is_brought_up_from_every_earlier_version)
+{
+    char path[128];
+    int newest = store_schema_version(url);
+    cr_assert_geq(newest, 3);
+    close_store();
+    for (int version = 0; version <= newest; version++) {
+        snprintf(path, sizeof(path), "%s/v%d.db", folder, version);
+        cr_assert_eq(sqlite_create_at_version(path, version, &err), 0, "%s", err.message);
+        snprintf(url, sizeof(url), "sqlite://%.100s", path);
+        open_store();
+        put_function("a", 1, FUNCTION_READY, "x");
+        put_execution("a", EXECUTION_SUCCEEDED, false, NULL);
+        cr_expect_str_eq(list_functions(), "a/1=ready ");
+        close_store();
+    }
+}
+
+static void execute(const char *path, const char *sql)
+{
+    sqlite3 *db = NULL;
+    cr_assert_eq(sqlite3_open(path, &db), SQLITE_OK);
+    cr_assert_eq(sqlite3_exec(db, sql, NULL, NULL, NULL), SQLITE_OK, "%s", sqlite3_errmsg(db));
+    sqlite3_close(db);
+}
+
+Test(store, a_migration_keeps_what_is_there)
+{
+    char path[128];
+    close_store();
+    snprintf(path, sizeof(path), "%s/old.db", folder);
+    snprintf(url, sizeof(url), "sqlite://%.100s", path);
+    cr_assert_eq(sqlite_create_at_version(path, 2, &err), 0);
+    execute(path, "INSERT INTO functions VALUES ('a', 5, 'ready', "
+                  "'{\"name\":\"a\",\"version\":5,\"runtime\":\"python\",\"image\":\"i\"}',"
+                  " 'c', 'c', NULL, 1, 2)");
+    open_store();
+    cr_expect_str_eq(list_functions(), "a/5=ready ");
+    listed[0] = '\0';
+    cr_assert_eq(store_load_last_versions(store, list_version, NULL, &err), 0);
+    cr_expect_str_eq(listed, "a:5 ");
+}
+
+Test(store, a_newer_schema_is_refused)
+{
+    char path[128];
+    close_store();
+    snprintf(path, sizeof(path), "%s/test.db", folder);
+    execute(path, "INSERT INTO schema_migrations VALUES (4000, 0)");
+    cr_expect_null(store_open(&loop, url, &err));
+    cr_expect(strstr(err.message, "4000"), "%s", err.message);
+}
+
+/* ---- crashes ---- */
+
+/* Writes executions for ever and tells each that it was told is on the disk. */
+static void write_for_ever(int out)
+{
+    cr_assert_eq(uv_loop_init(&loop), 0);
+    open_store();
+    for (;;) {
+        struct execution batch[20];
+        char ids[20][TIME_ID_LEN + 1];
+        int before = outcomes;
+        for (int i = 0; i < 20; i++) {
+            batch[i] = make_execution("f", EXECUTION_QUEUED);
+            batch[i].async = true;
+            memcpy(ids[i], batch[i].id, sizeof(ids[i]));
+            store_put_execution(store, &batch[i], strdup("{}"), 2, done, NULL);
+        }
+        wait_for(before + 20);
+        if (failures || write(out, ids, sizeof(ids)) != sizeof(ids))
+            _exit(1);
+    }
+}
+
+Test(store, whatever_was_acknowledged_survives_a_kill)
+{
+    int pipe_fds[2];
+    close_store();
+    cr_assert_eq(pipe(pipe_fds), 0);
+    pid_t child = fork();
+    if (child == 0) {
+        close(pipe_fds[0]);
+        write_for_ever(pipe_fds[1]);
+    }
+    close(pipe_fds[1]);
+    char ids[400][TIME_ID_LEN + 1];
+    size_t have = 0;
+    while (have < sizeof(ids)) {
+        ssize_t got_bytes = read(pipe_fds[0], (char *)ids + have, sizeof(ids) - have);
+        cr_assert_gt(got_bytes, 0, "the child ended by itself");
+        have += (size_t)got_bytes;
+    }
+    kill(child, SIGKILL);
+    waitpid(child, NULL, 0);
+    close(pipe_fds[0]);
+
+    open_store();
+    int missing = 0;
+    char cursor[TIME_ID_LEN + 1];
+    for (size_t i = 0; i < 400; i++) {
+        memcpy(cursor, ids[i], sizeof(cursor));
+        cursor[TIME_ID_LEN - 1]++; /* sorts right behind it */
+        list_executions("f", EXECUTION_QUEUED, 1, cursor);
+        missing += page_count != 1 || strcmp(page_ids[0], ids[i]) != 0;
+    }
+    cr_expect_eq(missing, 0);
+}
