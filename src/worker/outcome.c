@@ -76,8 +76,6 @@ int outcome_from_stdout(const char *text, size_t len, struct outcome_stdout *ret
     const char *all = text ? text : "";
     size_t all_len = text ? len : 0;
     trim(&all, &all_len);
-    if (all_len == 0)
-        return copy_result(ret, "null", 4, err);
     if (is_json(all, all_len))
         return copy_result(ret, all, all_len, err);
     const char *newline = memrchr(all, '\n', all_len);

@@ -459,6 +459,8 @@ static void assigned(void *data, struct link *link, const struct json *head, con
         kind = "";
     if (strcmp(kind, "invoke") == 0)
         take_invoke(worker, link, head, body, body_len);
+    else if (worker->stopping)
+        log_debug("assignment came too late", LOG_STR("kind", kind));
     else if (strcmp(kind, "build") == 0)
         take_build(worker, link, head);
     else if (strcmp(kind, "cancel") == 0)

@@ -1,0 +1,185 @@
+/* Frames over a socket pair, with a test as the instance. */
+#include "worker/channel.h"
+
+#include <criterion/criterion.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define BODY_MAX 1000000
+
+static uv_loop_t loop;
+static struct channel *channel;
+static int peer = -1;
+static int frames, closed, too_large;
+static struct frame_header last;
+static char last_meta[FRAME_META_MAX + 1];
+static size_t body_sum;
+static bool free_in_event;
+
+static void drop_channel(void)
+{
+    channel_free(channel);
+    channel = NULL;
+}
+
+static void on_frame(void *data, const struct frame_header *header, const char *meta,
+                     const char *body)
+{
+    (void)data;
+    frames++;
+    last = *header;
+    strcpy(last_meta, meta);
+    body_sum = 0;
+    for (size_t i = 0; i < header->body_len; i++)
+        body_sum += (unsigned char)body[i];
+    if (free_in_event)
+        drop_channel();
+}
+
+static void on_too_large(void *data, const struct frame_header *header)
+{
+    (void)data;
+    (void)header;
+    too_large++;
+}
+
+static void on_closed(void *data, const struct error *why)
+{
+    (void)data;
+    cr_expect_gt(strlen(why->message), 0);
+    closed++;
+}
+
+static void set_up(void)
+{
+    static const struct channel_events events = {
+        .frame = on_frame, .too_large = on_too_large, .closed = on_closed};
+    int pair[2];
+    struct error err = {0};
+    uv_loop_init(&loop);
+    cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair), 0);
+    peer = pair[1];
+    channel = channel_new(&loop, pair[0], FRAME_BIT(FRAME_READY) | FRAME_BIT(FRAME_RESULT),
+                          BODY_MAX, &events, NULL, &err);
+    cr_assert_not_null(channel, "%s", err.message);
+}
+
+static void tear_down(void)
+{
+    if (channel)
+        drop_channel();
+    uv_run(&loop, UV_RUN_DEFAULT);
+    cr_expect_eq(uv_loop_close(&loop), 0);
+    if (peer >= 0)
+        close(peer);
+}
+
+TestSuite(channel, .init = set_up, .fini = tear_down);
+
+static void say(const void *bytes, size_t len)
+{
+    cr_assert_eq(write(peer, bytes, len), (ssize_t)len);
+    uv_run(&loop, UV_RUN_NOWAIT);
+}
+
+static void say_header(enum frame_type type, uint32_t meta_len, uint32_t body_len)
+{
+    struct frame_header header = frame_header_make(type, 0, 42, meta_len, body_len);
+    say(&header, sizeof(header));
+}
+
+Test(channel, a_frame_in_pieces_arrives_whole)
+{
+    struct frame_header header = frame_header_make(FRAME_RESULT, 0, 42, 2, 3);
+    char bytes[sizeof(header) + 5];
+    memcpy(bytes, &header, sizeof(header));
+    memcpy(bytes + sizeof(header), "id\1\2\3", 5);
+    for (size_t i = 0; i < sizeof(bytes); i++) {
+        cr_assert_eq(frames, 0);
+        say(bytes + i, 1);
+    }
+    cr_expect_eq(frames, 1);
+    cr_expect_eq(last.value, 42);
+    cr_expect_str_eq(last_meta, "id");
+    cr_expect_eq(body_sum, 6);
+}
+
+Test(channel, several_frames_in_one_write_all_arrive)
+{
+    struct frame_header header = frame_header_make(FRAME_READY, 0, 0, 0, 0);
+    char bytes[3 * sizeof(header)];
+    for (int i = 0; i < 3; i++)
+        memcpy(bytes + (size_t)i * sizeof(header), &header, sizeof(header));
+    say(bytes, sizeof(bytes));
+    cr_expect_eq(frames, 3);
+}
+
+Test(channel, a_body_over_the_cap_ends_it_before_it_is_read)
+{
+    say_header(FRAME_RESULT, 0, BODY_MAX + 1);
+    cr_expect_eq(too_large, 1);
+    cr_expect_eq(closed, 0);
+    cr_expect_eq(frames, 0);
+}
+
+Test(channel, a_frame_that_is_not_expected_ends_it)
+{
+    say_header(FRAME_EXIT, 0, 0);
+    cr_expect_eq(closed, 1);
+    cr_expect_eq(frames, 0);
+}
+
+Test(channel, end_of_file_is_told_once)
+{
+    close(peer);
+    peer = -1;
+    uv_run(&loop, UV_RUN_NOWAIT);
+    uv_run(&loop, UV_RUN_NOWAIT);
+    cr_expect_eq(closed, 1);
+}
+
+Test(channel, it_may_be_freed_inside_of_an_event)
+{
+    struct frame_header header = frame_header_make(FRAME_READY, 0, 0, 0, 0);
+    char bytes[2 * sizeof(header)];
+    memcpy(bytes, &header, sizeof(header));
+    memcpy(bytes + sizeof(header), &header, sizeof(header));
+    free_in_event = true;
+    say(bytes, sizeof(bytes));
+    cr_expect_eq(frames, 1, "no event after the channel was freed");
+}
+
+Test(channel, a_large_body_is_sent_while_the_peer_reads)
+{
+    struct error err = {0};
+    size_t len = 3000000, got = 0;
+    char *body = malloc(len), *read_back = malloc(len + 100);
+    for (size_t i = 0; i < len; i++)
+        body[i] = (char)(i * 7);
+    cr_assert_eq(channel_send(channel, FRAME_INVOKE, 5, "id", body, len, &err), 0, "%s",
+                 err.message);
+    cr_expect(channel_sending(channel));
+    cr_expect_lt(channel_send(channel, FRAME_INVOKE, 5, "id", body, len, &err), 0);
+    size_t total = sizeof(struct frame_header) + 2 + len;
+    while (got < total) {
+        ssize_t now = read(peer, read_back + got, total - got);
+        if (now > 0)
+            got += (size_t)now;
+        uv_run(&loop, UV_RUN_NOWAIT);
+    }
+    cr_expect_not(channel_sending(channel));
+    cr_expect_eq(memcmp(read_back + sizeof(struct frame_header) + 2, body, len), 0);
+    free(body);
+    free(read_back);
+}
+
+Test(channel, sending_to_a_peer_that_is_gone_fails)
+{
+    struct error err = {0};
+    close(peer);
+    peer = -1;
+    cr_expect_lt(channel_send(channel, FRAME_INVOKE, 5, "id", "x", 1, &err), 0);
+    cr_expect(channel_sending(channel), "so that the invocation may be tried elsewhere");
+}
