@@ -1,0 +1,301 @@
+/* Which instance runs which invocation, with instances that do what the test says. */
+#include "worker/pool.h"
+
+#include "worker_fixture.h"
+
+#define PAYLOAD "{}"
+
+static struct pool *pool;
+static struct function *alpha, *beta;
+static struct execution_outcome {
+    int done;
+    enum execution_status status;
+    char type[64];
+    char result[64];
+    bool cold;
+} outcomes[16];
+static size_t invoked;
+static bool stopped;
+
+static void on_done(void *data, struct invocation *invocation)
+{
+    struct execution_outcome *outcome = data;
+    const struct execution *execution = &invocation->execution;
+    outcome->done++;
+    outcome->status = execution->status;
+    outcome->cold = execution->cold_start;
+    if (execution->has_error)
+        snprintf(outcome->type, sizeof(outcome->type), "%s", execution->error.type);
+    if (execution->result)
+        snprintf(outcome->result, sizeof(outcome->result), "%s", execution->result);
+    invocation_free(invocation);
+}
+
+static struct invocation *invoke(struct function *function)
+{
+    char id[TIME_ID_LEN + 1];
+    struct error err = {0};
+    time_id(id);
+    struct invocation *invocation = invocation_new(id, 1, function->spec.name, 1, &err);
+    cr_assert_not_null(invocation, "%s", err.message);
+    invocation->function = function_ref(function);
+    invocation->payload = strdup(PAYLOAD);
+    invocation->payload_len = strlen(PAYLOAD);
+    invocation->timeout_ms = 60000;
+    invocation->done = on_done;
+    invocation->data = &outcomes[invoked++];
+    pool_run(pool, invocation);
+    cr_assert_eq(outcomes[invoked - 1].done, 0, "never from inside of the call");
+    settle();
+    return invocation;
+}
+
+static void open_pool(uint64_t keep_alive_ms, int64_t memory_mb, size_t start_parallel)
+{
+    struct error err = {0};
+    struct pool_options options = {.runtime = &fake_runtime,
+                                   .limits = {.payload_max = 1000,
+                                              .result_max = 1000,
+                                              .log_max = 1000,
+                                              .start_timeout_ms = 60000},
+                                   .keep_alive_ms = keep_alive_ms,
+                                   .memory_mb = memory_mb,
+                                   .max_instances = 10,
+                                   .start_parallel = start_parallel};
+    fixture_open();
+    pool = pool_new(&loop, &options, &err);
+    cr_assert_not_null(pool, "%s", err.message);
+    alpha = fixture_function("alpha", 100);
+    beta = fixture_function("beta", 100);
+}
+
+static void on_pool_stopped(void *data)
+{
+    (void)data;
+    stopped = true;
+}
+
+static void tear_down(void)
+{
+    if (!stopped)
+        pool_stop(pool, on_pool_stopped, NULL);
+    settle();
+    cr_expect(stopped);
+    cr_expect_eq(fakes_alive(), 0);
+    pool_free(pool);
+    function_unref(alpha);
+    function_unref(beta);
+    for (size_t i = 0; i < invoked; i++)
+        cr_expect_eq(outcomes[i].done, 1, "invocation %zu was finished %d times", i,
+                     outcomes[i].done);
+    fixture_close();
+}
+
+TestSuite(pool, .fini = tear_down);
+
+Test(pool, the_first_invocation_starts_an_instance_and_the_second_uses_it)
+{
+    open_pool(60000, 1000, 4);
+    invoke(alpha);
+    cr_assert_eq(fake_count, 1);
+    fake_answer(&fakes[0], "1", 0);
+    cr_expect_eq(outcomes[0].status, EXECUTION_SUCCEEDED);
+    cr_expect_str_eq(outcomes[0].result, "1");
+    cr_expect(outcomes[0].cold);
+    invoke(alpha);
+    fake_answer(&fakes[0], "2", 0);
+    cr_expect_str_eq(outcomes[1].result, "2");
+    cr_expect_not(outcomes[1].cold);
+    cr_expect_eq(fake_count, 1);
+}
+
+Test(pool, an_instance_serves_one_function_only)
+{
+    open_pool(60000, 1000, 4);
+    invoke(alpha);
+    fake_answer(&fakes[0], "1", 0);
+    invoke(beta);
+    cr_assert_eq(fake_count, 2);
+    cr_expect_str_eq(fakes[1].function, "beta");
+    fake_answer(&fakes[1], "2", 0);
+}
+
+Test(pool, invocations_at_once_get_an_instance_each)
+{
+    open_pool(60000, 1000, 4);
+    invoke(alpha);
+    invoke(alpha);
+    cr_assert_eq(fake_count, 2);
+    cr_expect(fake_was_asked(&fakes[0]));
+    cr_expect(fake_was_asked(&fakes[1]));
+    fake_answer(&fakes[1], "1", 0);
+    fake_answer(&fakes[0], "2", 0);
+}
+
+Test(pool, keep_alive_zero_is_an_instance_for_each)
+{
+    open_pool(0, 1000, 4);
+    invoke(alpha);
+    fake_answer(&fakes[0], "1", 0);
+    cr_expect(fakes[0].stopped);
+    invoke(alpha);
+    cr_assert_eq(fake_count, 2);
+    fake_answer(&fakes[1], "2", 0);
+    cr_expect(outcomes[1].cold);
+    cr_expect_eq(pool_instances(pool), 0);
+}
+
+Test(pool, memory_is_a_bound_and_the_longest_idle_makes_room)
+{
+    open_pool(60000, 200, 4);
+    invoke(alpha);
+    fake_answer(&fakes[0], "1", 0);
+    invoke(beta);
+    invoke(beta);
+    cr_expect(fakes[0].stopped, "the idle one of alpha had to go");
+    cr_assert_eq(fake_count, 3);
+    cr_expect_eq(fakes_alive(), 2);
+    invoke(alpha);
+    cr_expect_eq(fake_count, 3, "no room while both of beta are busy");
+    fake_answer(&fakes[1], "2", 0);
+    cr_assert_eq(fake_count, 4, "the idle one of beta made room");
+    fake_answer(&fakes[2], "3", 0);
+    fake_answer(&fakes[3], "4", 0);
+    cr_expect_str_eq(outcomes[3].result, "4");
+}
+
+Test(pool, what_never_fits_is_refused)
+{
+    open_pool(60000, 99, 4);
+    invoke(alpha);
+    cr_expect_eq(outcomes[0].status, EXECUTION_LOST);
+    cr_expect_str_eq(outcomes[0].type, "Platform.NoCapacity");
+    cr_expect_eq(fake_count, 0);
+}
+
+Test(pool, a_failed_start_is_told_to_who_waited)
+{
+    open_pool(60000, 1000, 4);
+    fake_starts_fail = true;
+    invoke(alpha);
+    cr_expect_eq(outcomes[0].status, EXECUTION_LOST);
+    cr_expect_str_eq(outcomes[0].type, "Platform.StartFailed");
+    fake_starts_fail = false;
+    invoke(alpha);
+    fake_answer(&fakes[1], "1", 0);
+    cr_expect_eq(outcomes[1].status, EXECUTION_SUCCEEDED);
+}
+
+Test(pool, who_waits_takes_an_instance_that_became_free_first)
+{
+    open_pool(60000, 100, 4);
+    invoke(alpha);
+    invoke(alpha);
+    cr_expect_eq(fake_count, 1);
+    fake_answer(&fakes[0], "1", 0);
+    fake_answer(&fakes[0], "2", 0);
+    cr_expect_str_eq(outcomes[1].result, "2");
+    cr_expect_not(outcomes[1].cold);
+}
+
+Test(pool, an_idle_instance_that_ends_is_removed)
+{
+    open_pool(60000, 1000, 4);
+    invoke(alpha);
+    fake_answer(&fakes[0], "1", 0);
+    fake_close(&fakes[0]);
+    settle();
+    cr_expect(fakes[0].stopped);
+    cr_expect_eq(pool_instances(pool), 0);
+}
+
+Test(pool, an_instance_that_ends_while_busy_loses_its_invocation_only)
+{
+    open_pool(60000, 1000, 4);
+    invoke(alpha);
+    fake_close(&fakes[0]);
+    settle();
+    cr_expect_str_eq(outcomes[0].type, "Platform.InstanceEnded");
+    invoke(alpha);
+    fake_answer(&fakes[1], "1", 0);
+    cr_expect_eq(outcomes[1].status, EXECUTION_SUCCEEDED);
+}
+
+Test(pool, out_of_memory_is_told_by_the_kernels_counter_and_spends_the_instance)
+{
+    open_pool(60000, 1000, 4);
+    invoke(alpha);
+    fake_oom_kills = 1;
+    fake_answer(&fakes[0], "", 9);
+    cr_expect_eq(outcomes[0].status, EXECUTION_OUT_OF_MEMORY);
+    cr_expect(fakes[0].stopped);
+    invoke(alpha);
+    fake_answer(&fakes[1], "", 9);
+    cr_expect_eq(outcomes[1].status, EXECUTION_FAILED);
+    cr_expect_str_eq(outcomes[1].type, "Function.Signal");
+}
+
+Test(pool, cancelling_ends_who_waits_and_who_runs)
+{
+    open_pool(60000, 100, 4);
+    struct invocation *running = invoke(alpha);
+    struct invocation *waiting = invoke(alpha);
+    pool_cancel(pool, waiting);
+    cr_expect_eq(outcomes[1].status, EXECUTION_CANCELLED);
+    pool_cancel(pool, running);
+    cr_expect_eq(outcomes[0].status, EXECUTION_CANCELLED);
+    cr_expect(fakes[0].stopped);
+}
+
+Test(pool, forgetting_removes_idle_ones_now_and_busy_ones_afterwards)
+{
+    open_pool(60000, 1000, 4);
+    invoke(alpha);
+    invoke(alpha);
+    fake_answer(&fakes[0], "1", 0);
+    pool_forget(pool, "alpha", 2);
+    cr_expect_not(fakes[0].stopped);
+    pool_forget(pool, "alpha", 1);
+    cr_expect(fakes[0].stopped);
+    cr_expect_not(fakes[1].stopped);
+    fake_answer(&fakes[1], "2", 0);
+    cr_expect(fakes[1].stopped);
+}
+
+Test(pool, starts_at_the_same_time_are_bounded)
+{
+    open_pool(60000, 1000, 1);
+    char id[TIME_ID_LEN + 1];
+    for (int i = 0; i < 3; i++) {
+        time_id(id);
+        struct invocation *invocation = invocation_new(id, 1, "alpha", 1, NULL);
+        invocation->function = function_ref(alpha);
+        invocation->timeout_ms = 60000;
+        invocation->done = on_done;
+        invocation->data = &outcomes[invoked++];
+        pool_run(pool, invocation);
+    }
+    uv_run(&loop, UV_RUN_NOWAIT);
+    cr_expect_leq(fake_count, 1);
+    settle();
+    cr_expect_eq(fake_count, 3);
+    for (size_t i = 0; i < 3; i++)
+        fake_answer(&fakes[i], "1", 0);
+}
+
+Test(pool, stopping_ends_everything)
+{
+    open_pool(60000, 200, 4);
+    invoke(alpha);
+    fake_answer(&fakes[0], "1", 0);
+    invoke(beta);
+    invoke(beta);
+    invoke(beta);
+    pool_stop(pool, on_pool_stopped, NULL);
+    settle();
+    cr_expect(stopped);
+    for (size_t i = 1; i < invoked; i++) {
+        cr_expect_eq(outcomes[i].status, EXECUTION_LOST);
+        cr_expect_str_eq(outcomes[i].type, "Platform.Stopping");
+    }
+}
