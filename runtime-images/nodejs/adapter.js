@@ -305,6 +305,7 @@ function readExactly(size) {
 /* Sleeps until the invocation comes, and takes its payload: as standard input, which nothing has touched yet (a closed
  * descriptor's number is given to the next file), and in the environment. */
 function awaitInvocation() {
+  fs.writeSync(SOCKET, encodeFrame(FRAME.READY, Buffer.alloc(0)));
   const header = readExactly(HEADER_BYTES);
   process.env.EXECUTION_ID = readExactly(Math.min(header.readUInt32LE(4), META_MAX)).toString();
   fs.closeSync(SOCKET);

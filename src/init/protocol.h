@@ -61,7 +61,7 @@
  *     The adapter has flushed stdout and stderr before it answers.
  *
  * start of life:
- *     init -> worker     READY  (exec, standby: at once; zygote: when it said READY to init;
+ *     init -> worker     READY  (exec: at once; zygote, standby: when it said READY to init;
  *                               handler: none)
  *     adapter -> worker  READY, or ERROR when the module could not be loaded (it then exits)
  *     init -> worker     ADAPTER_EXIT (value: wait status) whenever the zygote or adapter ends;

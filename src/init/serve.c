@@ -39,10 +39,12 @@ struct server {
     struct payload *payload;
     pid_t main;          /* exec, standby: the invocation's main process */
     pid_t standby;       /* standby: the process that waits for the next invocation; 0: none */
+    bool standby_up;     /* it was heard of (or of its end): no more to wait for */
     int standby_fd;      /* our end of its socket; -1: none */
     uint32_t status;     /* PHASE_CLEANING: its wait status */
     uint64_t give_up_ms; /* PHASE_CLEANING, monotonic */
-    bool ended;          /* the worker hung up, or the connection makes no sense any more */
+    bool ready_said;
+    bool ended; /* the worker hung up, or the connection makes no sense any more */
 };
 
 static uint64_t now_ms(void)
@@ -71,6 +73,13 @@ static void answer(struct server *server, enum frame_type type, uint16_t flags, 
 {
     if (send_frame(INSTANCE_FD_CONTROL, type, flags, value, meta) != 0)
         server->ended = true;
+}
+
+static void say_ready_once(struct server *server)
+{
+    if (!server->ready_said)
+        answer(server, FRAME_READY, 0, 0, "");
+    server->ready_said = true;
 }
 
 /* ---- processes that live longer than an invocation, or start before it ---- */
@@ -120,14 +129,29 @@ static void forget_standby(struct server *server)
 static int start_standby(struct server *server, char *message)
 {
     char ignored[MESSAGE_MAX];
-    pid_t pid = start_companion(server, (struct program){.expendable = true}, &server->standby_fd,
-                                message ? message : ignored);
+    pid_t pid;
 
+    forget_standby(server);
+    pid = start_companion(server, (struct program){.expendable = true}, &server->standby_fd,
+                          message ? message : ignored);
+
+    server->standby_up = false;
     if (pid < 0)
         forget_standby(server);
     else
         server->standby = pid;
     return pid < 0 ? -1 : 0;
+}
+
+/* It says that it is up, or it ended; what is wrong then shows at the invocation that starts it again. */
+static void standby_heard(struct server *server)
+{
+    uint8_t ignored[64];
+
+    while (recv(server->standby_fd, ignored, sizeof(ignored), MSG_DONTWAIT) > 0)
+        ;
+    server->standby_up = true;
+    say_ready_once(server);
 }
 
 /* ---- an invocation ---- */
@@ -178,7 +202,7 @@ static void ask_standby(struct server *server)
     send_frame(server->standby_fd, FRAME_INVOKE, 0, server->worker.header.value,
                server->worker.meta);
     server->main = server->standby;
-    forget_standby(server);
+    server->standby = 0; /* its socket stays open until it ends: it may not have said READY yet */
     server->phase = PHASE_RUNNING;
 }
 
@@ -291,7 +315,7 @@ static void take_zygote_frame(struct server *server, const struct frame_header *
     bool dirty = header->flags & FRAME_FLAG_DIRTY;
 
     if (header->type == FRAME_READY) {
-        answer(server, FRAME_READY, 0, 0, "");
+        say_ready_once(server);
     } else if (server->phase == PHASE_RUNNING && dirty) {
         server->phase = PHASE_CLEANING;
         server->status = header->value;
@@ -352,6 +376,7 @@ static void reap(struct server *server)
             invocation_end(server, left ? FRAME_FLAG_DIRTY : 0, (uint32_t)status, "");
         } else if (pid == server->standby) {
             forget_standby(server);
+            say_ready_once(server);
         }
     }
 }
@@ -371,17 +396,20 @@ static void step(struct server *server)
         {.fd = INSTANCE_FD_CONTROL, .events = (short)(idle ? POLLIN : POLLRDHUP)},
         {.fd = server->instance->signal_fd, .events = POLLIN},
         {.fd = server->zygote_fd, .events = POLLIN},
+        {.fd = server->standby_up ? -1 : server->standby_fd, .events = POLLIN},
     };
-    int ready = poll(wait, 3, server->phase == PHASE_CLEANING ? CLEANUP_ROUND_MS : -1);
+    int ready = poll(wait, 4, server->phase == PHASE_CLEANING ? CLEANUP_ROUND_MS : -1);
 
     if (ready < 0 && errno != EINTR)
         server->ended = true;
-    if (ready == 0)
-        clean_on(server);
+    if (server->phase == PHASE_CLEANING)
+        clean_on(server); /* whatever else happens, so that nobody can keep it from happening */
     if (ready <= 0)
         return;
     if (wait[2].revents)
         read_zygote(server);
+    if (wait[3].revents)
+        standby_heard(server);
     if (wait[1].revents) {
         if (signals_take(server->instance))
             server->ended = true;
@@ -402,12 +430,10 @@ int serve(struct instance *instance)
     server.standby_fd = -1;
     frame_reader_init(&server.worker, FRAME_BIT(FRAME_INVOKE), BODY_MAX);
     frame_reader_init(&server.zygote, FRAME_BIT(FRAME_READY) | FRAME_BIT(FRAME_EXIT), 0);
-    if (instance->mode == MODE_STANDBY)
-        start_standby(&server, NULL);
-    if (instance->mode == MODE_EXEC || instance->mode == MODE_STANDBY)
-        answer(&server, FRAME_READY, 0, 0, "");
-    else
+    if (instance->mode == MODE_ZYGOTE || instance->mode == MODE_HANDLER)
         start_keeper(&server);
+    else if (instance->mode == MODE_EXEC || start_standby(&server, NULL) != 0)
+        say_ready_once(&server);
     while (!server.ended)
         step(&server);
     /* The kernel does it for PID 1, at once and completely. */

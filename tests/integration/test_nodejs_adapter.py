@@ -139,6 +139,19 @@ console.log('main ends')"""
         done = self.standby("index.js", {"index.js": source}).invoke(payload)
         self.assertEqual(done.stdout.decode(), f"{len(payload)} {hashlib.sha256(payload).hexdigest()}\n")
 
+    def test_invocation_before_the_interpreter_is_up(self):
+        instance = self.instance("standby", [NODE, ADAPTER, "process", "index.js"], {"index.js": SCRIPTS["result"]})
+        instance.send(b"[1]")
+        self.assertEqual(instance.wait_ready().kind, READY)
+        self.assertEqual(json.loads(instance.answer().stdout), {"payload": "[1]", "id": "exec-1"})
+
+    def test_standby_process_that_ends_at_once_is_ready_and_fails(self):
+        instance = self.ready("standby", [NODE, "--no-such-option"], {})
+        for _ in range(2):
+            done = instance.invoke()
+            self.assertEqual((done.exit_code, done.flags), (9, 0))
+            self.assertIn(b"bad option", done.stderr)
+
     def test_leaving_loses_no_output(self):
         instance = self.standby("index.js", {"index.js": "console.log('x'.repeat(2e6)); process.exit(3)"})
         for _ in range(3):
