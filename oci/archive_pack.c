@@ -21,12 +21,16 @@
 #define MAX_PATH_BYTES 1024
 #define READ_BYTES 65536
 
+/* libarchive leaks when a write fails, so none does: output that does not fit is dropped and
+ * remembered. Only when the packer is given up, writing fails, or else closing would go on to fill a
+ * file of which gigabytes are missing. */
 struct packer {
     struct archive *writer; /* owned */
     struct buffer *out;     /* borrowed */
     size_t max_len;         /* of out */
     struct error *err;      /* borrowed; of the output callback */
-    bool output_failed;
+    bool output_failed;     /* `err` says why */
+    bool given_up;
     size_t files;
 };
 
@@ -34,19 +38,25 @@ static la_ssize_t on_output(struct archive *writer, void *data, const void *byte
 {
     struct packer *packer = data;
     (void)writer;
-    bool fits = len <= packer->max_len - packer->out->len;
-    if (!fits)
-        error_set(packer->err, ERROR_PAYLOAD_TOO_LARGE, "it packs to more than the allowed size");
-    if (fits && buffer_append(packer->out, bytes, len, packer->err) == 0)
+    if (packer->given_up)
+        return -1;
+    if (packer->output_failed)
         return (la_ssize_t)len;
-    packer->output_failed = true;
-    return -1;
+    if (len > packer->max_len - packer->out->len)
+        packer->output_failed = error_set(packer->err, ERROR_PAYLOAD_TOO_LARGE,
+                                          "it packs to more than the allowed size") < 0;
+    else
+        packer->output_failed = buffer_append(packer->out, bytes, len, packer->err) < 0;
+    return (la_ssize_t)len;
 }
 
-static int writer_failed(struct packer *packer, struct error *err)
+/* After each of libarchive's calls: whether it did what it should. */
+static int check_writer(const struct packer *packer, bool done, struct error *err)
 {
     if (packer->output_failed)
-        return -1; /* `err` says why */
+        return -1;
+    if (done)
+        return 0;
     const char *said = archive_error_string(packer->writer);
     return error_set(err, ERROR_INTERNAL, "cannot pack: %s", said ? said : "no further details");
 }
@@ -66,7 +76,7 @@ static int packer_init(struct packer *packer, size_t max_bytes, struct buffer *o
         archive_write_set_bytes_per_block(packer->writer, READ_BYTES) != ARCHIVE_OK ||
         archive_write_set_bytes_in_last_block(packer->writer, 1) != ARCHIVE_OK ||
         archive_write_open(packer->writer, packer, NULL, on_output, NULL) != ARCHIVE_OK)
-        return writer_failed(packer, err);
+        return check_writer(packer, false, err);
     return 0;
 }
 
@@ -74,15 +84,13 @@ static void packer_deinit(struct packer *packer)
 {
     if (!packer->writer)
         return;
-    archive_write_fail(packer->writer); /* closing must not write more */
+    packer->given_up = true;
     archive_write_free(packer->writer);
 }
 
 static int packer_finish(struct packer *packer, struct error *err)
 {
-    if (archive_write_close(packer->writer) != ARCHIVE_OK)
-        return writer_failed(packer, err);
-    return 0;
+    return check_writer(packer, archive_write_close(packer->writer) == ARCHIVE_OK, err);
 }
 
 static void entry_cleanup(struct archive_entry **entry)
@@ -109,8 +117,7 @@ static int pack_header(struct packer *packer, const char *path, mode_t type, mod
     archive_entry_set_mtime(entry, 0, 0);
     if (target)
         archive_entry_copy_symlink(entry, target);
-    return archive_write_header(packer->writer, entry) == ARCHIVE_OK ? 0
-                                                                     : writer_failed(packer, err);
+    return check_writer(packer, archive_write_header(packer->writer, entry) == ARCHIVE_OK, err);
 }
 
 /* Exactly `size` bytes, as the header said. */
@@ -131,8 +138,9 @@ static int pack_data(struct packer *packer, int fd, const char *path, int64_t si
         if (len == 0)
             return error_set(err, ERROR_CONFLICT, "\"%s\" became shorter while it was packed",
                              tree_name(path, name));
-        if (archive_write_data(packer->writer, chunk, (size_t)len) != len)
-            return writer_failed(packer, err);
+        bool written = archive_write_data(packer->writer, chunk, (size_t)len) == len;
+        if (check_writer(packer, written, err) < 0)
+            return -1;
         size -= len;
     }
     return 0;
