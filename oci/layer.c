@@ -27,12 +27,15 @@
 struct applying {
     struct tree_writer *writer; /* borrowed */
     bool has_lower;
-    struct path_set own; /* what this layer brought; kept only when there are lower layers */
+    /* Kept only when there are lower layers. */
+    struct path_set own;   /* what this layer brought */
+    struct path_set links; /* the symbolic links among it */
 };
 
 static void applying_deinit(struct applying *applying)
 {
     path_set_deinit(&applying->own);
+    path_set_deinit(&applying->links);
 }
 
 /* ---- whiteouts ---- */
@@ -129,6 +132,9 @@ static int apply_whiteout(struct applying *applying, const char *path, const cha
     bool opaque = strcmp(name, WHITEOUT_OPAQUE) == 0;
     if (!applying->has_lower || (!opaque && strncmp(name, WHITEOUT_META, 8) == 0))
         return 0;
+    /* The folder is a link now: what it had is gone, and what the link leads to is not meant. */
+    if (path_set_has_parent(&applying->links, path))
+        return 0;
     if (opaque) {
         target = strndup(path, parent_len ? parent_len - 1 : 0);
         if (!target)
@@ -164,6 +170,9 @@ static int apply_entry(struct applying *applying, struct archive *tar, struct ar
     if (strncmp(name, WHITEOUT, strlen(WHITEOUT)) == 0)
         return apply_whiteout(applying, path, name, err);
     if (applying->has_lower && path_set_add(&applying->own, path, err) < 0)
+        return -1;
+    if (applying->has_lower && archive_entry_filetype(entry) == AE_IFLNK &&
+        path_set_add_only(&applying->links, path, err) < 0)
         return -1;
     return archive_reader_write(tar, entry, path, applying->writer, err);
 }

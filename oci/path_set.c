@@ -81,3 +81,21 @@ int path_set_add(struct path_set *set, const char *path, struct error *err)
     }
     return 0;
 }
+
+int path_set_add_only(struct path_set *set, const char *path, struct error *err)
+{
+    bool new;
+    return add_one(set, path, &new, err);
+}
+
+bool path_set_has_parent(const struct path_set *set, const char *path)
+{
+    autofree char *prefix = set->count ? strdup(path) : NULL;
+    char *slash;
+    while (prefix && (slash = strrchr(prefix, '/'))) {
+        *slash = '\0';
+        if (path_set_has(set, prefix))
+            return true;
+    }
+    return false;
+}

@@ -15,3 +15,7 @@ void path_set_deinit(struct path_set *set);
 bool path_set_has(const struct path_set *set, const char *path);
 /* Adds the path and every folder on its way ("a/b/c": also "a/b" and "a"). */
 int path_set_add(struct path_set *set, const char *path, struct error *err);
+/* Adds the path alone. */
+int path_set_add_only(struct path_set *set, const char *path, struct error *err);
+/* Whether one of the folders on the path's way is in the set. */
+bool path_set_has_parent(const struct path_set *set, const char *path);

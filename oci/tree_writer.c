@@ -216,7 +216,7 @@ int tree_writer_open_parent(struct tree_writer *writer, const char *path, bool m
     if (!folder)
         return error_set(err, ERROR_INTERNAL, "out of memory");
     int fd = tree_open(writer->root, folder, O_PATH | O_DIRECTORY, resolve_flags(writer));
-    if (fd < 0 && errno == ENOENT && !make) {
+    if (fd < 0 && !make && (errno == ENOENT || errno == ENOTDIR || errno == ELOOP)) {
         *ret_fd = -1;
         return 0;
     }

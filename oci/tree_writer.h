@@ -88,7 +88,7 @@ int tree_writer_symlink(struct tree_writer *writer, const char *path, const char
 int tree_writer_hardlink(struct tree_writer *writer, const char *path, const char *target,
                          struct error *err);
 /* Opens the folder that holds `path` and gives the last component; with `make`, missing folders are
- * made. *ret_fd is borrowed and valid until the next call; -1 with 0 when it is not there. */
+ * made. *ret_fd is borrowed and valid until the next call; -1 with 0 when there is no such folder. */
 int tree_writer_open_parent(struct tree_writer *writer, const char *path, bool make, int *ret_fd,
                             const char **ret_base, struct error *err);
 /* Removes whatever has this path; nothing there is fine. */

@@ -314,6 +314,25 @@ Test(layer, a_whiteout_of_the_folder_itself_or_its_parent_is_refused)
     }
 }
 
+/* As umoci lists them: the folder's replacement first, then what was in it. */
+Test(layer, whiteouts_below_a_folder_that_became_something_else_are_ignored)
+{
+    apply_lower();
+    add((struct tar_entry){.name = "other/one", .data = "other"});
+    apply();
+    add((struct tar_entry){.name = "d", .data = "a file"});
+    add((struct tar_entry){.name = "d/.wh.one", .data = ""});
+    add((struct tar_entry){.name = "d/sub/.wh.three", .data = ""});
+    add((struct tar_entry){.name = "d/.wh..wh..opq", .data = ""});
+    apply();
+    assert_content("d", "a file");
+    add((struct tar_entry){.name = "d", .type = '2', .link = "other"});
+    add((struct tar_entry){.name = "d/.wh.one", .data = ""});
+    add((struct tar_entry){.name = "d/.wh..wh..opq", .data = ""});
+    apply();
+    assert_content("other/one", "other");
+}
+
 Test(layer, storage_drivers_own_markers_are_ignored)
 {
     apply_lower();
