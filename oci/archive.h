@@ -6,13 +6,13 @@
  * attack is refused as a whole, with the entry's name and the reason (ERROR_INVALID_REQUEST):
  *
  *     refused     absolute paths, "..", symbolic links that are absolute or lead out of the
- * archive's folder, entries below a symbolic link of the archive, hard links to anything but an
- *                 earlier file of the archive, devices, fifos, sockets, the same file twice,
- *                 encrypted or damaged entries, sizes that lie, data in what is no file
+ *                 archive's folder, entries below a symbolic link of the archive, hard links to
+ *                 anything but an earlier file of the archive, devices, fifos, sockets, the same
+ *                 file twice, encrypted or damaged entries, sizes that lie, data in what is no file
  *     normalised  modes: files become 0644, or 0755 when anybody may execute them, folders 0755 (so
  *                 setuid, setgid and sticky bits are gone); the owner is whoever unpacks; xattrs
- * and ACLs are dropped. Modification times are kept. over a cap  ERROR_PAYLOAD_TOO_LARGE; the cap
- * is on bytes written, whatever the headers claim
+ *                 and ACLs are dropped. Modification times are kept.
+ *     over a cap  ERROR_PAYLOAD_TOO_LARGE; the cap is on bytes written, whatever the headers claim
  *
  * No check rests on the text of a path alone: the kernel resolves each one beneath the destination
  * and through no symbolic link (openat2(2), RESOLVE_BENEATH), so Linux 5.6 is needed.

@@ -6,8 +6,9 @@
  *     blobs/sha256/    manifests and configs of the images (layers are not kept packed)
  *     chains/<hex>/    one root file system for each chain of layers (image-spec, "Layer ChainID"):
  *                      a prefix that two images share exists once, and a file that a layer leaves
- * as it is, is a hard link to the parent chain's tmp/             imports under way lock held by
- * whoever changes the store
+ *                      as it is, is a hard link to the parent chain's
+ *     tmp/             imports under way
+ *     lock             held by whoever changes the store
  *
  * A root file system is never written again once it is in place: replacing a file unlinks it first,
  * so that the other trees that link to it keep theirs. Nothing but root may write in it: files

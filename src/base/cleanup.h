@@ -4,8 +4,9 @@
  *     autoclose int fd = -1;              closed when it leaves scope
  *     return steal_pointer(&path);        handed to the caller instead
  *
- * A type with its own destructor: `with_cleanup(buffer_deinit) struct buffer out =
- * BUFFER_INIT(4096);` (the destructor gets a pointer to the variable). */
+ * A type with its own destructor, which gets a pointer to the variable:
+ *
+ *     with_cleanup(buffer_deinit) struct buffer out = BUFFER_INIT(4096); */
 #pragma once
 
 #include <stdlib.h>

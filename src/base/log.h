@@ -2,9 +2,11 @@
  *
  *     log_info("instance ready", LOG_STR("instance", id), LOG_INT("start_ms", ms));
  *
- * LOG_FORMAT text: `2026-01-31T12:00:00.123Z INFO controller instance ready instance=ab12
- * start_ms=31`; json: one object a line with ts, level, program, msg and the fields. Values are
- * escaped: a tenant's text cannot forge a line or send control characters to a terminal. Secrets
+ * LOG_FORMAT text:
+ *
+ *     2026-01-31T12:00:00.123Z INFO controller instance ready instance=ab12 start_ms=31
+ *
+ * json: one object a line with ts, level, program, msg and the fields. Values are escaped: a tenant's text cannot forge a line or send control characters to a terminal. Secrets
  * are never passed here. Thread-safe. Fields are at most 12 a line; a line is cut at 8 KiB. */
 #pragma once
 

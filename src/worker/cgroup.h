@@ -1,13 +1,14 @@
 /* The worker's place in the control group hierarchies, and what each instance's cgroup can tell.
  *
  * Layout (kernel documents: admin-guide/cgroup-v1, admin-guide/cgroup-v2):
- *   v1 (also hybrid, where the controllers are on v1): instances go to
- * "<own>/faas-<worker>/<instance>" in every hierarchy, <own> being the worker's own cgroup there;
- * the OCI runtime makes them. v2: <base>/faas-<worker>/<instance>. <base> is the worker's own
- * cgroup when it was delegated (systemd Delegate=yes, or the root of a cgroup namespace): its
- * processes move to the leaf <base>/faas-supervisor first, because a cgroup with controllers for
- * its children may not hold processes. A worker started by hand in somebody else's cgroup (a login
- *      session) uses the root of the hierarchy as <base>.
+ *
+ *     v1  (also hybrid, where the controllers are on v1) <own>/faas-<worker>/<instance> in every
+ *         hierarchy, <own> being the worker's own cgroup there; the OCI runtime makes them.
+ *     v2  <base>/faas-<worker>/<instance>. <base> is the worker's own cgroup when it was delegated
+ *         (systemd Delegate=yes, or the root of a cgroup namespace): its processes move to the leaf
+ *         <base>/faas-supervisor first, because a cgroup with controllers for its children may not
+ *         hold processes. A worker started by hand in somebody else's cgroup (a login session) uses
+ *         the root of the hierarchy as <base>.
  *
  * All calls block, but only on cgroupfs, which is memory. Loop thread only, except cgroup_check().
  */

@@ -4,15 +4,19 @@
  * oci_runtime_spec.network_namespace). It belongs to the host's user namespace, so code in a
  * container has no rights over it. IPv6 is off inside.
  *
- *   none    loopback only
- *   bridge  a veth pair to the bridge (CNI 1.0.0 plugins `bridge` and `host-local`), masqueraded by
- * one rule of the worker's nftables table, which also drops: everything from the bridge to the host
- * itself, from function to function, to 169.254.0.0/16, and with a source that is not of the
- * bridge's subnet. Bridge ports are isolated from each other.
+ *     none    loopback only
+ *     bridge  a veth pair to the bridge (CNI 1.0.0 plugins `bridge` and `host-local`), masqueraded
+ *             by one rule of the worker's nftables table, which also drops: everything from the
+ *             bridge to the host itself, from function to function, to 169.254.0.0/16, and with a
+ *             source that is not of the bridge's subnet. Bridge ports are isolated from each other.
  *
- *     network_new() at start (blocks: removes what a predecessor left, sets up the host)
+ * Life cycle:
+ *
+ *     network_new()                            at start (blocks: removes what a predecessor left,
+ *                                              sets up the host)
  *     network_take() … network_release()       loop thread, asynchronous; a release destroys,
- * nothing is used twice network_stop(done) then network_free()
+ *                                              nothing is used twice
+ *     network_stop(done), then network_free()
  *
  * Where bridge cannot be had (a missing plugin, no nftables), `none` still works and network_take()
  * of a bridge tells why. */

@@ -1,9 +1,12 @@
 /* faas-worker: takes assignments from controllers, runs them in instances, sends the results back.
  *
- *     worker_new()     checks the machine, removes a predecessor's leftovers, opens cache, runtime,
- * pool and links (blocks) worker_start()   begins to poll worker_drain()   no new work; what runs
- * is finished, results are delivered, everything is removed; then `stopped` worker_kill()    the
- * same without waiting for what runs worker_free()    after `stopped` */
+ *     worker_new()    checks the machine, removes a predecessor's leftovers, opens cache, runtime,
+ *                     pool and links (blocks)
+ *     worker_start()  begins to poll
+ *     worker_drain()  no new work; what runs is finished, results are delivered, everything is
+ *                     removed; then `stopped`
+ *     worker_kill()   the same without waiting for what runs
+ *     worker_free()   after `stopped` */
 #pragma once
 
 #include "worker/config.h"
