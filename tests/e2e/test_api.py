@@ -109,11 +109,11 @@ class Executions(PlatformTest):
         self.assertEqual(value(), expected)
 
     def test_async(self):
-        self.deploy('later', python='import time\ntime.sleep(0.3)\nprint("done")')
+        self.deploy('later', python='import time\ntime.sleep(0.3)\nprint(7)')
         execution_id = self.platform.invoke_async('later')
         self.assertIn(self.api('GET', '/v1/executions/' + execution_id).json()['status'], ('queued', 'running'))
         execution = self.platform.wait_execution(execution_id)
-        self.assertSucceeded(execution, 'done')
+        self.assertSucceeded(execution, 7)
 
     def test_raw(self):
         self.deploy('raw', python='import sys\nprint(sys.stdin.read())')

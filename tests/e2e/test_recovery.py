@@ -73,7 +73,7 @@ class Recovery(unittest.TestCase):
 
     def test_kill_9_of_the_controller_loses_no_stored_work(self):
         self.platform.deploy('one', python='print(1)')
-        self.platform.deploy('later', python='import time\ntime.sleep(1)\nprint("done")', memory_mb=64)
+        self.platform.deploy('later', python='import time\ntime.sleep(1)\nprint(7)', memory_mb=64)
         ids = [self.platform.invoke_async('later') for _ in range(10)]
         old = self.platform.pids()['faas-controller']
         os.kill(old, signal.SIGKILL)
@@ -88,11 +88,11 @@ class Recovery(unittest.TestCase):
         self.invoke_until_it_works('one')
         for execution_id in ids:
             execution = self.platform.wait_execution(execution_id)
-            self.assertEqual((execution['status'], execution['result']), ('succeeded', 'done'), execution)
+            self.assertEqual((execution['status'], execution['result']), ('succeeded', 7), execution)
         self.stop_and_check()
 
     def test_stop_waits_for_what_runs(self):
-        self.platform.deploy('brief', python='import time\ntime.sleep(2)\nprint("finished")')
+        self.platform.deploy('brief', python='import time\ntime.sleep(2)\nprint(7)')
         self.platform.invoke('brief')
         answers = []
         thread = threading.Thread(target=lambda: answers.append(self.platform.invoke('brief')))
@@ -100,7 +100,7 @@ class Recovery(unittest.TestCase):
         time.sleep(0.7)  # it runs by now; stopping sooner would only refuse it
         self.stop_and_check()
         thread.join()
-        self.assertEqual(answers[0]['result'], 'finished')
+        self.assertEqual(answers[0]['result'], 7)
 
     def test_stop_by_sigint(self):
         self.platform.deploy('one', python='print(1)')
