@@ -25,9 +25,9 @@ class ContainerTestingPage(unittest.TestCase):
             result = subprocess.run(['bash', '-c', script], cwd=TOP, env=environment, stdin=subprocess.DEVNULL, capture_output=True,
                                     text=True, timeout=600, start_new_session=True)
         self.assertEqual(result.returncode, 0, f'{result.stdout[-6000:]}\n{result.stderr[-6000:]}')
-        for expected in ('"CapEff": "0000000000000000"', '"NoNewPrivs": "1"', '"Seccomp": "2"', '"uid": 1000',
+        for expected in ('"CapEff":"0000000000000000"', '"NoNewPrivs":"1"', '"Seccomp":"2"', '"uid":1000',
                          'as expected: out_of_memory', 'as expected: timed_out', 'as expected: the result is too large',
-                         '"/etc/x": "Read-only file system"', '"/tmp/x": "written"', 'Hello, by hand!'):
+                         '"/etc/x":"Read-only file system"', '"/tmp/x":"written"', 'Hello, by hand!'):
             self.assertIn(expected, result.stdout)
         self.assertEqual(leftovers(before), [])
 
