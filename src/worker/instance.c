@@ -82,7 +82,6 @@ static void become_ready(struct instance *instance)
     instance->deadline = NULL;
     instance_move(instance, INSTANCE_IDLE);
     instance->ready_ns = clock_monotonic_ns();
-    instance->runtime->ops->reset_usage(instance->runtime_instance);
     log_info("instance ready", LOG_STR("instance", instance->id),
              LOG_STR("function", instance->function->spec.name),
              LOG_INT("version", instance->function->spec.version),

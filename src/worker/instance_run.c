@@ -236,6 +236,7 @@ void instance_run(struct instance *instance, struct invocation *invocation)
     instance->log_offset = 0;
     output_begin(instance->output);
     instance->before = (struct runtime_usage){0};
+    instance->runtime->ops->reset_usage(instance->runtime_instance);
     instance->runtime->ops->usage(instance->runtime_instance, &instance->before, NULL);
     execution->started_at_ns = clock_realtime_ns();
     instance->sent_ns = clock_monotonic_ns();
