@@ -41,7 +41,7 @@ static int check_depth(int depth, struct error *err)
 
 static int clone_folder(int from, int to, int depth, uint64_t *budget, struct error *err);
 
-/* An inode takes so many links and no more (65,000 on ext4). */
+/* An inode takes so many links and no more (65,000 on ext4), and some file systems none to a link. */
 static int clone_by_copy(int from, int to, const char *name, const struct stat *status,
                          struct error *err)
 {
@@ -77,8 +77,8 @@ static int clone_entry(int from, int to, const char *name, int depth, uint64_t *
     if (!S_ISDIR(status.st_mode)) {
         if (linkat(from, name, to, name, 0) == 0)
             return 0;
-        return errno == EMLINK ? clone_by_copy(from, to, name, &status, err)
-                               : failed("link", name, err);
+        return errno == EMLINK || errno == EPERM ? clone_by_copy(from, to, name, &status, err)
+                                                 : failed("link", name, err);
     }
     if (mkdirat(to, name, 0755) < 0)
         return failed("make", name, err);

@@ -597,6 +597,53 @@ Test(image_store, a_docker_config_that_does_not_fit_its_name_is_refused)
     buffer_deinit(&manifest);
 }
 
+/* The layout folder as a tar: what is in it is small. */
+static char *layout_tar(const struct made_image *made, const char *name)
+{
+    static const char *const fixed[] = {"oci-layout", "index.json"};
+    char members[8][128];
+    size_t count = 0;
+    for (size_t i = 0; i < ARRAY_LENGTH(fixed); i++)
+        snprintf(members[count++], 128, "%s", fixed[i]);
+    snprintf(members[count++], 128, "blobs/sha256/%s", made->manifest + 7);
+    snprintf(members[count++], 128, "blobs/sha256/%s", made->config + 7);
+    for (size_t i = 0; i < made->layer_count; i++)
+        snprintf(members[count++], 128, "blobs/sha256/%s", made->digests[i] + 7);
+    for (size_t i = 0; i < count; i++) {
+        struct buffer content = BUFFER_INIT(1 << 20);
+        autofree char *path = string_printf("%s/%s", layout, members[i]);
+        cr_assert_eq(buffer_read_file(&content, path, NULL), 0);
+        add((struct tar_entry){.name = members[i], .data = content.data, .size = content.len});
+        buffer_deinit(&content);
+    }
+    return tar_file(name);
+}
+
+Test(image_store, an_oci_archive_plain_and_packed)
+{
+    struct image image;
+    struct buffer plain = BUFFER_INIT(ARCHIVE_MAX), gz = BUFFER_INIT(ARCHIVE_MAX);
+    struct made_image made = two_layers();
+    finish_image(&made);
+    write_only(&made);
+    autofree char *path = layout_tar(&made, "oci.tar");
+    autofree char *packed = string_printf("%s/oci.tar.gz", folder);
+    assert_imports_from(path, "plain", &image);
+    cr_assert_str_eq(image.digest, made.config);
+    image_deinit(&image);
+    cr_assert_eq(buffer_read_file(&plain, path, NULL), 0);
+    gzip(&gz, &plain);
+    write_text(gz.data, gz.len, "%s", packed);
+    assert_imports_from(packed, "packed", &image);
+    cr_assert_str_eq(image.digest, made.config);
+    assert_content(&image, "top", "top");
+    image_deinit(&image);
+    write_text(gz.data, gz.len / 2, "%s", packed);
+    assert_refused_with(packed, NULL, ERROR_INVALID_REQUEST, "truncated gzip");
+    buffer_deinit(&plain);
+    buffer_deinit(&gz);
+}
+
 /* ---- mount points ---- */
 
 Test(image_store, mount_points_are_made)
