@@ -84,6 +84,13 @@ __attribute__((format(printf, 4, 0))) static void fill(struct error *err, enum e
     *err = made;
 }
 
+#ifdef __clang_analyzer__
+#undef error_set
+#undef error_set_field
+#undef error_set_errno
+#undef error_wrap
+#endif
+
 int error_set(struct error *err, enum error_code code, const char *format, ...)
 {
     if (!err)

@@ -58,3 +58,16 @@ int error_set_errno(struct error *err, enum error_code code, int sys_errno, cons
     __attribute__((format(printf, 4, 5)));
 /* Puts "context: " before the message that is there; code, errno and field stay. */
 int error_wrap(struct error *err, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+#ifdef __clang_analyzer__
+/* It sees one file at a time, and would follow the way on which a failure returned 0. */
+static inline int error_always(int status)
+{
+    (void)status;
+    return -1;
+}
+#define error_set(...) error_always(error_set(__VA_ARGS__))
+#define error_set_field(...) error_always(error_set_field(__VA_ARGS__))
+#define error_set_errno(...) error_always(error_set_errno(__VA_ARGS__))
+#define error_wrap(...) error_always(error_wrap(__VA_ARGS__))
+#endif

@@ -117,8 +117,8 @@ static int read_pairs(struct key_values *pairs, const struct json *value, const 
         return error_set_field(err, ERROR_INVALID_REQUEST, pointer,
                                "%s must have at most %zu members, not %zu", pointer + 1, max,
                                count);
-    pairs->items = count ? calloc(count, sizeof(*pairs->items)) : NULL;
-    if (count && !pairs->items)
+    pairs->items = calloc(count + 1, sizeof(*pairs->items));
+    if (!pairs->items)
         return error_set(err, ERROR_INTERNAL, "out of memory");
     json_foreach (i, member, value) {
         pairs->count = i + 1;

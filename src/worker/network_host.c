@@ -340,6 +340,7 @@ void network_host_leave(struct network_host *host)
         return;
     if (host->user_lock >= 0) {
         autoclose int lock = lock_state(host->folder, NULL);
+        (void)lock; /* held to the end of this block */
         leave_locked(host);
         close(host->user_lock);
     }

@@ -85,7 +85,7 @@ Test(error, every_code_has_its_row_and_is_found_by_its_type)
         cr_assert_not_null(info->type);
         cr_assert_geq(info->http_status, 400);
         cr_assert_gt(info->exit_status, 1, "1 says that the function failed");
-        cr_assert_eq(error_code_from_type(info->type), code);
+        cr_assert_eq((int)error_code_from_type(info->type), code);
     }
     cr_assert_eq(error_code_from_type("nonsense"), ERROR_INTERNAL);
     cr_assert_eq(error_code_from_type(NULL), ERROR_INTERNAL);

@@ -726,8 +726,8 @@ Test(cni, hostile_results_are_refused)
         "{}",
         "{\"interfaces\":[{\"name\":\"../../../etc\"}],\"ips\":[{\"address\":\"10.0.0.2/8\"}]}",
         "{\"interfaces\":[{\"name\":\"veth1\\u0000/x\"}],\"ips\":[{\"address\":\"10.0.0.2/8\"}]}",
-        "{\"interfaces\":[{\"name\":\"veth1\"}],\"ips\":[{\"address\":\"10.0.0.2.3.4.5.6.7.8.9.10/"
-        "8\"}]}",
+        ("{\"interfaces\":[{\"name\":\"veth1\"}],"
+         "\"ips\":[{\"address\":\"10.0.0.2.3.4.5.6.7.8.9.10/8\"}]}"),
         "{\"interfaces\":[{\"name\":\"veth1\"}],\"ips\":[{\"address\":7}]}",
         "{\"interfaces\":{\"name\":\"veth1\"},\"ips\":\"10.0.0.2/8\"}",
     };
