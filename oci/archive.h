@@ -55,7 +55,8 @@ struct archive_totals {
 };
 
 /* Unpacks to the folder `destination`, which must not exist; its parent must. A single file, and an
- * archive with nothing in it, are refused. `limits` and `ret_totals` may be NULL. */
+ * archive with nothing in it, are refused. `limits` and `ret_totals` may be NULL. A process that is
+ * killed meanwhile leaves a folder ".unpack-*" beside it; nothing is synced to the disk. */
 int archive_extract(const void *bytes, size_t len, const char *destination,
                     const struct archive_limits *limits, struct archive_totals *ret_totals,
                     struct error *err);
