@@ -33,7 +33,7 @@ Usage: ./build.sh VERB [ARGUMENT...]
   lint [CHECK...]            checks without running: format shell clang cppcheck tidy
   fuzz [TARGET] [SECONDS]    fuzz one parser or all of them, 60 seconds each
   coverage                   line coverage of src/ and oci/ by the tests
-  docs                       docs/configuration.md from the programs' tables, manual page and shell completion into build/share/
+  docs                       docs/configuration.md, from the programs' own tables
   install [--prefix DIR]     an optimised build, installed below DIR (/usr/local); DESTDIR is honoured
   package                    distribution packages (not made yet)
   clean                      remove build/
@@ -202,7 +202,7 @@ verb_build() {
 verb_docs() {
     verb_build
     docs/generate.sh
-    echo "docs/configuration.md, build/share/faas.1, build/share/faas.bash"
+    echo "docs/configuration.md is what the programs say"
 }
 
 verb_clean() {

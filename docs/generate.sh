@@ -1,6 +1,6 @@
 #!/bin/sh
-# Writes what is made from the programs' own tables: docs/configuration.md, and the manual page and shell completion below
-# build/share. `./build.sh docs` runs it; a test fails when configuration.md is not what the programs say.
+# Writes docs/configuration.md from the programs' own tables. `./build.sh docs` runs it; a test fails when the page is not what the
+# programs say. (Manual page and completion are made by every build, in build/share.)
 set -eu
 cd "$(dirname "$0")/.."
 bin=${FAAS_BIN:-build/bin}
@@ -29,7 +29,3 @@ END
 | `WORKER_IMAGE_DIR` | `--image-dir` | `/var/lib/faas/images` | The image store, for `faas image` and `faas bundle`. |
 END
 } >"$out"
-
-mkdir -p build/share
-"$bin/faas" man >build/share/faas.1
-"$bin/faas" completion >build/share/faas.bash
