@@ -105,11 +105,30 @@ void session_flush(struct worker_session *session)
                        unpark(list_entry(list_first(&session->polls), struct parked_poll, link)));
 }
 
+/* Ending takes a while, and every poll until then names the execution. */
+static bool cancelled_lately(struct worker_session *session, const char *execution_id)
+{
+    uint64_t now_ns = clock_monotonic_ns();
+    size_t at = SESSION_CANCELS_KEPT;
+    for (size_t i = 0; i < SESSION_CANCELS_KEPT; i++)
+        if (strcmp(session->cancels[i].id, execution_id) == 0)
+            at = i;
+    if (at < SESSION_CANCELS_KEPT &&
+        now_ns - session->cancels[at].told_ns < SESSION_CANCEL_AGAIN_MS * NS_PER_MS)
+        return true;
+    if (at == SESSION_CANCELS_KEPT)
+        at = session->cancels_next++ % SESSION_CANCELS_KEPT;
+    snprintf(session->cancels[at].id, sizeof(session->cancels[at].id), "%s", execution_id);
+    session->cancels[at].told_ns = now_ns;
+    return false;
+}
+
 void session_cancel(struct worker_session *session, const char *execution_id)
 {
     char head[128];
-    snprintf(head, sizeof(head), "{\"kind\":\"cancel\",\"execution_id\":\"%.*s\"}", TIME_ID_LEN,
-             execution_id);
+    if (!time_id_valid(execution_id) || cancelled_lately(session, execution_id))
+        return;
+    snprintf(head, sizeof(head), "{\"kind\":\"cancel\",\"execution_id\":\"%s\"}", execution_id);
     session_tell(session, head, NULL, 0, NULL);
 }
 

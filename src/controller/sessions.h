@@ -17,6 +17,9 @@ struct build;
 #define SESSION_NAME_MAX 127
 #define SESSION_ID_MAX 63
 #define SESSION_FINISHED_KEPT 128
+#define SESSION_CANCELS_KEPT 32
+/* A cancel for an execution that the worker goes on to name is told again after so long. */
+#define SESSION_CANCEL_AGAIN_MS 1000
 /* A poll is answered after so long at the latest, well before a silent worker is lost. */
 #define SESSION_POLL_MAX_MS 5000
 #define SESSION_POLLS_MAX 16
@@ -39,6 +42,11 @@ struct worker_session {
     /* Ids of executions that finished lately: a poll that was under way may still name them. */
     char finished[SESSION_FINISHED_KEPT][TIME_ID_LEN + 1];
     unsigned finished_next;
+    struct {
+        char id[TIME_ID_LEN + 1];
+        uint64_t told_ns;
+    } cancels[SESSION_CANCELS_KEPT]; /* told lately */
+    unsigned cancels_next;
 };
 
 struct sessions {
@@ -68,6 +76,7 @@ void session_answer(struct worker_session *session, struct http_request *request
 void session_execution_ended(struct worker_session *session, struct live_execution *execution);
 /* Tells every worker that a version is of no more use. */
 void sessions_forget(struct controller *controller, const char *function, int64_t version);
+/* Tells it to end an execution, unless it was told a moment ago. */
 void session_cancel(struct worker_session *session, const char *execution_id);
 /* Answers old polls, finds lost workers. Called every tick. */
 void sessions_tick(struct controller *controller);
