@@ -58,7 +58,7 @@ static int open_listener(struct http_server *server, const char *listen, struct 
     struct addrinfo hints = {.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV,
                              .ai_socktype = SOCK_STREAM};
     struct addrinfo *address = NULL;
-    struct sockaddr_storage bound;
+    struct sockaddr_storage bound = {0};
     socklen_t bound_len = sizeof(bound);
     char host[64];
     const char *port = NULL;

@@ -3,6 +3,7 @@
 
 #include "base/text.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -19,6 +20,7 @@ static char *printable_copy(const char *text)
 
 void table_init(struct table *table, const char *const *titles, size_t columns)
 {
+    assert(columns > 0 && columns <= TABLE_COLUMNS_MAX);
     *table = (struct table){.columns = columns};
     for (size_t i = 0; i < columns; i++)
         table->titles[i] = titles[i];
@@ -63,6 +65,7 @@ static void print_cell(const char *cell, const char *style, int width, bool last
 void table_finish(struct table *table)
 {
     int widths[TABLE_COLUMNS_MAX];
+    assert(table->columns > 0);
     for (size_t i = 0; i < table->columns; i++)
         widths[i] = text_width(table->titles[i]);
     for (size_t i = 0; i < table->cell_count; i++) {

@@ -7,6 +7,8 @@
 
 #include "base/loop.h"
 
+#include <assert.h>
+
 static const char *const migrations[] = {
     /* 1: functions and their code */
     "CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;"
@@ -80,6 +82,7 @@ static int apply(sqlite3 *db, int version, struct error *err)
 int sqlite_migrate(sqlite3 *db, int target, struct error *err)
 {
     int version = 0;
+    assert(target <= sqlite_schema_version);
     if (current_version(db, &version, err) < 0)
         return -1;
     if (version > sqlite_schema_version)

@@ -299,7 +299,7 @@ static int extract_single_file(struct job *job)
     snprintf(name, sizeof(name), "%s", job->code->key + SHA256_HEX_LEN + 1);
     size_t len = strlen(name);
     if (len > 3 && strcmp(name + len - 3, ".js") == 0 && looks_like_es_module(job->bytes, job->len))
-        strcpy(name + len - 3, ".mjs");
+        memcpy(name + len - 3, ".mjs", sizeof(".mjs"));
     job->unpacked = job->len;
     return archive_extract_file(job->bytes, job->len, name, strcmp(name, "bootstrap") == 0,
                                 job->code->directory, &job->err);

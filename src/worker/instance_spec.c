@@ -38,7 +38,7 @@ const char **instance_strings_join(const char *const *first, const char *const *
     size_t count = count_strings(first) + count_strings(second);
     size_t bytes = (count + 1) * sizeof(char *);
     for (size_t l = 0; l < 2; l++)
-        for (size_t i = 0; i < count_strings(lists[l]); i++)
+        for (size_t i = 0; lists[l] && lists[l][i]; i++)
             bytes += strlen(lists[l][i]) + 1;
     const char **joined = malloc(bytes);
     if (!joined)
@@ -46,7 +46,7 @@ const char **instance_strings_join(const char *const *first, const char *const *
     char *text = (char *)(joined + count + 1);
     size_t at = 0;
     for (size_t l = 0; l < 2; l++) {
-        for (size_t i = 0; i < count_strings(lists[l]); i++) {
+        for (size_t i = 0; lists[l] && lists[l][i]; i++) {
             joined[at++] = text;
             text = stpcpy(text, lists[l][i]) + 1;
         }

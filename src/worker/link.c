@@ -256,9 +256,9 @@ static void on_poll(void *data, struct http_answer *answer, const struct error *
         be_superseded(link);
         return;
     }
-    if (!err && http_answer_check(answer, &refused) < 0)
+    if (answer && http_answer_check(answer, &refused) < 0)
         err = &refused;
-    if (err) {
+    if (!answer || err) {
         note_failure(link, err);
         poll_later(poll, backoff_ms(link->failures));
         return;

@@ -427,7 +427,7 @@ static void take_build(struct worker *worker, struct link *link, const struct js
     }
     request->worker = worker;
     request->link = link;
-    strcpy(request->id, id);
+    snprintf(request->id, sizeof(request->id), "%s", id);
     request->name = strdup(name);
     request->version = json_get_int(head, "version", 0);
     TAILQ_INSERT_TAIL(&worker->builds, request, all);
