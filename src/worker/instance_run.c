@@ -44,10 +44,8 @@ static void finish(struct instance *instance, enum instance_after after)
         (instance->adapter && channel_sending(instance->adapter)))
         after = after == INSTANCE_USABLE ? INSTANCE_SPENT : after;
     instance->invocation = NULL;
-    if (after == INSTANCE_USABLE) {
-        instance->runtime->ops->reset_usage(instance->runtime_instance);
+    if (after == INSTANCE_USABLE)
         instance_move(instance, INSTANCE_IDLE);
-    }
     instance->events.finished(instance->data, instance, invocation, after);
 }
 
