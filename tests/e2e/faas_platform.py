@@ -195,7 +195,14 @@ class Platform:
             raise AssertionError(f'faas up did not stop within {STOP_TIMEOUT} s; its log:\n{self.log_tail()}') from None
         self.process.stdout.close()
         self.process = None
+        self.check_sanitizers()
         return status
+
+    def check_sanitizers(self):
+        """What the programs of a build with sanitizers wrote: any complaint is an AssertionError."""
+        reports = sanitizer_reports(self.log_tail(10_000_000))
+        if reports:
+            raise AssertionError('a sanitizer complained:\n' + reports)
 
     def kill(self):
         if self.process:
@@ -329,9 +336,6 @@ class PlatformTest(unittest.TestCase):
             left = leftovers(platform)
             if status != 0 or left:
                 raise AssertionError(f'faas up ended with status {status}; left behind: {left}\nits log:\n{platform.log_tail()}')
-            reports = sanitizer_reports(platform.log_tail(10_000_000))
-            if reports:
-                raise AssertionError('a sanitizer complained:\n' + reports)
         finally:
             platform.kill()
             platform.cleanup()

@@ -278,6 +278,8 @@ class FakeController:
 def have_images():
     """Imports the runtime images once a build tree; False when they have not been built."""
     archives = os.path.join(BUILD, "images")
+    if not os.path.isdir(archives):  # they are made once for all kinds of builds
+        archives = os.path.join(ROOT, "build", "images")
     for runtime in ("python", "nodejs", "go", "native"):
         archive = os.path.join(archives, f"faas-runtime-{runtime}.tar")
         stamp = os.path.join(IMAGE_DIR, f".imported-{runtime}")
@@ -358,8 +360,11 @@ class Worker:
                 self.stop()
             except subprocess.TimeoutExpired:
                 self.kill()
+        log = self.log()
         if args[0]:
-            sys.stderr.write(self.log()[-6000:])
+            sys.stderr.write(log[-6000:])
         if self.own_data_dir:
             shutil.rmtree(self.data_dir, ignore_errors=True)
         shutil.rmtree(f"/run/faas/{self.name}", ignore_errors=True)
+        report = re.search(r"(Address|Leak|Thread)Sanitizer|runtime error:", log)
+        assert not report, "a sanitizer complained:\n" + log[max(0, report.start() - 200) : report.start() + 4000]
