@@ -39,7 +39,7 @@ SCRIPTS = {
     "standard input by path": "console.log(require('fs').readFileSync('/dev/stdin', 'utf8'))",
     "standard input as stream": "process.stdin.setEncoding('utf8'); process.stdin.on('data', d => console.log(d)).on('end', () => console.log('end'))",
     "standard input by line": "require('readline').createInterface({input: process.stdin}).on('line', l => console.log('line', l))",
-    "timers": "setTimeout(() => console.log('later'), 20); setImmediate(() => console.log('immediate')); process.nextTick(() => console.log('tick')); Promise.resolve().then(() => console.log('then'))",
+    "timers": "setImmediate(() => { console.log('immediate'); setTimeout(() => console.log('later'), 5) }); process.nextTick(() => console.log('tick')); Promise.resolve().then(() => console.log('then'))",
     "exit event": "process.on('exit', c => console.log('exit', c)); process.on('beforeExit', () => console.log('before'))",
     "caught": "process.on('uncaughtException', e => console.log('caught', e.message)); throw new Error('x')",
     "child": "console.log(require('child_process').execSync('cat; echo x', {input: 'in'}).toString())",
