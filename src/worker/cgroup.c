@@ -24,7 +24,7 @@
 /* How deep below a hierarchy's root a login session or service may be. */
 #define HUSK_DEPTH 8
 
-/* The controllers that limits need, in the order of struct worker_cgroup.enabled's bits. */
+/* The controllers that limits need. */
 static const char *const needed[] = {"memory", "cpu", "pids"};
 
 struct worker_cgroup {
@@ -34,7 +34,7 @@ struct worker_cgroup {
     char *folder_name; /* owned: "faas-<worker>" */
     char *base;        /* owned; v2 only: path below the hierarchy's root, "/" or "/a/b" */
     bool moved;        /* v2: processes were moved to the supervisor leaf */
-    unsigned enabled;  /* v2: controllers that were switched on in the base */
+    char *switched_on; /* owned; v2: the base's cgroup.subtree_control as it was, "" when unknown */
 };
 
 /* ---- what the host offers ---- */
@@ -78,19 +78,31 @@ static void support_v1(const struct cgroup_hierarchies *all, const char *members
     ret->swap = memory && has_file(memory, "memory.memsw.limit_in_bytes");
 }
 
-static bool list_has(const char *folder, const char *file, const char *word)
+/* Whether a list of words, separated by spaces and ended by a newline or the text's end, has `word`. */
+static bool words_have(const char *text, const char *word, size_t len)
+{
+    for (const char *at = text; (at = strstr(at, word)); at += len)
+        if ((at == text || at[-1] == ' ') && (at[len] == ' ' || at[len] == '\n' || at[len] == '\0'))
+            return true;
+    return false;
+}
+
+/* The list in a cgroup's file; malloc'd, "" when it cannot be read, NULL when out of memory. */
+static char *read_list(const char *folder, const char *file)
 {
     with_cleanup(buffer_deinit) struct buffer text = BUFFER_INIT(4096);
     autofree char *path = string_printf("%s/%s", folder, file);
-    size_t len = strlen(word);
 
     if (!path || buffer_read_file(&text, path, NULL) < 0)
-        return false;
-    for (const char *at = text.data; at && (at = strstr(at, word)); at += len)
-        if ((at == text.data || at[-1] == ' ') &&
-            (at[len] == ' ' || at[len] == '\n' || at[len] == '\0'))
-            return true;
-    return false;
+        buffer_clear(&text);
+    return buffer_take(&text, NULL);
+}
+
+static bool list_has(const char *folder, const char *file, const char *word)
+{
+    autofree char *list = read_list(folder, file);
+
+    return list && words_have(list, word, strlen(word));
 }
 
 /* systemd marks what it has given away (Delegate=yes). */
@@ -255,7 +267,6 @@ static int enable_in_base(struct worker_cgroup *cgroup, const char *base, struct
             if (switch_controller(base, '+', needed[i], err) < 0)
                 return error_wrap(err, "cgroup controller %s", needed[i]);
         }
-        cgroup->enabled |= 1u << i;
     }
     return 0;
 }
@@ -267,6 +278,9 @@ static int layout_v2(struct worker_cgroup *cgroup, struct error *err)
     autofree char *base = cgroup_folder(v2, cgroup->base);
     autofree char *folder = base ? string_printf("%s/%s", base, cgroup->folder_name) : NULL;
     if (!folder)
+        return error_set(err, ERROR_INTERNAL, "out of memory");
+    cgroup->switched_on = read_list(base, "cgroup.subtree_control");
+    if (!cgroup->switched_on)
         return error_set(err, ERROR_INTERNAL, "out of memory");
     if (enable_in_base(cgroup, base, err) < 0)
         return -1;
@@ -280,6 +294,19 @@ static int layout_v2(struct worker_cgroup *cgroup, struct error *err)
     return 0;
 }
 
+/* Switches off what was not on `before`: what this worker needed, and what the OCI runtime added on its way to an instance. The
+ * kernel refuses what others still use. */
+static void switch_off_since(const char *base, const char *before)
+{
+    autofree char *now = read_list(base, "cgroup.subtree_control");
+    char *rest = NULL;
+
+    for (char *word = now ? strtok_r(now, " \n", &rest) : NULL; word;
+         word = strtok_r(NULL, " \n", &rest))
+        if (!words_have(before, word, strlen(word)))
+            switch_controller(base, '-', word, NULL);
+}
+
 /* Gives the base back as it was, as far as nobody else uses it meanwhile. */
 static void undo_layout_v2(struct worker_cgroup *cgroup)
 {
@@ -289,9 +316,8 @@ static void undo_layout_v2(struct worker_cgroup *cgroup)
 
     if (!leaf)
         return;
-    for (size_t i = 0; i < ARRAY_LENGTH(needed); i++)
-        if (cgroup->enabled & (1u << i))
-            switch_controller(base, '-', needed[i], NULL);
+    if (cgroup->switched_on)
+        switch_off_since(base, cgroup->switched_on);
     if (cgroup->moved && move_processes(leaf, base, NULL) == 0)
         rmdir(leaf);
 }
@@ -419,6 +445,7 @@ void worker_cgroup_free(struct worker_cgroup *cgroup)
     free(cgroup->membership);
     free(cgroup->folder_name);
     free(cgroup->base);
+    free(cgroup->switched_on);
     free(cgroup);
 }
 

@@ -71,6 +71,13 @@ static inline void fixture_tear_down(void)
     cr_expect_eq(remove_tree(fixture_folder, &err), 0, "%s", err.message);
 }
 
+/* A skipped test's tear-down is not called. */
+#define fixture_skip(why)                                                                          \
+    do {                                                                                           \
+        fixture_tear_down();                                                                       \
+        cr_skip_test(why);                                                                         \
+    } while (0)
+
 /* What a function's container gets, with `/bin/sh -c SCRIPT` in it. The result borrows `args`, which needs room for 4. */
 static inline struct oci_runtime_spec fixture_spec(const char *script, const char **args)
 {

@@ -261,7 +261,7 @@ Test(runc, crun_works_or_says_why_not)
     struct error err = {0};
 
     if (oci_runtime_init(&crun, "crun", fixture_root, NULL) < 0)
-        cr_skip_test("crun is not installed");
+        fixture_skip("crun is not installed");
     fixture_write_script("exec busybox sleep 1000");
     struct oci_call call = {.verb = OCI_RUN, .id = "other", .bundle = fixture_bundle};
     if (oci_runtime_call(&crun, &call, &outcome, &err) < 0)

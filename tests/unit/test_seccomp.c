@@ -117,7 +117,7 @@ static char *run_with_host_usr(const char *id, const char *script)
 Test(seccomp_policy, python_works_with_threads_processes_sockets_and_asyncio)
 {
     if (!path_exists("/usr/bin/python3"))
-        cr_skip_test("no python3 on this host");
+        fixture_skip("no python3 on this host");
     autofree char *output = run_with_host_usr(
         "python",
         "exec /usr/bin/python3 -B - >&3 2>&1 <<'END'\n"
@@ -152,7 +152,7 @@ Test(seccomp_policy, python_works_with_threads_processes_sockets_and_asyncio)
 Test(seccomp_policy, node_works_with_workers_children_and_sockets)
 {
     if (!path_exists("/usr/bin/node"))
-        cr_skip_test("no node on this host");
+        fixture_skip("no node on this host");
     autofree char *output = run_with_host_usr(
         "node",
         "exec /usr/bin/node - >&3 2>&1 <<'END'\n"
