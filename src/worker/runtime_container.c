@@ -678,18 +678,24 @@ static int open_network(struct container_runtime *runtime, struct error *err)
 static int open_parts(struct container_runtime *runtime, struct error *err)
 {
     const struct worker_settings *settings = runtime->settings;
+    struct cgroup_support support;
     /* Containers' first processes become our children when the OCI runtime ends. */
     if (prctl(PR_SET_CHILD_SUBREAPER, 1) < 0)
         return error_set_errno(err, ERROR_INTERNAL, errno, "cannot become a subreaper");
     if (make_paths(runtime, err) < 0 || open_oci_runtime(runtime, err) < 0)
         return -1;
+    if (cgroup_check(&support, err) < 0)
+        return error_wrap(err, "runtime \"container\"");
     runtime->cgroup = worker_cgroup_new(settings->name, err);
-    if (!runtime->cgroup || open_network(runtime, err) < 0)
+    if (!runtime->cgroup)
         return -1;
     runtime->images = image_store_open(settings->image_dir, NULL, err);
     if (!runtime->images)
         return error_wrap(err, "image store (WORKER_IMAGE_DIR)");
-    return make_directories(runtime->bundles, 0711, err);
+    if (make_directories(runtime->bundles, 0711, err) < 0)
+        return -1;
+    /* Last, because it starts work on the loop, which only network_stop() ends. */
+    return open_network(runtime, err);
 }
 
 struct runtime *runtime_container_new(uv_loop_t *loop, const struct worker_settings *settings,
