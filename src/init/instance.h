@@ -74,6 +74,9 @@ void payload_remove(struct instance *instance);
 int run_dir_clean(struct instance *instance);
 
 /* ---- leftovers.c: ends what an invocation left running ---- */
+/* Killed processes need the instance's CPU share to end, which may be small; only an uninterruptible sleep takes longer. */
+#define CLEANUP_LIMIT_MS 5000
+uint64_t now_ms(void); /* monotonic */
 /* Kills and reaps every process but faas-init, the keeper too. 0 when none is left, -1 after a
  * bounded time of trying. */
 int leftovers_end(struct instance *instance);

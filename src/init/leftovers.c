@@ -15,10 +15,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #define ROUND_MS 2
-#define ROUNDS 1000 /* two seconds; longer only in an uninterruptible sleep */
+
+uint64_t now_ms(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
 
 static pid_t parse_pid(const char *text)
 {
@@ -119,8 +127,10 @@ int leftovers_end(struct instance *instance)
 {
     struct pollfd signals = {.fd = instance->signal_fd, .events = POLLIN};
 
-    for (int round = 0; !reap_all(); round++) {
-        if (round == ROUNDS)
+    uint64_t give_up_ms = now_ms() + CLEANUP_LIMIT_MS;
+
+    while (!reap_all()) {
+        if (now_ms() > give_up_ms)
             return -1;
         kill_round(instance, 0);
         poll(&signals, 1, ROUND_MS);

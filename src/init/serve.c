@@ -16,12 +16,10 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #define BODY_MAX (64U << 20)
 #define READ_SIZE (64 * 1024)
-#define CLEANUP_LIMIT_MS 2000
 #define CLEANUP_ROUND_MS 2
 
 enum phase {
@@ -46,14 +44,6 @@ struct server {
     bool ready_said;
     bool ended; /* the worker hung up, or the connection makes no sense any more */
 };
-
-static uint64_t now_ms(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
 
 /* Frames of faas-init's own are small and few, so that waiting for room in the socket never takes
  * long. */
