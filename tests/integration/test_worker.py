@@ -212,8 +212,9 @@ class ContractCases:
 
     def test_forget_removes_idle_instances(self):
         self.run_code("print(1)")
+        before = len(self.controller.polls)
         self.controller.assign({"kind": "forget", "function": self.name, "version": 1})
-        self.controller.wait_for(lambda: not self.instances())
+        self.controller.wait_for(lambda: len(self.controller.polls) > before and not self.instances())
         self.assertTrue(self.run_function().cold_start)
 
 
