@@ -8,7 +8,7 @@
 #include "base/loop.h"
 #include "base/text.h"
 #include "oci/image_store.h"
-#include "worker/build.h"
+#include "worker/builds.h"
 #include "worker/functions.h"
 #include "worker/instance_spec.h"
 #include "worker/invocation.h"
@@ -26,22 +26,8 @@
 
 #define LINKS_MAX 8
 #define FUNCTIONS_MAX 4096
-#define EXECUTABLE_MAX_BYTES (128ul * 1024 * 1024)
 /* How long results may take to be delivered when everything else has been stopped. */
 #define DELIVERY_MS 10000
-#define BUILDS_MAX 64
-
-struct build_request {
-    struct worker *worker;
-    struct link *link;
-    char id[128];
-    char *name; /* owned */
-    int64_t version;
-    struct function *source;
-    struct build *build; /* NULL: waits for its turn */
-    TAILQ_ENTRY(build_request) all;
-};
-TAILQ_HEAD(build_list, build_request);
 
 struct worker {
     uv_loop_t *loop;
@@ -49,6 +35,7 @@ struct worker {
     enum worker_runtime_kind kind;
     char session[RANDOM_ID_LEN + 1];
     struct utsname system;
+    int cpus;
     int run_lock, data_lock;
     struct http_client *http;
     struct link *links[LINKS_MAX];
@@ -58,16 +45,13 @@ struct worker {
     struct functions *functions;
     struct runtime *runtime;
     struct pool *pool;
-    struct build_options build_options;
-    char *build_directory;      /* owned */
+    struct builds *builds;
     struct image_store *images; /* for their names */
     struct image_list image_list;
     struct timespec images_changed;
     struct invocation_list all;     /* every invocation that has not been answered */
     struct invocation_list backlog; /* more than the concurrency: they wait here */
     size_t running;                 /* in functions or pool */
-    struct build_list builds;
-    size_t build_count;
     bool draining, stopping, closing, checking;
     struct loop_timer *deadline; /* of the drain, then of the delivery */
     void (*stopped)(void *data);
@@ -133,7 +117,7 @@ static void describe(void *data, struct link *link, struct json_writer *writer)
     json_member_string(writer, "runtime", runtime_name(worker));
     json_member_int(writer, "concurrency", settings->concurrency);
     json_member_int(writer, "memory_mb", settings->memory_mb);
-    json_member_int(writer, "cpus", get_nprocs());
+    json_member_int(writer, "cpus", worker->cpus);
     json_member_string(writer, "arch", worker->system.machine);
     json_member_string(writer, "version", FAAS_VERSION);
     json_key(writer, "images");
@@ -344,100 +328,6 @@ static void on_log(struct invocation *invocation, uint64_t offset, const char *t
                   text, len);
 }
 
-/* ---- builds: one at a time ---- */
-
-static void start_next_build(struct worker *worker);
-
-static void build_answer(struct build_request *request, bool ok, const char *output,
-                         size_t output_len, const char *artifact, size_t artifact_len)
-{
-    struct worker *worker = request->worker;
-    log_info("build finished", LOG_STR("function", request->name),
-             LOG_INT("version", request->version), LOG_INT("ok", ok),
-             LOG_INT("artifact_bytes", (int64_t)artifact_len));
-    link_send_build(request->link, request->id, ok, output, output_len, artifact, artifact_len);
-    TAILQ_REMOVE(&worker->builds, request, all);
-    worker->build_count--;
-    function_unref(request->source);
-    free(request->name);
-    free(request);
-    start_next_build(worker);
-    check_drained(worker);
-}
-
-static void on_built(void *data, bool ok, const char *output, size_t output_len,
-                     const char *artifact, size_t artifact_len)
-{
-    build_answer(data, ok, output, output_len, artifact, artifact_len);
-}
-
-static void build_refuse(struct build_request *request, const struct error *err)
-{
-    build_answer(request, false, err->message, strlen(err->message), NULL, 0);
-}
-
-static void start_next_build(struct worker *worker)
-{
-    struct build_request *request;
-    struct error err = {0};
-    if (worker->stopping)
-        return;
-    TAILQ_FOREACH(request, &worker->builds, all)
-    {
-        if (request->build)
-            return;
-    }
-    TAILQ_FOREACH(request, &worker->builds, all)
-    {
-        if (!request->source)
-            continue;
-        request->build = build_start(worker->loop, &worker->build_options, request->source,
-                                     on_built, request, &err);
-        if (!request->build)
-            build_refuse(request, &err); /* starts the next one */
-        return;
-    }
-}
-
-static void on_source(void *data, struct function *function, const struct error *err)
-{
-    struct build_request *request = data;
-    struct error stopping = {0};
-    request->source = function;
-    error_set(&stopping, ERROR_UNAVAILABLE, "the worker is stopping");
-    if (!function)
-        build_refuse(request, err);
-    else if (request->worker->stopping)
-        build_refuse(request, &stopping);
-    else
-        start_next_build(request->worker);
-}
-
-static void take_build(struct worker *worker, struct link *link, const struct json *head)
-{
-    struct error err = {0};
-    const char *id = json_get_string(head, "build_id");
-    const char *name = json_get_string(head, "function");
-    struct build_request *request = calloc(1, sizeof(*request));
-    if (!id || strlen(id) >= sizeof(request->id) || !name || !function_name_valid(name) ||
-        !request || worker->build_count >= BUILDS_MAX) {
-        log_error("build cannot be taken", LOG_STR("function", name));
-        free(request);
-        return;
-    }
-    request->worker = worker;
-    request->link = link;
-    snprintf(request->id, sizeof(request->id), "%s", id);
-    request->name = strdup(name);
-    request->version = json_get_int(head, "version", 0);
-    TAILQ_INSERT_TAIL(&worker->builds, request, all);
-    worker->build_count++;
-    log_info("build begins", LOG_STR("function", name), LOG_INT("version", request->version));
-    if (functions_get_source(worker->functions, link, name, request->version, on_source, request,
-                             &err) < 0)
-        build_refuse(request, &err);
-}
-
 /* ---- assignments ---- */
 
 static void take_forget(struct worker *worker, const struct json *head)
@@ -462,7 +352,7 @@ static void assigned(void *data, struct link *link, const struct json *head, con
     else if (worker->stopping)
         log_debug("assignment came too late", LOG_STR("kind", kind));
     else if (strcmp(kind, "build") == 0)
-        take_build(worker, link, head);
+        builds_take(worker->builds, link, head);
     else if (strcmp(kind, "cancel") == 0)
         take_cancel(worker, head);
     else if (strcmp(kind, "forget") == 0)
@@ -554,7 +444,7 @@ static void on_pool_stopped(void *data)
     struct worker *worker = data;
     pool_free(worker->pool);
     worker->pool = NULL;
-    if (worker->build_count == 0 && !worker->closing) {
+    if (builds_count(worker->builds) == 0 && !worker->closing) {
         worker->closing = true;
         struct runtime *runtime = steal_pointer(&worker->runtime);
         runtime->ops->close(runtime, on_runtime_closed, worker);
@@ -574,11 +464,11 @@ static void deferred_check(void *data)
     struct worker *worker = data;
     worker->checking = false;
     if (worker->stopping) {
-        if (!worker->pool && worker->build_count == 0 && !worker->closing)
+        if (!worker->pool && builds_count(worker->builds) == 0 && !worker->closing)
             on_pool_stopped(worker);
         return;
     }
-    if (TAILQ_EMPTY(&worker->all) && worker->build_count == 0)
+    if (TAILQ_EMPTY(&worker->all) && builds_count(worker->builds) == 0)
         stop_pool(worker);
 }
 
@@ -623,19 +513,10 @@ static void fail_backlog(struct worker *worker)
 
 void worker_kill(struct worker *worker)
 {
-    struct build_request *request, *next;
-    struct error err = {0};
-    error_set(&err, ERROR_UNAVAILABLE, "the worker is stopping");
     worker->draining = true;
     fail_backlog(worker);
     stop_pool(worker);
-    for (request = TAILQ_FIRST(&worker->builds); request; request = next) {
-        next = TAILQ_NEXT(request, all);
-        if (request->build)
-            build_cancel(request->build);
-        else if (request->source)
-            build_refuse(request, &err);
-    }
+    builds_stop(worker->builds);
 }
 
 /* ---- starting ---- */
@@ -718,20 +599,23 @@ static int open_pool(struct worker *worker, struct error *err)
         .log = on_log,
     };
     worker->pool = pool_new(worker->loop, &options, err);
-    worker->build_directory = string_printf("%s/worker/builds", settings->data_dir);
-    worker->build_options = (struct build_options){
-        .runtime = worker->runtime,
-        .directory = worker->build_directory,
-        .memory_mb = settings->build_memory_mb,
-        .timeout_ms = (uint64_t)settings->build_timeout_ms,
-        .start_timeout_ms = (uint64_t)settings->start_timeout_ms,
-        .executable_max_bytes = EXECUTABLE_MAX_BYTES,
-        .artifact_max_bytes = (size_t)settings->archive_max_bytes,
-        .log_max_bytes = (size_t)settings->log_max_bytes,
-    };
-    if (!worker->pool || !worker->build_directory)
-        return error_set(err, ERROR_INTERNAL, "out of memory");
-    return remove_tree(worker->build_directory, err);
+    return worker->pool ? 0 : -1;
+}
+
+static void on_build_over(void *data)
+{
+    check_drained(data);
+}
+
+static int open_builds(struct worker *worker, struct error *err)
+{
+    struct builds_options options = {.settings = worker->settings,
+                                     .runtime = worker->runtime,
+                                     .functions = worker->functions,
+                                     .over = on_build_over,
+                                     .data = worker};
+    worker->builds = builds_new(worker->loop, &options, err);
+    return worker->builds ? 0 : -1;
 }
 
 static int add_link(struct worker *worker, const char *url, struct error *err)
@@ -793,13 +677,13 @@ struct worker *worker_new(uv_loop_t *loop, const struct worker_settings *setting
     worker->run_lock = worker->data_lock = -1;
     TAILQ_INIT(&worker->all);
     TAILQ_INIT(&worker->backlog);
-    TAILQ_INIT(&worker->builds);
     random_id(worker->session);
     uname(&worker->system);
+    worker->cpus = get_nprocs();
     if (worker_settings_runtime(settings, &worker->kind, err) < 0 || take_locks(worker, err) < 0 ||
         open_links(worker, err) < 0 || open_cache(worker, err) < 0 ||
         open_functions(worker, err) < 0 || open_runtime(worker, err) < 0 ||
-        open_pool(worker, err) < 0) {
+        open_pool(worker, err) < 0 || open_builds(worker, err) < 0) {
         worker_free(worker);
         return NULL;
     }
@@ -848,7 +732,7 @@ void worker_free(struct worker *worker)
     }
     image_list_deinit(&worker->image_list);
     image_store_close(worker->images);
-    free(worker->build_directory);
+    builds_free(worker->builds);
     if (worker->run_lock >= 0)
         remove_run_dir(worker);
     if (worker->data_lock >= 0)

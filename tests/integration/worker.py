@@ -344,9 +344,8 @@ class Worker:
             found += [os.path.join(top, folder) for folder in folders if folder.startswith(f"faas-{self.name}")]
         with open("/proc/self/mountinfo") as mounts:
             found += [line for line in mounts if f"/run/faas/{self.name}/" in line or self.data_dir in line]
-        for folder in ("runc", "netns", "simple"):
-            path = f"/run/faas/{self.name}/{folder}"
-            found += [os.path.join(path, name) for name in os.listdir(path)] if os.path.isdir(path) else []
+        for top, _, files in os.walk(f"/run/faas/{self.name}"):
+            found += [top] + [os.path.join(top, name) for name in files]
         bundles = os.path.join(self.data_dir, "worker", "bundles")
         found += os.listdir(bundles) if os.path.isdir(bundles) else []
         return found
