@@ -45,8 +45,8 @@ void image_import_deinit(struct image_import *import)
 
 static void digest_of(const struct buffer *text, char out[DIGEST_LEN + 1])
 {
-    strcpy(out, "sha256:");
-    sha256_hex(text->data ? text->data : "", text->len, out + 7);
+    char *hex = stpcpy(out, "sha256:");
+    sha256_hex(text->data ? text->data : "", text->len, hex);
 }
 
 static int read_blob(const struct image_source *source, const struct image_descriptor *descriptor,

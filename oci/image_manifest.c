@@ -238,7 +238,9 @@ static int read_diff_ids(const struct json *rootfs, size_t max_layers, struct im
     if (image_json_strings(json_get(rootfs, "diff_ids"), "the image config's \"diff_ids\"",
                            &config->diff_ids, err) < 0)
         return -1;
-    config->diff_id_count = json_count(json_get(rootfs, "diff_ids"));
+    config->diff_id_count = 0;
+    while (config->diff_ids[config->diff_id_count])
+        config->diff_id_count++;
     if (config->diff_id_count > max_layers)
         return error_set(err, ERROR_PAYLOAD_TOO_LARGE,
                          "the image has %zu layers; %zu are the most allowed",

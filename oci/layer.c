@@ -192,8 +192,8 @@ static void digest_text(struct sha256 *sha, char out[DIGEST_LEN + 1])
 {
     uint8_t digest[32];
     sha256_final(sha, digest);
-    strcpy(out, "sha256:");
-    hex_encode(digest, sizeof(digest), out + 7);
+    char *hex = stpcpy(out, "sha256:");
+    hex_encode(digest, sizeof(digest), hex);
 }
 
 int layer_apply(struct byte_stream *stream, struct tree_writer *writer,

@@ -228,8 +228,8 @@ int tree_copy(int from, struct tree_writer *writer, char ret_digest[DIGEST_LEN +
     if (copy_folder(&copying, from, "", 0, err) < 0 || tree_writer_finish(writer, err) < 0)
         return -1;
     sha256_final(&copying.sha, digest);
-    strcpy(ret_digest, "sha256:");
-    hex_encode(digest, sizeof(digest), ret_digest + 7);
+    char *hex = stpcpy(ret_digest, "sha256:");
+    hex_encode(digest, sizeof(digest), hex);
     return 0;
 }
 

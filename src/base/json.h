@@ -62,11 +62,9 @@ const char *json_get_string(const struct json *object,
 int64_t json_get_int(const struct json *object, const char *key, int64_t fallback);
 bool json_get_bool(const struct json *object, const char *key, bool fallback);
 
-/* NOLINTBEGIN(bugprone-macro-parentheses): index and value are the names that it declares. */
 #define json_foreach(index, value, container)                                                      \
     for (size_t index = 0; index < json_count(container); index++)                                 \
         for (const struct json *value = json_at((container), index); value; value = NULL)
-/* NOLINTEND(bugprone-macro-parentheses) */
 
 /* ---- structs by table ---- */
 

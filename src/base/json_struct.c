@@ -50,9 +50,12 @@ static int read_number(const struct json_field *field, const struct json *value,
                        const char *pointer, void *to, struct error *err)
 {
     char expected[96] = "a number";
+    const char *whole = " that is whole";
     bool integer = field->type == JSON_FIELD_INT64;
-    if (has_range(field))
+    if (has_range(field)) {
         snprintf(expected, sizeof(expected), "%.10g to %.10g", field->min, field->max);
+        whole = ", a whole number";
+    }
     if (json_type(value) != JSON_NUMBER)
         return wrong(field, value, pointer, expected, err);
 
@@ -60,7 +63,8 @@ static int read_number(const struct json_field *field, const struct json *value,
     if (has_range(field) && (number < field->min || number > field->max))
         return wrong(field, value, pointer, expected, err);
     if (integer && !json_is_int(value)) {
-        strcat(expected, has_range(field) ? ", a whole number" : " that is whole");
+        size_t len = strlen(expected);
+        snprintf(expected + len, sizeof(expected) - len, "%s", whole);
         return wrong(field, value, pointer, expected, err);
     }
     if (integer)

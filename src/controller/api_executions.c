@@ -6,6 +6,7 @@
 #include "controller/controller.h"
 #include "controller/handlers.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -135,7 +136,7 @@ static size_t write_merged(struct json_writer *writer, const struct execution_li
     while (count < (size_t)list->query.limit && (i < list->live_count || j < stored_count)) {
         const struct execution *live = i < list->live_count ? &list->live[i]->record : NULL;
         const struct execution *old = j < stored_count ? &stored[j] : NULL;
-        const struct execution *next;
+        const struct execution *next = live;
         if (old && (!live || strcmp(old->id, live->id) > 0)) {
             j++;
             if (executions_find(list->controller, old->id))
@@ -145,8 +146,8 @@ static size_t write_merged(struct json_writer *writer, const struct execution_li
             i++;
             if (old && strcmp(old->id, live->id) == 0)
                 j++;
-            next = live;
         }
+        assert(next);                   /* the loop goes on while either list has one */
         struct execution shown = *next; /* borrows; lists are without results and logs */
         shown.result = NULL;
         shown.logs = NULL;

@@ -220,8 +220,8 @@ static int take_over(struct change *change, struct error *err)
     const char *artifact = NULL;
     if (spec->runtime != RUNTIME_GO)
         artifact = spec->code_sha256;
-    else if (before && before->runtime == RUNTIME_GO && before->artifact_sha256 &&
-             newest->record.state == FUNCTION_READY &&
+    else if (before && before->runtime == RUNTIME_GO && before->code_sha256 &&
+             before->artifact_sha256 && newest->record.state == FUNCTION_READY &&
              strcmp(before->code_sha256, spec->code_sha256) == 0 &&
              strcmp(before->image, spec->image) == 0)
         artifact = before->artifact_sha256;

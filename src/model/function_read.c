@@ -57,7 +57,7 @@ static int read_contract(void *object, const struct json *value, const char *poi
                          struct error *err)
 {
     struct function_spec *spec = object;
-    int choice;
+    int choice = 0;
     if (read_choice(value, pointer, "process", "handler", &choice, err) < 0)
         return -1;
     spec->contract = choice ? CONTRACT_HANDLER : CONTRACT_PROCESS;
@@ -68,7 +68,7 @@ static int read_network(void *object, const struct json *value, const char *poin
                         struct error *err)
 {
     struct function_spec *spec = object;
-    int choice;
+    int choice = 0;
     if (read_choice(value, pointer, "bridge", "none", &choice, err) < 0)
         return -1;
     spec->network = choice ? NETWORK_NONE : NETWORK_BRIDGE;

@@ -46,7 +46,7 @@ static inline void tar_header(struct buffer *out, const struct tar_entry *entry,
     snprintf((char *)head + 100, 8, "%07o", entry->mode ? entry->mode & 07777 : 0644);
     snprintf((char *)head + 108, 8, "%07o", 0);
     snprintf((char *)head + 116, 8, "%07o", 0);
-    snprintf((char *)head + 124, 12, "%011zo", size);
+    snprintf((char *)head + 124, 12, "%011zo", size & 077777777777);
     snprintf((char *)head + 136, 12, "%011lo", entry->mtime);
     memset(head + 148, ' ', 8);
     head[156] = (unsigned char)(entry->type ? entry->type : '0');

@@ -37,7 +37,7 @@ static void read_all(struct frame_reader *reader, const struct wire *wire, size_
 
         while ((event = frame_reader_next(reader, &bytes, &len)) != FRAME_EVENT_MORE) {
             if (event == FRAME_EVENT_HEAD)
-                sprintf(text + strlen(text), "H(%s)", reader->meta);
+                sprintf(text + strlen(text), "H(%.64s)", reader->meta);
             else if (event == FRAME_EVENT_BODY)
                 strncat(text, (const char *)reader->piece, reader->piece_len);
             else if (event == FRAME_EVENT_END)
