@@ -51,8 +51,8 @@ def heading(text):
     print('\n' + bold(text) + '\n' + dim('─' * WIDTH), flush=True)
 
 
-def milliseconds(nanoseconds):
-    return f'{nanoseconds / 1e6:.1f} ms'
+def duration(nanoseconds):
+    return f'{nanoseconds / 1e6:.1f} ms' if nanoseconds >= 1e6 else f'{nanoseconds / 1e3:.0f} µs'
 
 
 def show_text(label, text, colour=None):
@@ -68,8 +68,8 @@ def show_text(label, text, colour=None):
 def show_execution(execution):
     status, metrics = execution['status'], execution['metrics']
     colour = '32' if status == 'succeeded' else '31'
-    start = f'cold start {milliseconds(metrics["start_time"])}' if execution['cold_start'] else 'warm'
-    print(f'    {dim("status  ")} {paint(colour, status)} in {bold(milliseconds(metrics["duration"]))}, {start}')
+    start = f'cold start {duration(metrics["start_time"])}' if execution['cold_start'] else 'warm'
+    print(f'    {dim("status  ")} {paint(colour, status)} in {bold(duration(metrics["duration"]))}, {start}')
     if execution.get('error'):
         show_text('error', f'{execution["error"]["type"]}: {execution["error"]["message"]}', '31')
         for frame in execution['error'].get('stack') or []:
@@ -78,8 +78,8 @@ def show_execution(execution):
         show_text('result', json.dumps(execution['result'], ensure_ascii=False))
     if execution['logs']:
         show_text('log', execution['logs'], '36')
-    print(f'    {dim("metrics ")} memory {metrics["memory_peak"] / 2 ** 20:.1f} MiB · cpu {milliseconds(metrics["cpu_time"])} · '
-          f'queued {milliseconds(metrics["queue_time"])} · network in {metrics["network_in"]} B, out {metrics["network_out"]} B', flush=True)
+    print(f'    {dim("metrics ")} memory {metrics["memory_peak"] / 2 ** 20:.1f} MiB · cpu {duration(metrics["cpu_time"])} · '
+          f'queued {duration(metrics["queue_time"])} · network in {metrics["network_in"]} B, out {metrics["network_out"]} B', flush=True)
 
 
 def read_folder(path):
@@ -112,7 +112,7 @@ def run_example(platform, folder, title, payloads):
     begun = time.monotonic()
     function = platform.deploy(name, code=archive(files), **settings)
     limits = f'{function["memory_mb"]} MiB, {function["cpus"]:g} CPU, {function["timeout_ms"] / 1000:g} s, network {function["network"]}'
-    print(f'  deployed {function["runtime"]} {function["contract"]} version {function["version"]} in {milliseconds((time.monotonic() - begun) * 1e9)}  {dim(limits)}')
+    print(f'  deployed {function["runtime"]} {function["contract"]} version {function["version"]} in {duration((time.monotonic() - begun) * 1e9)}  {dim(limits)}')
     if function['state'] != 'ready':
         show_text('build', function.get('build_output', function['state']), '31')
         return False
@@ -129,7 +129,7 @@ def run_async(platform):
     heading('python-hello, asynchronously  stored before the answer, run afterwards')
     begun = time.monotonic()
     execution_id = platform.invoke_async('python-hello', {'name': 'later'})
-    print(f'  accepted in {milliseconds((time.monotonic() - begun) * 1e9)}: {execution_id}')
+    print(f'  accepted in {duration((time.monotonic() - begun) * 1e9)}: {execution_id}')
     execution = platform.wait_execution(execution_id)
     show_execution(execution)
     return execution['status'] == 'succeeded'
@@ -146,8 +146,8 @@ def run_many(platform):
             show_execution(execution)
             return False
     times.sort()
-    print(f'  as the caller sees it, over HTTP with a new connection each: median {bold(milliseconds(times[100]))}, '
-          f'99 of 100 within {milliseconds(times[197])}')
+    print(f'  as the caller sees it, over HTTP with a new connection each: median {bold(duration(times[100]))}, '
+          f'99 of 100 within {duration(times[197])}')
     return True
 
 
@@ -155,7 +155,7 @@ def stop(platform):
     heading('Stopping')
     begun = time.monotonic()
     status = platform.stop()
-    print(f'  faas up ended with status {status} after {milliseconds((time.monotonic() - begun) * 1e9)}')
+    print(f'  faas up ended with status {status} after {duration((time.monotonic() - begun) * 1e9)}')
     left = leftovers(platform)
     if left:
         print(paint('31', '  left behind:'))
@@ -175,7 +175,7 @@ def main():
     try:
         begun = time.monotonic()
         platform.start()
-        print(f'  ready at {platform.url} after {milliseconds((time.monotonic() - begun) * 1e9)}')
+        print(f'  ready at {platform.url} after {duration((time.monotonic() - begun) * 1e9)}')
         for folder, title, payloads in EXAMPLES:
             good[folder] = run_example(platform, folder, title, payloads)
         good['async'] = run_async(platform)

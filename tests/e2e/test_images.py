@@ -91,7 +91,7 @@ class Images(PlatformTest):
                 self.assertTrue(done.stderr)
         self.assertNotIn(b'e2e-bad', self.platform.faas('image', 'list').stdout)
 
-    def test_a_blob_that_is_not_what_its_digest_says_is_refused(self):
+    def test_a_damaged_layer_is_refused(self):
         copy = os.path.join(self.folder, 'tampered')
         shutil.copytree(self.layout, copy)
 
@@ -107,7 +107,7 @@ class Images(PlatformTest):
         done = self.platform.faas('image', 'import', 'e2e-bad:latest', copy, '--reference', 'changed')
         self.addCleanup(self.platform.faas, 'image', 'rm', 'e2e-bad:latest')
         self.assertNotEqual(done.returncode, 0)
-        self.assertIn(layer.encode()[:19], done.stderr)
+        self.assertIn(b'layer 2 of 2', done.stderr)
 
     def test_hostile_layers_write_nothing_outside(self):
         for name, entries in {'up': [('../../../../tmp/e2e-hostile', None)], 'absolute': [('/tmp/e2e-hostile', None)],
