@@ -15,7 +15,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(os.path.dirname(HERE), 'tests', 'e2e'))
 sys.dont_write_bytecode = True
 
-from faas_platform import Platform, archive, leftovers  # noqa: E402 (its folder has just been added)
+from faas_platform import Platform, archive  # noqa: E402 (its folder has just been added)
 
 COLOURS = sys.stdout.isatty() and not os.environ.get('NO_COLOR')
 WIDTH = min(shutil.get_terminal_size((110, 24)).columns, 120)
@@ -156,7 +156,7 @@ def stop(platform):
     begun = time.monotonic()
     status = platform.stop()
     print(f'  faas up ended with status {status} after {duration((time.monotonic() - begun) * 1e9)}')
-    left = leftovers(platform)
+    left = platform.leftovers()
     if left:
         print(paint('31', '  left behind:'))
         for line in left:

@@ -116,14 +116,14 @@ def host_state():
     return state
 
 
-def leftovers(platform, seconds=5.0):
-    """What is there now and was not before it started. The kernel removes some things a moment after the last close, so this may
-    wait. Where other platforms come and go at the same time (FAAS_TEST_SHARED_HOST is set), only what has this one's name counts."""
+def leftovers(before, name='', seconds=5.0):
+    """What is there now and was not in host_state() `before`. The kernel removes some things a moment after the last close, so this
+    may wait. Where other platforms come and go at the same time (FAAS_TEST_SHARED_HOST is set), only what has `name` in it counts."""
     deadline = time.monotonic() + seconds
     while True:
-        left = host_state() - platform.before - {'/run/faas', '/run/faas/cni'}
+        left = host_state() - before - {'/run/faas', '/run/faas/cni'}
         if os.environ.get('FAAS_TEST_SHARED_HOST'):
-            left = {line for line in left if platform.worker_name.removeprefix('e2e-') in line}
+            left = {line for line in left if name in line}
         if not left or time.monotonic() > deadline:
             return sorted(left)
         time.sleep(0.1)
@@ -230,6 +230,10 @@ class Platform:
         finally:
             self.cleanup()
 
+    def leftovers(self):
+        """What it has left behind, after stop()."""
+        return leftovers(self.before, self.worker_name.removeprefix('e2e-'))
+
     def pids(self):
         """{'faas': 1, 'faas-controller': 2, 'faas-worker': 3}"""
         found = {'faas': self.process.pid}
@@ -333,7 +337,7 @@ class PlatformTest(unittest.TestCase):
         platform = cls.platform
         try:
             status = platform.stop()
-            left = leftovers(platform)
+            left = platform.leftovers()
             if status != 0 or left:
                 raise AssertionError(f'faas up ended with status {status}; left behind: {left}\nits log:\n{platform.log_tail()}')
         finally:

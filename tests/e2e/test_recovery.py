@@ -5,7 +5,7 @@ import threading
 import time
 import unittest
 
-from faas_platform import Platform, PlatformTest, leftovers, main, wait_until
+from faas_platform import Platform, PlatformTest, main, wait_until
 
 
 @unittest.skipUnless(os.geteuid() == 0, 'needs root')
@@ -18,7 +18,7 @@ class Recovery(unittest.TestCase):
 
     def stop_and_check(self):
         self.assertEqual(self.platform.stop(), 0, self.platform.log_tail())
-        self.assertEqual(leftovers(self.platform), [])
+        self.assertEqual(self.platform.leftovers(), [])
 
     def worker_pid(self):
         return self.platform.pids().get('faas-worker')
@@ -69,7 +69,7 @@ class Recovery(unittest.TestCase):
         pids = self.platform.pids()
         self.platform.kill()
         wait_until(lambda: not any(os.path.exists(f'/proc/{pid}') for pid in pids.values()), 60, 'controller and worker end')
-        self.assertEqual(leftovers(self.platform), [])
+        self.assertEqual(self.platform.leftovers(), [])
 
     def test_kill_9_of_the_controller_loses_no_stored_work(self):
         self.platform.deploy('one', python='print(1)')
@@ -106,7 +106,7 @@ class Recovery(unittest.TestCase):
         self.platform.deploy('one', python='print(1)')
         self.platform.invoke('one')
         self.assertEqual(self.platform.stop(signal.SIGINT), 0)
-        self.assertEqual(leftovers(self.platform), [])
+        self.assertEqual(self.platform.leftovers(), [])
 
     def test_a_container_killed_from_outside_is_replaced(self):
         self.platform.deploy('one', runtime='python', contract='handler', handler='main.h', code='def h(e, c):\n    return 1')
