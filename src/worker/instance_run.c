@@ -87,7 +87,7 @@ static void take_stdout(struct instance *instance)
     size_t len;
     const char *text = output_stdout(instance->output, &len);
     if (outcome_from_stdout(text, len, &outcome, &err) < 0) {
-        outcome_fail(execution, EXECUTION_FAILED, "Platform.Internal", "%s", err.message);
+        outcome_lost(execution, "Platform.Internal", &err);
         return;
     }
     /* Text may grow sixfold as a JSON string, base64 by a third. */
@@ -196,10 +196,16 @@ void instance_run_closed(struct instance *instance, bool control, const struct e
         finish(instance, INSTANCE_RETRY);
         return;
     }
-    /* The memory check may turn this into out of memory. */
-    outcome_fail(&instance->invocation->execution, EXECUTION_FAILED, "Platform.InstanceEnded",
+    struct execution *execution = &instance->invocation->execution;
+    outcome_fail(execution, EXECUTION_FAILED, "Platform.InstanceEnded",
                  "the instance ended unexpectedly: %s", why->message);
-    finish_failed(instance, INSTANCE_SPENT);
+    output_drain(instance->output);
+    measure(instance, clock_monotonic_ns());
+    /* Unless it was for a lack of memory, it is not the function's failure. */
+    if (execution->status == EXECUTION_FAILED)
+        execution->status = EXECUTION_LOST;
+    stdout_to_log(instance);
+    finish(instance, INSTANCE_SPENT);
 }
 
 static void on_deadline(void *data)

@@ -200,7 +200,7 @@ void outcome_from_handler_result(struct execution *execution, const char *body, 
     }
     char *copy = malloc(len + 1);
     if (!copy) {
-        outcome_fail(execution, EXECUTION_FAILED, "Platform.Internal", "out of memory");
+        outcome_fail(execution, EXECUTION_LOST, "Platform.Internal", "out of memory");
         return;
     }
     memcpy(copy, body, len);

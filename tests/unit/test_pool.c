@@ -216,6 +216,7 @@ Test(pool, an_instance_that_ends_while_busy_loses_its_invocation_only)
     fake_close(&fakes[0]);
     settle();
     cr_expect_str_eq(outcomes[0].type, "Platform.InstanceEnded");
+    cr_expect_eq(outcomes[0].status, EXECUTION_LOST);
     invoke(alpha);
     fake_answer(&fakes[1], "1", 0);
     cr_expect_eq(outcomes[1].status, EXECUTION_SUCCEEDED);
