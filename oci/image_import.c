@@ -262,8 +262,10 @@ static int make_chain(struct image_import *import, const struct image_source *so
                                           .complete_last_block = true,
                                           .progress = report,
                                           .progress_data = &step};
-    if (unpack(import, stream, root, &options, &result, err) < 0 ||
-        verify(&result, descriptor, diff_id, err) < 0)
+    if (unpack(import, stream, root, &options, &result, err) < 0)
+        return descriptor ? error_wrap(err, "%s (%s)", text, descriptor->digest)
+                          : error_wrap(err, "%s", text);
+    if (verify(&result, descriptor, diff_id, err) < 0)
         return error_wrap(err, "%s", text);
     return image_chain_make_mount_points(root, import->mount_points, import->mount_point_count,
                                          err);
