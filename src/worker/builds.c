@@ -32,7 +32,7 @@ struct builds {
     struct builds_options options;
     struct build_options build;
     char *directory; /* owned */
-    TAILQ_HEAD(, request) all;
+    TAILQ_HEAD(request_list, request) all;
     size_t count;
     bool stopping;
 };
