@@ -9,12 +9,27 @@
 #include <time.h>
 #include <unistd.h>
 
+static bool is_c1(unsigned char first, unsigned char second)
+{
+    return first == 0xc2 && second >= 0x80 && second <= 0x9f;
+}
+
+/* Whether byte `i` is a control character or part of one. U+0080 to U+009F, two bytes in UTF-8, are controls as well: a
+ * terminal takes U+009B for "escape [". */
+static bool is_control(const char *text, size_t len, size_t i)
+{
+    const unsigned char *bytes = (const unsigned char *)text;
+    return bytes[i] < 0x20 || bytes[i] == 0x7f || (i + 1 < len && is_c1(bytes[i], bytes[i + 1])) ||
+           (i > 0 && is_c1(bytes[i - 1], bytes[i]));
+}
+
 static char *printable_copy(const char *text)
 {
+    size_t len = strlen(text);
     char *copy = strdup(text);
-    for (char *at = copy; at && *at; at++)
-        if ((unsigned char)*at < 0x20 || *at == 0x7f)
-            *at = '?';
+    for (size_t i = 0; copy && i < len; i++)
+        if (is_control(text, len, i))
+            copy[i] = '?';
     return copy;
 }
 
@@ -149,9 +164,8 @@ void print_untrusted(FILE *stream, const char *text, size_t len)
         return;
     }
     for (size_t i = 0; i < len; i++) {
-        unsigned char byte = (unsigned char)text[i];
-        bool control = (byte < 0x20 && byte != '\n' && byte != '\t') || byte == 0x7f;
-        putc(control ? '?' : byte, stream);
+        bool layout = text[i] == '\n' || text[i] == '\t';
+        putc(!layout && is_control(text, len, i) ? '?' : (unsigned char)text[i], stream);
     }
 }
 

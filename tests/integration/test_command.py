@@ -1,0 +1,118 @@
+"""What `faas` says without any platform: manual page, shell completion, and words that it does not know."""
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import unittest
+
+TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+BIN = os.environ.get('FAAS_BIN', os.path.join(TOP, 'build', 'bin'))
+MACROS = {'.TH', '.SH', '.SS', '.B', '.I', '.TP', '.PP', '.nf', '.fi', '.RS', '.RE', '.'}
+
+
+def faas(*arguments, **options):
+    return subprocess.run([os.path.join(BIN, 'faas'), *arguments], capture_output=True, text=True, check=False, **options)
+
+
+def verbs():
+    found = re.findall(r'^  (\S+(?: (?:import|list|rm)(?=  | [A-Z]))?)', faas('--help').stdout, re.M)
+    return [verb for verb in found if verb != 'faas']
+
+
+class ManualPage(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.page = faas('man').stdout
+
+    def test_it_has_every_verb(self):
+        self.assertGreater(len(verbs()), 12)
+        for verb in verbs():
+            self.assertRegex(self.page, rf'(?m)^\.SS faas {re.escape(verb)}\b')
+
+    def test_no_text_is_taken_for_a_command_of_roff(self):
+        for line in self.page.splitlines():
+            if line.startswith(('.', "'")):
+                self.assertIn(line.split()[0], MACROS, line)
+        self.assertTrue(self.page.endswith('\n'))
+
+    def test_exit_statuses_are_told(self):
+        section = self.page.split('.SH EXIT STATUS')[1].split('.SH')[0]
+        for kind in ('invalid_request', 'unauthorized', 'not_found', 'no_capacity', 'internal'):
+            self.assertIn(kind, section)
+
+    @unittest.skipUnless(shutil.which('groff'), 'groff is not here')
+    def test_groff_finds_nothing_to_complain_about(self):
+        done = subprocess.run(['groff', '-man', '-ww', '-z'], input=self.page, capture_output=True, text=True, check=False)
+        self.assertEqual((done.returncode, done.stderr), (0, ''))
+
+
+class Completion(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = tempfile.TemporaryDirectory(prefix='command-test-')
+        cls.script = os.path.join(cls.folder.name, 'faas.bash')
+        with open(cls.script, 'w', encoding='utf-8') as file:
+            file.write(faas('completion').stdout)
+        # Completing a name asks `faas list --names`; here something else answers.
+        with open(os.path.join(cls.folder.name, 'faas'), 'w', encoding='utf-8') as file:
+            file.write('#!/bin/sh\n[ "$*" = "list --names" ] && printf "hello\\nhelp-desk\\nother\\n"\n')
+        os.chmod(file.name, 0o755)
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.folder.cleanup()
+
+    def complete(self, *words):
+        """What bash offers after `faas WORDS`, the last of which is being typed."""
+        line = f'source {self.script}; COMP_WORDS=(faas "$@"); COMP_CWORD=$#; _faas; printf "%s\\n" "${{COMPREPLY[@]}}"'
+        environment = {'PATH': self.folder.name + ':' + os.environ['PATH']}
+        done = subprocess.run(['bash', '-c', line, 'bash', *words], capture_output=True, text=True, check=False, env=environment)
+        self.assertEqual((done.returncode, done.stderr), (0, ''))
+        return set(done.stdout.split())
+
+    def test_verbs(self):
+        self.assertEqual(self.complete('inv'), {'invoke'})
+        self.assertGreaterEqual(self.complete(''), {'deploy', 'describe', 'image', 'logs', 'rm', 'up'})
+
+    def test_verbs_of_images(self):
+        self.assertEqual(self.complete('image', ''), {'import', 'list', 'rm'})
+
+    def test_options_of_a_verb(self):
+        self.assertEqual(self.complete('deploy', 'hello', '--mem'), {'--memory'})
+        self.assertIn('--reference', self.complete('image', 'import', '--'))
+        self.assertIn('--json', self.complete('workers', '--'))
+
+    def test_values_of_an_option(self):
+        self.assertEqual(self.complete('deploy', 'hello', '--network', ''), {'none', 'bridge'})
+
+    def test_names_of_functions(self):
+        self.assertEqual(self.complete('invoke', 'hel'), {'hello', 'help-desk'})
+
+
+class Usage(unittest.TestCase):
+    def test_a_verb_with_a_slip_is_told_the_right_one(self):
+        done = faas('invok', 'hello')
+        self.assertEqual(done.returncode, 2)
+        self.assertIn('invoke', done.stderr)
+
+    def test_an_option_with_a_slip_is_told_the_right_one(self):
+        done = faas('deploy', 'hello', '--memry', '64')
+        self.assertEqual(done.returncode, 2)
+        self.assertIn('--memory', done.stderr)
+
+    def test_a_missing_value_and_too_many_arguments_are_wrong_usage(self):
+        for arguments in (['deploy', 'hello', '--memory'], ['list', 'one', 'two'], ['invoke'], ['deploy', 'x', '--network', 'host']):
+            done = faas(*arguments)
+            self.assertEqual(done.returncode, 2, arguments)
+            self.assertTrue(done.stderr.startswith('faas: '), done.stderr)
+            self.assertEqual(done.stdout, '')
+
+    def test_errors_are_json_when_asked_for(self):
+        done = faas('list', '--json', '--url', 'http://127.0.0.1:1', '--token', 'x')
+        self.assertNotEqual(done.returncode, 0)
+        self.assertTrue(done.stderr.startswith('{"error"'), done.stderr)
+
+
+if __name__ == '__main__':
+    unittest.main(verbosity=2)
