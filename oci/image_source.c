@@ -270,7 +270,7 @@ static int resolve_name(const char *from, size_t from_len, const char *path, cha
         return -1;
     char joined[2 * MAX_NAME];
     memcpy(joined, from, from_len);
-    strcpy(joined + from_len, path);
+    memcpy(joined + from_len, path, strlen(path) + 1);
     for (const char *at = joined; *at; at += strspn(at, "/")) {
         size_t len = strcspn(at, "/");
         if (len == 2 && strncmp(at, "..", 2) == 0) {
@@ -299,7 +299,7 @@ static int follow(struct archive_entry *entry, char name[MAX_NAME])
     char from[MAX_NAME];
     if (!hardlink && !symlink)
         return archive_entry_filetype(entry) == AE_IFREG ? 0 : -1;
-    strcpy(from, name);
+    snprintf(from, sizeof(from), "%s", name);
     const char *slash = hardlink ? NULL : strrchr(from, '/');
     if (resolve_name(from, slash ? (size_t)(slash - from) + 1 : 0, hardlink ? hardlink : symlink,
                      name) < 0)
