@@ -29,7 +29,7 @@ class ContainerTestingPage(unittest.TestCase):
                          'as expected: out_of_memory', 'as expected: timed_out', 'as expected: the result is too large',
                          '"/etc/x":"Read-only file system"', '"/tmp/x":"written"', 'Hello, by hand!'):
             self.assertIn(expected, result.stdout)
-        self.assertEqual(leftovers(before), [])
+        self.assertEqual(leftovers(before, f'docs-{os.getpid()}'), [])
 
 
 if __name__ == '__main__':
