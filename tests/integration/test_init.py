@@ -187,8 +187,9 @@ for fd in 1, 2:
         for i in range(300):
             self.assertEqual(instance.invoke(str(i).encode()).stdout, str(i).encode())
         descriptors, pages = footprint()
-        self.assertEqual(descriptors, before[0])
-        self.assertLess(pages, before[1] + 100)  # 300 leaks of a page would show
+        # The last invocation's may still be being closed; 300 leaked ones, or pages, would show.
+        self.assertLess(descriptors, before[0] + 5)
+        self.assertLess(pages, before[1] + 100)
         self.assertEqual(instance.others(), [])
 
 
