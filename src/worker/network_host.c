@@ -187,8 +187,9 @@ static void forward_as_before(const struct network_host *host)
 
 /* ---- users of a bridge ---- */
 
-/* Serialises joining and leaving. The file goes when the last user goes, so the lock counts only while the path still leads to it. */
-static int lock_state(const char *folder, struct error *err)
+/* Serialises joining and leaving. The file goes when the last user goes, so the lock counts only while the path still leads to it; so does the
+ * folder `state` that holds it, which is therefore made anew when it went between two steps of ours. */
+static int lock_state(const char *state, const char *folder, struct error *err)
 {
     autofree char *path = string_printf("%s.lock", folder);
 
@@ -196,7 +197,11 @@ static int lock_state(const char *folder, struct error *err)
         return error_set(err, ERROR_INTERNAL, "out of memory");
     for (;;) {
         struct stat opened, named;
+        if (make_directories(state, 0700, err) < 0)
+            return -1;
         int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+        if (fd < 0 && errno == ENOENT)
+            continue;
         if (fd < 0)
             return error_set_errno(err, ERROR_UNAVAILABLE, errno, "open %s", path);
         if (flock(fd, LOCK_EX) == 0 && fstat(fd, &opened) == 0 && stat(path, &named) == 0 &&
@@ -303,9 +308,7 @@ static int join(struct network_host *host, const char *worker, struct error *err
         string_printf("%s/%s/users/%s", host->config->state, host->config->bridge, worker);
     if (!host->table || !host->folder || !host->user_path)
         return error_set(err, ERROR_INTERNAL, "out of memory");
-    if (make_directories(host->config->state, 0700, err) < 0)
-        return -1;
-    autoclose int lock = lock_state(host->folder, err);
+    autoclose int lock = lock_state(host->config->state, host->folder, err);
     return lock < 0 ? -1 : join_locked(host, err);
 }
 
@@ -339,7 +342,7 @@ void network_host_leave(struct network_host *host)
     if (!host)
         return;
     if (host->user_lock >= 0) {
-        autoclose int lock = lock_state(host->folder, NULL);
+        autoclose int lock = lock_state(host->config->state, host->folder, NULL);
         (void)lock; /* held to the end of this block */
         leave_locked(host);
         close(host->user_lock);
