@@ -21,9 +21,10 @@ static const char file_name[] = "payload";
 
 struct payload {
     int fd;
-    int error;     /* errno of the first write that failed */
-    size_t len;    /* bytes added */
-    uint32_t kept; /* bytes in `variable` after its name */
+    int error;         /* errno of the first write that failed */
+    size_t len;        /* bytes added */
+    uint32_t kept;     /* bytes in `variable` after its name */
+    size_t base_count; /* entries of the environment before this invocation's */
     bool in_environment;
     char execution_id[sizeof("EXECUTION_ID=") + FRAME_META_MAX];
     char variable[sizeof("FUNCTION_PAYLOAD=") + PAYLOAD_ENV_MAX];
@@ -69,7 +70,7 @@ struct payload *payload_begin(struct instance *instance, const char *execution_i
 {
     struct payload *payload = &the_payload;
 
-    base_environment(instance);
+    payload->base_count = base_environment(instance);
     payload->error = 0;
     payload->len = 0;
     payload->kept = 0;
@@ -136,7 +137,7 @@ int payload_open(struct instance *instance, char *message)
 
 char *const *payload_environment(struct payload *payload)
 {
-    size_t count = base_environment(NULL);
+    size_t count = payload->base_count;
 
     environment[count++] = payload->execution_id;
     if (payload->in_environment)
