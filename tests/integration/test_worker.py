@@ -316,6 +316,11 @@ class Container(ContractCases, WorkerTest):
 class Simple(ContractCases, WorkerTest):
     settings = {"runtime_type": "simple", "concurrency": 8}
 
+    def setUp(self):
+        if "nodejs" in self._testMethodName and not shutil.which("node"):
+            self.skipTest("no Node.js on this host")
+        super().setUp()
+
     def test_it_says_so_loudly(self):
         self.assertIn("WITHOUT ANY ISOLATION", self.worker.log())
 
