@@ -348,8 +348,8 @@ static int prepare_environments(struct up *up, struct error *err)
     if (!listen || !controller_dir || !database || !worker_dir || !token_file)
         return error_set(err, ERROR_INTERNAL, "out of memory");
     bool database_given = getenv("CONTROLLER_DATABASE_URL") != NULL;
-    const char *const controller[] = {"FAAS_PARENT_FD=3", listen, controller_dir,
-                                      database_given ? NULL : database, NULL};
+    const char *const controller[] = {"FAAS_PARENT_FD=3", "FAAS_RUN_FILE=" RUN_FILE,        listen,
+                                      controller_dir,     database_given ? NULL : database, NULL};
     const char *const worker[] = {"FAAS_PARENT_FD=3", worker_dir, token_file, NULL};
     if (set_environment(&up->controller, controller) || set_environment(&up->worker, worker))
         return error_set(err, ERROR_INTERNAL, "out of memory");
