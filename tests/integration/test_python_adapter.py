@@ -189,9 +189,13 @@ class Process(InstanceTest):
 
     def test_code_that_arrives_after_the_start_is_run(self):
         instance = self.ready("zygote", [PYTHON, ADAPTER, "process", "main.py"], {})
-        write_files(instance.code, {"main.py": "import json\nprint(json.MINE)", "json.py": "MINE = 1"})
+        # In one step, as code comes by a mount: the zygote looks for it at any moment, and must not find half of it.
+        write_files(instance.code + ".new", {"main.py": "import json\nprint(json.MINE)", "json.py": "MINE = 1"})
+        for name in ("json.py", "main.py"):
+            os.rename(os.path.join(instance.code + ".new", name), os.path.join(instance.code, name))
         for _ in range(3):
-            self.assertEqual(instance.invoke().stdout, b"1\n")
+            done = instance.invoke()
+            self.assertEqual(done.stdout, b"1\n", done.stderr)
 
     def test_invocations_do_not_see_each_other(self):
         source = """
