@@ -2,6 +2,7 @@
 #include "cli/api.h"
 
 #include "base/cleanup.h"
+#include "cli/run_file.h"
 
 #include <ctype.h>
 #include <stdio.h>
@@ -19,21 +20,8 @@ static int read_token_file(const char *path, char *out, size_t size)
     return status;
 }
 
-static struct json *read_run_file(void)
-{
-    struct buffer file = BUFFER_INIT(8192);
-    struct json *run = NULL;
-    if (buffer_read_file(&file, RUN_FILE, NULL) == 0)
-        run = json_parse(file.data, file.len, NULL, NULL);
-    buffer_deinit(&file);
-    return run;
-}
-
 int api_init(struct api *api, const struct cli *cli, struct error *err)
 {
-    autojson *run = read_run_file();
-    const char *run_url = json_get_string(run, "url");
-    const char *run_token_file = json_get_string(run, "token_file");
     const char *url = cli_option(cli, "url");
     const char *token = cli_option(cli, "token");
 
@@ -42,7 +30,9 @@ int api_init(struct api *api, const struct cli *cli, struct error *err)
         url = getenv("FAAS_URL");
     if (!token)
         token = getenv("FAAS_TOKEN");
-    bool is_local_run = run_url && (!url || strcmp(url, run_url) == 0);
+    autojson *run = run_file_find(url);
+    const char *run_url = json_get_string(run, "url");
+    const char *run_token_file = json_get_string(run, "token_file");
     if (!url)
         url = run_url ? run_url : DEFAULT_URL;
     if (strncmp(url, "http://", 7) != 0 && strncmp(url, "https://", 8) != 0)
@@ -56,7 +46,7 @@ int api_init(struct api *api, const struct cli *cli, struct error *err)
 
     if (token && token[0])
         snprintf(api->authorization, sizeof(api->authorization), "Authorization: Bearer %s", token);
-    else if (is_local_run && run_token_file)
+    else if (run_token_file)
         read_token_file(run_token_file, api->authorization, sizeof(api->authorization));
     else
         read_token_file(DEFAULT_DATA_DIR "/token", api->authorization, sizeof(api->authorization));

@@ -1,9 +1,9 @@
 /* The controller's HTTP API from the command's side: where it is, with which token, one call at a
  * time (blocking).
  *
- * Where: --url, else FAAS_URL, else the address that a `faas up` on this machine left in its run
- * file, else http://127.0.0.1:8080. Token: --token, else FAAS_TOKEN, else what the run file names,
- * else /var/lib/faas/token. */
+ * Where: --url, else FAAS_URL, else the address of the last `faas up` on this machine
+ * (cli/run_file.h), else http://127.0.0.1:8080. Token: --token, else FAAS_TOKEN, else the one of the
+ * `faas up` with that address, else /var/lib/faas/token. */
 #pragma once
 
 #include "base/http_client.h"
@@ -11,8 +11,6 @@
 
 #define DEFAULT_URL "http://127.0.0.1:8080"
 #define DEFAULT_DATA_DIR "/var/lib/faas"
-#define RUN_FILE                                                                                   \
-    "/run/faas/up.json" /* {"url": …, "token_file": …, "pid": …}, while `faas up` runs */
 
 struct api {
     char url[512];

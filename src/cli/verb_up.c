@@ -9,6 +9,7 @@
 #include "base/spawn.h"
 #include "base/text.h"
 #include "cli/api.h"
+#include "cli/run_file.h"
 #include "cli/verbs.h"
 
 #include <errno.h>
@@ -46,6 +47,7 @@ struct up {
     char *data_dir;   /* owned, absolute */
     char *url_file;   /* owned: where the controller says its address */
     char *token_file; /* owned */
+    char *run_file;   /* owned */
     char url[256];
     int parent_pipe[2]; /* the children's end of a pipe that closes when this process ends, however
                            it ends */
@@ -245,29 +247,9 @@ static void on_signal(void *data, int signal)
 
 static void write_run_file(const struct up *up)
 {
-    struct buffer out = BUFFER_INIT(8192);
-    struct json_writer *writer = json_writer_new(&out);
     struct error err = {0};
-    json_object_begin(writer);
-    json_member_string(writer, "url", up->url);
-    json_member_string(writer, "token_file", up->token_file);
-    json_member_int(writer, "pid", getpid());
-    json_object_end(writer);
-    if (json_writer_finish(writer, &err) || make_directories("/run/faas", 0711, &err) ||
-        write_file_atomic(RUN_FILE, out.data, out.len, 0644, false, &err))
+    if (run_file_write(up->run_file, up->url, up->token_file, &err) < 0)
         log_warn("commands on this machine must be told --url and --token", LOG_ERR(&err));
-    buffer_deinit(&out);
-}
-
-static void remove_run_file(void)
-{
-    struct buffer file = BUFFER_INIT(8192);
-    if (buffer_read_file(&file, RUN_FILE, NULL) == 0) {
-        autojson *run = json_parse(file.data, file.len, NULL, NULL);
-        if (json_get_int(run, "pid", 0) == getpid())
-            unlink(RUN_FILE);
-    }
-    buffer_deinit(&file);
 }
 
 /* The address that the controller says it listens on; false while it has not said. */
@@ -345,11 +327,16 @@ static int prepare_environments(struct up *up, struct error *err)
         string_printf("CONTROLLER_DATABASE_URL=sqlite://%s/controller.db", up->data_dir);
     autofree char *worker_dir = string_printf("WORKER_DATA_DIR=%s", up->data_dir);
     autofree char *token_file = string_printf("WORKER_TOKEN_FILE=%s/worker-token", up->data_dir);
-    if (!listen || !controller_dir || !database || !worker_dir || !token_file)
+    autofree char *run_file = string_printf("FAAS_RUN_FILE=%s", up->run_file);
+    if (!listen || !controller_dir || !database || !worker_dir || !token_file || !run_file)
         return error_set(err, ERROR_INTERNAL, "out of memory");
     bool database_given = getenv("CONTROLLER_DATABASE_URL") != NULL;
-    const char *const controller[] = {"FAAS_PARENT_FD=3", "FAAS_RUN_FILE=" RUN_FILE,        listen,
-                                      controller_dir,     database_given ? NULL : database, NULL};
+    const char *const controller[] = {"FAAS_PARENT_FD=3",
+                                      run_file,
+                                      listen,
+                                      controller_dir,
+                                      database_given ? NULL : database,
+                                      NULL};
     const char *const worker[] = {"FAAS_PARENT_FD=3", worker_dir, token_file, NULL};
     if (set_environment(&up->controller, controller) || set_environment(&up->worker, worker))
         return error_set(err, ERROR_INTERNAL, "out of memory");
@@ -374,12 +361,14 @@ static int prepare(struct up *up, const struct cli *cli, struct error *err)
                                "cannot find this program's folder or %s", data_dir);
     up->url_file = string_printf("%s/controller.url", up->data_dir);
     up->token_file = string_printf("%s/token", up->data_dir);
+    up->run_file = run_file_path(getpid());
     up->controller =
         (struct program){.up = up, .name = "faas-controller", .pause_ms = RESTART_PAUSE_MS};
     up->worker = (struct program){.up = up, .name = "faas-worker", .pause_ms = RESTART_PAUSE_MS};
     up->controller.path = string_printf("%s/faas-controller", programs);
     up->worker.path = string_printf("%s/faas-worker", programs);
-    if (!up->url_file || !up->token_file || !up->controller.path || !up->worker.path)
+    if (!up->url_file || !up->token_file || !up->run_file || !up->controller.path ||
+        !up->worker.path)
         return error_set(err, ERROR_INTERNAL, "out of memory");
     unlink(up->url_file);
     if (pipe2(up->parent_pipe, O_CLOEXEC))
@@ -400,6 +389,7 @@ static void release(struct up *up)
     free(up->data_dir);
     free(up->url_file);
     free(up->token_file);
+    free(up->run_file);
 }
 
 static int run_loop(struct up *up, struct error *err)
@@ -430,7 +420,8 @@ static int run_up(struct cli *cli)
         if (result == 0)
             result = run_loop(&up, &err);
         loop_close(&up.loop);
-        remove_run_file();
+        if (up.run_file)
+            unlink(up.run_file);
     } else {
         error_set(&err, ERROR_INTERNAL, "cannot make an event loop");
     }

@@ -281,24 +281,17 @@ static int write_url_file(struct controller *controller, struct error *err)
 }
 
 /* `faas up` names a file that tells commands of this machine where its controller is (FAAS_RUN_FILE). It removes the file itself,
- * unless it was killed; then its controller does. The token file's path in it says whose it is. */
-static void remove_run_file(const struct controller *controller)
+ * unless it was killed; then its controller does. */
+static void remove_run_file(void)
 {
     const char *path = getenv("FAAS_RUN_FILE");
-    struct buffer text = BUFFER_INIT(8192);
-    if (path && buffer_read_file(&text, path, NULL) == 0) {
-        autojson *run = json_parse(text.data, text.len, NULL, NULL);
-        autofree char *token = string_printf("%s/token", controller->config.data_dir);
-        const char *named = json_get_string(run, "token_file");
-        if (token && named && strcmp(token, named) == 0)
-            unlink(path);
-    }
-    buffer_deinit(&text);
+    if (path)
+        unlink(path);
 }
 
 static void remove_url_file(struct controller *controller)
 {
-    remove_run_file(controller);
+    remove_run_file();
     autofree char *path = string_printf("%s/controller.url", controller->config.data_dir);
     if (path)
         unlink(path);

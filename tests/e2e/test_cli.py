@@ -6,7 +6,7 @@ import subprocess
 import tempfile
 import uuid
 
-from faas_platform import BIN, TOP, PlatformTest, main
+from faas_platform import BIN, TOP, Platform, PlatformTest, main
 
 
 class Command(PlatformTest):
@@ -47,6 +47,21 @@ class Command(PlatformTest):
         self.faas('deploy', 'c-program', self.folder, '--runtime', 'native', '--memory', '32')
         execution = json.loads(self.faas('invoke', 'c-program', '--data', '{"a":1}', '--json').stdout)
         self.assertEqual(execution['result'], {'language': 'C', 'payload_bytes': 7, 'payload_lines': 1})
+
+    def test_two_platforms_on_one_machine(self):
+        """Commands find each one's token by its address, also after the other has come and gone."""
+        first, second = self.platform, Platform()
+        self.addCleanup(second.cleanup)
+
+        def list_of(platform):
+            return subprocess.run([os.path.join(BIN, 'faas'), 'list', '--url', platform.url], capture_output=True, env={'PATH': os.environ['PATH']})
+
+        second.start()
+        for platform in (first, second):
+            self.assertEqual(list_of(platform).returncode, 0, list_of(platform).stderr)
+        second.stop()
+        self.assertEqual(list_of(first).returncode, 0, list_of(first).stderr)
+        self.assertEqual(list_of(second).returncode, 7)
 
     def test_exit_statuses(self):
         self.deploy('cli-fails', python='raise SystemExit(1)')
