@@ -39,6 +39,44 @@
  *     nodejs  handler   handler -- node /.faas/nodejs/adapter.js handler index.handler
  *     go, native        exec -- ./bootstrap
  *
+ * A generic instance belongs to no function yet. The worker starts it ahead, attaches a function's
+ * code at --code later and hands it to that function, once and for good, with a LOAD frame:
+ *
+ *     /.faas/init generic [--code DIR] [--run DIR] [-- KEEPER...]
+ *
+ *     python  KEEPER is  python3 /.faas/python/adapter.py generic
+ *     nodejs  KEEPER is  node /.faas/nodejs/adapter.js generic
+ *     go, native         none: what is executed needs no process ahead
+ *
+ * KEEPER is started at once (its fd 3: socket to faas-init, its fd 4: the adapter socket) and waits
+ * with its interpreter up and the usual modules imported.
+ *
+ * LOAD: the order is the worker's: code mount and cgroup limits first, then the frame. Its body is
+ * strings, each ended by NUL: MODE (exec, standby, zygote, handler), ARGV (at least one, none of
+ * them empty), one empty string, then the whole new environment, "NAME=value" each, to the end of
+ * the body. At most LOAD_MAX bytes, LOAD_STRINGS_MAX strings; no meta. It may come once, to a
+ * generic instance that said READY; anything else ends the connection. INVOKE may follow without
+ * waiting for the READY that answers LOAD.
+ * From then on the instance is what `init MODE -- ARGV...` would be, with that environment and
+ * nothing of the old one, and answers as at the start of its life. The keeper becomes the zygote,
+ * the first standby or the handler's process; before any of the function's code runs, it has
+ * closed what that role does not have. Mode exec ends it first. When it cannot be used (it died, or
+ * it could not be started, which the worker need not know), ARGV is started as usual.
+ *
+ * What LOAD cannot do: a keeper has read some variables when it started. A function may be loaded
+ * into an instance with a keeper only if each of these names is in its environment as it was in
+ * that of `init generic`, or missing in both. Modes without a keeper have no such names.
+ *
+ *     both     LD_*, GLIBC_TUNABLES, MALLOC_*      read by the loader and the C library
+ *              LANG, LC_*, LOCPATH                 the locale is set when the interpreter starts
+ *              PATH, HOME                          find the interpreter, and its module folders
+ *     python   PYTHON*
+ *     nodejs   NODE_* but NODE_ENV and NODE_TLS_REJECT_UNAUTHORIZED, UV_* but UV_THREADPOOL_SIZE,
+ *              OPENSSL_*, ICU_*
+ *     late is well: TZ, SSL_CERT_FILE, SSL_CERT_DIR, LANGUAGE, TMPDIR, *_PROXY, RES_OPTIONS, every
+ *              FUNCTION_* and whatever else only the function's own code looks at. (OPENSSL_* too
+ *              for python: the keeper does not load that library.)
+ *
  * Frames: a 16-byte header, then `meta_len` bytes, then `body_len` bytes; all numbers
  * little-endian. Each side checks lengths against its limits before it takes memory, and ends the
  * connection on anything that does not fit: the other side is a stranger. init/frame.h reads them.
@@ -62,7 +100,12 @@
  *
  * start of life:
  *     init -> worker     READY  (exec: at once; zygote, standby: when it said READY to init;
- *                               handler: none)
+ *                               handler: none; generic: when the keeper said READY to init or
+ *                               ended, or at once without one)
+ *     worker -> init     LOAD   (to a generic instance: body as above); answered as if the mode
+ *                               had been started: READY from init or the adapter, or ERROR from
+ *                               the adapter
+ *     init -> keeper     LOAD   (the same, with the environment that the role has; not for exec)
  *     adapter -> worker  READY, or ERROR when the module could not be loaded (it then exits)
  *     init -> worker     ADAPTER_EXIT (value: wait status) whenever the zygote or adapter ends;
  *                        with flag NOT_STARTED and a message in meta when it could not be started
@@ -85,6 +128,7 @@ enum frame_type {
     FRAME_RESULT = 4,
     FRAME_ERROR = 5,
     FRAME_ADAPTER_EXIT = 6,
+    FRAME_LOAD = 7,
 };
 
 enum frame_flags {
@@ -105,5 +149,7 @@ struct frame_header {
 _Static_assert(sizeof(struct frame_header) == 16, "the header is 16 bytes on the wire");
 
 #define FRAME_META_MAX 4096
+#define LOAD_MAX (256 * 1024) /* bytes of a LOAD's body */
+#define LOAD_STRINGS_MAX 4096 /* mode, arguments and environment together */
 /* A payload above this is not put into FUNCTION_PAYLOAD: the kernel caps one string at 128 KiB. */
 #define PAYLOAD_ENV_MAX (96 * 1024)
