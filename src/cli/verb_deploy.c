@@ -104,15 +104,30 @@ static int write_int_option(const struct cli *cli, struct json_writer *writer, c
     return 0;
 }
 
+static int write_duration_option(const struct cli *cli, struct json_writer *writer,
+                                 const char *option, const char *key, struct error *err)
+{
+    const char *text = cli_option(cli, option);
+    int64_t duration_ms = 0;
+    if (!text)
+        return 0;
+    if (duration_parse_ms(text, &duration_ms, err))
+        return error_wrap(err, "--%s", option);
+    json_member_int(writer, key, duration_ms);
+    return 0;
+}
+
 static int write_number_options(const struct cli *cli, struct json_writer *writer,
                                 struct error *err)
 {
     const char *cpus = cli_option(cli, "cpus");
-    const char *timeout = cli_option(cli, "timeout");
-    int64_t timeout_ms = 0;
     if (write_int_option(cli, writer, "memory", "memory_mb", err) ||
         write_int_option(cli, writer, "tmp", "tmp_mb", err) ||
-        write_int_option(cli, writer, "pids", "pids", err))
+        write_int_option(cli, writer, "pids", "pids", err) ||
+        write_int_option(cli, writer, "min-instances", "min_instances", err) ||
+        write_int_option(cli, writer, "max-instances", "max_instances", err) ||
+        write_duration_option(cli, writer, "timeout", "timeout_ms", err) ||
+        write_duration_option(cli, writer, "keep-alive", "keep_alive_ms", err))
         return -1;
     if (cpus) {
         char *end = NULL;
@@ -121,11 +136,6 @@ static int write_number_options(const struct cli *cli, struct json_writer *write
             return error_set(err, ERROR_INVALID_REQUEST,
                              "--cpus must be a number such as 0.5, not %s", cpus);
         json_member_double(writer, "cpus", number);
-    }
-    if (timeout) {
-        if (duration_parse_ms(timeout, &timeout_ms, err))
-            return error_wrap(err, "--timeout");
-        json_member_int(writer, "timeout_ms", timeout_ms);
     }
     return 0;
 }
@@ -169,9 +179,17 @@ static bool field_overridden(const struct cli *cli, const char *key)
 {
     static const struct {
         const char *option, *key;
-    } others[] = {{"memory", "memory_mb"}, {"tmp", "tmp_mb"},         {"pids", "pids"},
-                  {"cpus", "cpus"},        {"timeout", "timeout_ms"}, {"env", "env"},
-                  {"label", "labels"},     {"public", "public"}};
+    } others[] = {{"memory", "memory_mb"},
+                  {"tmp", "tmp_mb"},
+                  {"pids", "pids"},
+                  {"cpus", "cpus"},
+                  {"timeout", "timeout_ms"},
+                  {"env", "env"},
+                  {"label", "labels"},
+                  {"public", "public"},
+                  {"min-instances", "min_instances"},
+                  {"max-instances", "max_instances"},
+                  {"keep-alive", "keep_alive_ms"}};
     for (size_t i = 0; i < ARRAY_LENGTH(string_options); i++)
         if (strcmp(string_options[i].key, key) == 0)
             return cli_option(cli, string_options[i].option) != NULL;
@@ -320,6 +338,9 @@ static const struct cli_option options[] = {
     {"image", 0, "NAME", "another image than the runtime's own", NULL},
     {"tmp", 0, "MB", "size of /tmp in MiB (default 64)", NULL},
     {"pids", 0, "N", "most processes and threads at once (default 64)", NULL},
+    {"min-instances", 0, "N", "instances kept ready (default 0)", NULL},
+    {"max-instances", 0, "N", "most instances at the same time; 0, the default, is no bound", NULL},
+    {"keep-alive", 0, "DUR", "how long an idle instance is kept; 0s: none is used twice", NULL},
     {"label", 0, "K=V", "a label; may be given often", NULL},
     {"public", 0, NULL, "/fn/NAME needs no token", NULL},
     {"no-wait", 0, NULL, "do not wait until a compiled function is built", NULL},

@@ -18,8 +18,12 @@ static const struct {
 
 void function_spec_init(struct function_spec *spec)
 {
-    *spec = (struct function_spec){
-        .memory_mb = 128, .cpus = 1.0, .timeout_ms = 30000, .tmp_mb = 64, .pids = 64};
+    *spec = (struct function_spec){.memory_mb = 128,
+                                   .cpus = 1.0,
+                                   .timeout_ms = 30000,
+                                   .tmp_mb = 64,
+                                   .pids = 64,
+                                   .keep_alive_ms = -1};
 }
 
 static void key_values_deinit(struct key_values *pairs)

@@ -19,6 +19,8 @@ enum function_state { FUNCTION_BUILDING, FUNCTION_READY, FUNCTION_FAILED };
 #define FUNCTION_MEMORY_MB_MIN 16
 #define FUNCTION_MEMORY_MB_MAX 10240
 #define FUNCTION_TIMEOUT_MS_MAX 900000
+#define FUNCTION_INSTANCES_MAX 10000 /* of min_instances and max_instances */
+#define FUNCTION_KEEP_ALIVE_MS_MAX 86400000
 
 /* A list of key/value pairs (env, labels). */
 struct key_value {
@@ -46,6 +48,9 @@ struct function_spec {
     int64_t pids;
     enum function_network network;
     bool public;
+    int64_t min_instances; /* kept ready, on all workers together */
+    int64_t max_instances; /* at the same time, on all workers together; 0: no bound of its own */
+    int64_t keep_alive_ms; /* of its idle instances; -1: the worker's policy decides */
     char *code_sha256;     /* of the code as it was handed in; NULL until known */
     char *artifact_sha256; /* of what the worker runs: the code, or what was compiled from it; NULL
                               until known */

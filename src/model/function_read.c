@@ -166,8 +166,11 @@ enum { FIELD_CPUS };
     {MEMBER(tmp_mb), .type = JSON_FIELD_INT64, .min = 1, .max = TMP_MB_MAX},                       \
     {MEMBER(pids), .type = JSON_FIELD_INT64, .min = 1, .max = PIDS_MAX},                           \
     {MEMBER(network), .type = JSON_FIELD_CUSTOM, .read = read_network},                            \
+    {MEMBER(public), .type = JSON_FIELD_BOOL},                                                     \
+    {MEMBER(min_instances), .type = JSON_FIELD_INT64, .max = FUNCTION_INSTANCES_MAX},              \
+    {MEMBER(max_instances), .type = JSON_FIELD_INT64, .max = FUNCTION_INSTANCES_MAX},              \
     {                                                                                              \
-        MEMBER(public), .type = JSON_FIELD_BOOL                                                    \
+        MEMBER(keep_alive_ms), .type = JSON_FIELD_INT64, .max = FUNCTION_KEEP_ALIVE_MS_MAX         \
     }
 
 static const struct json_field request_fields[] = {

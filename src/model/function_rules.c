@@ -194,9 +194,19 @@ static int check_contract(const struct function_spec *spec, struct error *err)
     return 0;
 }
 
+static int check_scaling(const struct function_spec *spec, struct error *err)
+{
+    if (spec->max_instances == 0 || spec->min_instances <= spec->max_instances)
+        return 0;
+    return error_set_field(err, ERROR_INVALID_REQUEST, "/min_instances",
+                           "min_instances must be at most max_instances, which is %lld (0 would be "
+                           "no bound), not %lld",
+                           (long long)spec->max_instances, (long long)spec->min_instances);
+}
+
 int function_check_whole(struct function_spec *spec, struct error *err)
 {
-    if (check_contract(spec, err) < 0)
+    if (check_contract(spec, err) < 0 || check_scaling(spec, err) < 0)
         return -1;
     if (!spec->image)
         spec->image = strdup(function_runtime_default_image(spec->runtime));

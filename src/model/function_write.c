@@ -27,6 +27,10 @@ void function_spec_write_members(struct json_writer *writer, const struct functi
     json_member_int(writer, "pids", spec->pids);
     json_member_string(writer, "network", function_network_name(spec->network));
     json_member_bool(writer, "public", spec->public);
+    json_member_int(writer, "min_instances", spec->min_instances);
+    json_member_int(writer, "max_instances", spec->max_instances);
+    if (spec->keep_alive_ms >= 0)
+        json_member_int(writer, "keep_alive_ms", spec->keep_alive_ms);
     json_member_string(writer, "code_sha256", spec->code_sha256);
     json_member_string(writer, "artifact_sha256", spec->artifact_sha256);
 }

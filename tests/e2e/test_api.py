@@ -22,11 +22,13 @@ class Functions(PlatformTest):
         self.assertEqual(created.status, 201, created)
         function = created.json()
         expected = {'name': 'life', 'runtime': 'python', 'image': 'faas-runtime-python:latest', 'contract': 'process', 'env': {'A': 'b'}, 'labels': {'team': 'x'},
-                    'memory_mb': 128, 'cpus': 1.0, 'timeout_ms': 30000, 'tmp_mb': 64, 'pids': 64, 'network': 'bridge', 'public': False, 'version': 1, 'state': 'ready'}
+                    'memory_mb': 128, 'cpus': 1.0, 'timeout_ms': 30000, 'tmp_mb': 64, 'pids': 64, 'network': 'bridge', 'public': False,
+                    'min_instances': 0, 'max_instances': 0, 'version': 1, 'state': 'ready'}
         self.assertEqual({key: function.get(key) for key in expected}, expected)
         self.assertRegex(function['code_sha256'], '^[0-9a-f]{64}$')
         self.assertRegex(function['created_at'], r'^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$')
         self.assertNotIn('code', function)
+        self.assertNotIn('keep_alive_ms', function)
 
         again = self.api('PUT', '/v1/functions/life', fields)
         self.assertEqual((again.status, again.json()['version']), (200, 1))

@@ -53,6 +53,9 @@ Test(function, the_contracts_defaults_hold)
     cr_assert_eq(spec.pids, 64);
     cr_assert_eq(spec.network, NETWORK_BRIDGE);
     cr_assert(!spec.public);
+    cr_assert_eq(spec.min_instances, 0);
+    cr_assert_eq(spec.max_instances, 0);
+    cr_assert_eq(spec.keep_alive_ms, -1, "the worker decides");
     cr_assert_eq(spec.env.count, 0);
 }
 
@@ -61,7 +64,8 @@ static const char full[] =
     "\"contract\":\"handler\",\"handler\":\"lib/"
     "index.on_event\",\"env\":{\"A\":\"1\",\"_b2\":\"\"},"
     "\"labels\":{\"team/x\":\"core\"},\"memory_mb\":256,\"cpus\":0.5,\"timeout_ms\":900000,"
-    "\"tmp_mb\":1,\"pids\":100,\"network\":\"none\",\"public\":true,\"code\":\"QQ==\"}";
+    "\"tmp_mb\":1,\"pids\":100,\"network\":\"none\",\"public\":true,"
+    "\"min_instances\":2,\"max_instances\":20,\"keep_alive_ms\":0,\"code\":\"QQ==\"}";
 
 static void assert_full(const struct function_spec *spec)
 {
@@ -81,6 +85,9 @@ static void assert_full(const struct function_spec *spec)
     cr_assert_eq(spec->pids, 100);
     cr_assert_eq(spec->network, NETWORK_NONE);
     cr_assert(spec->public);
+    cr_assert_eq(spec->min_instances, 2);
+    cr_assert_eq(spec->max_instances, 20);
+    cr_assert_eq(spec->keep_alive_ms, 0);
 }
 
 Test(function, every_field_is_read)
@@ -130,7 +137,7 @@ Test(function, users_cannot_set_what_the_platform_keeps)
     assert_refused("{\"runtime\":\"go\",\"version\":3}", "/version",
                    "unknown field \"version\"; known are cpus, name, runtime, image, contract, "
                    "handler, env, labels, memory_mb, timeout_ms, tmp_mb, pids, network, public, "
-                   "code");
+                   "min_instances, max_instances, keep_alive_ms, code");
     assert_refused("{\"runtime\":\"go\",\"memory\":64}", "/memory",
                    "unknown field \"memory\"; did you mean \"memory_mb\"?");
 }
@@ -153,6 +160,17 @@ Test(function, numbers_are_held_to_the_contracts_ranges)
     assert_refused("{\"runtime\":\"go\",\"pids\":0}", "/pids", "pids must be 1 to 4096, not 0");
     assert_refused("{\"runtime\":\"go\",\"tmp_mb\":-1}", "/tmp_mb",
                    "tmp_mb must be 1 to 10240, not -1");
+    assert_refused("{\"runtime\":\"go\",\"min_instances\":-1}", "/min_instances",
+                   "min_instances must be 0 to 10000, not -1");
+    assert_refused("{\"runtime\":\"go\",\"max_instances\":10001}", "/max_instances",
+                   "max_instances must be 0 to 10000, not 10001");
+    assert_refused("{\"runtime\":\"go\",\"keep_alive_ms\":-1}", "/keep_alive_ms",
+                   "keep_alive_ms must be 0 to 86400000, not -1");
+    assert_refused("{\"runtime\":\"go\",\"min_instances\":3,\"max_instances\":2}", "/min_instances",
+                   "min_instances must be at most max_instances, which is 2 (0 would be no bound), "
+                   "not 3");
+    assert_accepted("{\"runtime\":\"go\",\"min_instances\":3}");
+    assert_accepted("{\"runtime\":\"go\",\"min_instances\":3,\"max_instances\":3}");
     assert_accepted("{\"runtime\":\"go\",\"memory_mb\":16,\"timeout_ms\":1,\"cpus\":0.05}");
     assert_accepted("{\"runtime\":\"go\",\"memory_mb\":10240,\"cpus\":2}");
 }
