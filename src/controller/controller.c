@@ -84,6 +84,25 @@ static void version_gone(void *data, const struct function_version *version)
 
 /* ---- time ---- */
 
+static void fail_expired(struct controller *controller, struct live_execution *execution)
+{
+    const struct function_entry *function = execution->version->function;
+    bool bound = dispatch_at_bound(execution);
+    bool none = sessions_alive(controller) == 0;
+    long long wait_ms = (long long)controller->config.queue_wait_ms;
+    dispatch_remove(&controller->dispatch, execution);
+    if (bound)
+        executions_fail(controller, execution, EXECUTION_CANCELLED, "Platform.NoCapacity",
+                        "%s has %zu invocations under way, which is its max_instances, and none "
+                        "ended within %lld ms",
+                        function->name, function->under_way, wait_ms);
+    else
+        executions_fail(controller, execution, EXECUTION_CANCELLED, "Platform.NoCapacity",
+                        none ? "no worker is in contact, and none came within %lld ms"
+                             : "every worker is busy, and none became free within %lld ms",
+                        wait_ms);
+}
+
 static void expire_waiting(struct controller *controller)
 {
     uint64_t now_ns = clock_monotonic_ns();
@@ -93,12 +112,7 @@ static void expire_waiting(struct controller *controller)
         struct live_execution *execution = list_entry(first, struct live_execution, wait_link);
         if (now_ns - execution->accepted_ns < wait_ns)
             return;
-        dispatch_remove(&controller->dispatch, execution);
-        bool none = sessions_alive(controller) == 0;
-        executions_fail(controller, execution, EXECUTION_CANCELLED, "Platform.NoCapacity",
-                        none ? "no worker is in contact, and none came within %lld ms"
-                             : "every worker is busy, and none became free within %lld ms",
-                        (long long)controller->config.queue_wait_ms);
+        fail_expired(controller, execution);
     }
 }
 

@@ -40,6 +40,13 @@ int dispatch_check_room(const struct dispatch *dispatch, const struct function_e
     return 0;
 }
 
+/* One that was set aside at its bound may have a turn again. */
+static void take_turns(struct dispatch *dispatch, struct function_entry *function)
+{
+    if (function->queue_length > 0 && list_empty(&function->waiting_link))
+        list_append(&dispatch->functions, &function->waiting_link);
+}
+
 static void count_in(struct dispatch *dispatch, struct live_execution *execution)
 {
     struct function_entry *function = execution->version->function;
@@ -74,6 +81,7 @@ void dispatch_remove(struct dispatch *dispatch, struct live_execution *execution
     dispatch->payload_bytes -= execution->payload_len;
     if (--function->queue_length == 0)
         list_remove(&function->waiting_link);
+    take_turns(dispatch, function);
 }
 
 static struct live_execution *head_of(const struct function_entry *function)
@@ -127,13 +135,42 @@ static struct dispatch_worker *choose_worker(struct list *workers, const char *k
     return best;
 }
 
+bool dispatch_at_bound(const struct live_execution *execution)
+{
+    int64_t max = execution->version->record.spec.max_instances;
+    return max > 0 && (int64_t)execution->version->function->under_way >= max;
+}
+
+/* The function whose turn it is. One at its bound is set aside until dispatch_ended(). */
+static struct function_entry *first_function(struct dispatch *dispatch)
+{
+    struct list *first;
+    while ((first = list_first(&dispatch->functions))) {
+        struct function_entry *function = list_entry(first, struct function_entry, waiting_link);
+        if (!dispatch_at_bound(head_of(function)))
+            return function;
+        list_remove(first);
+    }
+    return NULL;
+}
+
+void dispatch_begun(struct function_entry *function)
+{
+    function->under_way++;
+}
+
+void dispatch_ended(struct dispatch *dispatch, struct function_entry *function)
+{
+    function->under_way--;
+    take_turns(dispatch, function);
+}
+
 struct live_execution *dispatch_next(struct dispatch *dispatch, struct list *workers,
                                      struct dispatch_worker **ret_worker)
 {
-    struct list *first = list_first(&dispatch->functions);
-    if (!first)
+    struct function_entry *function = first_function(dispatch);
+    if (!function)
         return NULL;
-    struct function_entry *function = list_entry(first, struct function_entry, waiting_link);
     struct dispatch_worker *worker = choose_worker(workers, head_of(function)->version->key);
     if (!worker)
         return NULL;
@@ -143,10 +180,9 @@ struct live_execution *dispatch_next(struct dispatch *dispatch, struct list *wor
 
 struct live_execution *dispatch_next_for(struct dispatch *dispatch, struct dispatch_worker *worker)
 {
-    struct list *first = list_first(&dispatch->functions);
-    if (!first || !has_room(worker))
+    struct function_entry *head = has_room(worker) ? first_function(dispatch) : NULL;
+    if (!head)
         return NULL;
-    struct function_entry *head = list_entry(first, struct function_entry, waiting_link);
     int looked_at = 0;
     if (head->passed_over < PATIENCE) {
         list_for_each(link, &dispatch->functions)
@@ -154,7 +190,8 @@ struct live_execution *dispatch_next_for(struct dispatch *dispatch, struct dispa
             struct function_entry *function = list_entry(link, struct function_entry, waiting_link);
             if (looked_at++ == WARM_SEARCH)
                 break;
-            if (warmth(worker, head_of(function)->version->key) < 2)
+            const struct live_execution *execution = head_of(function);
+            if (dispatch_at_bound(execution) || warmth(worker, execution->version->key) < 2)
                 continue;
             if (function != head)
                 head->passed_over++;

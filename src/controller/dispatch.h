@@ -1,7 +1,8 @@
 /* Which execution goes to which worker, and when.
  *
  * Every function has a queue, first in first out; functions take turns, so that a busy one cannot
- * starve another. An execution goes to a worker that can take one and can be told at once (it has a
+ * starve another; one that has as many under way as its max_instances allows waits until one of
+ * them ends. An execution goes to a worker that can take one and can be told at once (it has a
  * poll open): preferably one with an idle instance of that version, then one that has its code,
  * then the least loaded. A worker that asks gets, within a bound on patience, a function that it is
  * warm for before one that it is not.
@@ -19,8 +20,9 @@ struct dispatch_limits {
 
 struct dispatch {
     struct dispatch_limits limits;
-    struct list functions; /* those with a queue, in turn */
-    struct list waiting;   /* synchronous executions in order of acceptance, by wait_link */
+    struct list
+        functions;       /* those with a queue, in turn; without those known to be at their bound */
+    struct list waiting; /* synchronous executions in order of acceptance, by wait_link */
     size_t length;
     size_t payload_bytes;
 };
@@ -59,6 +61,12 @@ struct live_execution *dispatch_next(struct dispatch *dispatch, struct list *wor
                                      struct dispatch_worker **ret_worker);
 /* The next one for this worker, which can take one. */
 struct live_execution *dispatch_next_for(struct dispatch *dispatch, struct dispatch_worker *worker);
+
+/* An execution was given to a worker; it is no longer at one. */
+void dispatch_begun(struct function_entry *function);
+void dispatch_ended(struct dispatch *dispatch, struct function_entry *function);
+/* Whether its function has as many under way as this one's version allows, so that it waits. */
+bool dispatch_at_bound(const struct live_execution *execution);
 
 /* Keeping `warm`: what the worker says (begin, set for each instance, end), and what is known to
  * have changed since.

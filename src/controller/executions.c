@@ -133,6 +133,7 @@ void executions_started(struct controller *controller, struct live_execution *ex
     list_append(&session->running, &execution->owner_link);
     session->dispatch.busy++;
     session->dispatch.free_slots--;
+    dispatch_begun(execution->version->function);
     dispatch_warm_adjust(&session->dispatch, execution->version->key, -1);
     controller->executions.running++;
 
@@ -218,6 +219,7 @@ static void leave_session(struct controller *controller, struct live_execution *
         return;
     session_execution_ended(execution->session, execution);
     execution->session = NULL;
+    dispatch_ended(&controller->dispatch, execution->version->function);
     controller->executions.running--;
 }
 

@@ -32,7 +32,8 @@ struct function_entry {
     uint64_t created_at_ns;
     struct list queue; /* of struct live_execution, by queue_link; dispatch's */
     size_t queue_length;
-    struct list waiting_link; /* dispatch's: in the list of functions with a queue */
+    struct list waiting_link; /* dispatch's: in the list of functions whose turn will come */
+    size_t under_way;         /* dispatch's: executions that workers have */
     unsigned passed_over;     /* dispatch's */
     struct list changes;      /* of struct change; the first is under way */
 };

@@ -107,6 +107,27 @@ class Dispatch(WorkersTest):
         blocker.go.set()
         self.assertEqual({first()["worker"], second()["worker"]}, {"warm"})
 
+    def test_max_instances_holds_across_workers(self):
+        blocker = Blocker()
+        for name in ("one", "other"):
+            self.worker(name, slots=8, run=blocker)
+        self.controller.deploy("f", max_instances=2)
+        self.controller.deploy("g")
+        ids = [self.controller.invoke_async("f", n) for n in range(4)]
+        waiting = self.in_background(self.controller.invoke, "f", 4)
+        blocker.wait(2)
+        free = self.in_background(self.controller.invoke, "g", "not held up")
+        blocker.wait(3)
+        self.assertEqual([h["function"] for h in blocker.heads].count("f"), 2)
+        self.controller.deploy("f", max_instances=2, env={"A": "another version"})
+        ids.append(self.controller.invoke_async("f", 5))
+        time.sleep(0.3)  # room for mistakes
+        self.assertEqual(len(blocker.heads), 3, "a new version has no bound of its own beside the old one's")
+        blocker.go.set()
+        self.assertEqual([self.controller.wait_execution(i)["result"] for i in ids], [0, 1, 2, 3, 5])
+        self.assertEqual((waiting()["result"], free()["result"]), (4, "not held up"))
+        self.assertLessEqual(blocker.most, 3)
+
     def test_a_draining_worker_gets_nothing(self):
         self.controller.deploy("f")
         draining = self.worker("draining")
@@ -146,6 +167,25 @@ class Dispatch(WorkersTest):
         self.controller.stop()
         with contextlib.closing(sqlite3.connect(os.path.join(self.controller.data_dir, "controller.db"))) as db:
             self.assertEqual(db.execute("SELECT version FROM functions").fetchall(), [(11,)])
+
+
+class AtTheBound(WorkersTest):
+    settings = {"CONTROLLER_QUEUE_WAIT_MS": 300}
+
+    def test_who_waits_too_long_is_told_which_bound_it_was(self):
+        blocker = Blocker()
+        self.worker(run=blocker)
+        self.controller.deploy("f", max_instances=1)
+        first = self.controller.invoke_async("f")
+        blocker.wait(1)
+        answer = self.api("POST", "/v1/functions/f/invocations")
+        self.assertEqual(answer.status, 503, answer)
+        error = answer.json()["error"]
+        self.assertEqual(error["type"], "no_capacity")
+        self.assertIn("max_instances", error["message"])
+        blocker.go.set()
+        self.controller.wait_execution(first, "succeeded")
+        self.assertEqual(self.controller.invoke("f", 7)["result"], 7)
 
 
 class WorkerCalls(WorkersTest):

@@ -93,6 +93,7 @@ static int64_t next(struct dispatch_worker **ret_worker)
     if (!execution)
         return 0;
     int64_t number = execution->record.attempt;
+    dispatch_begun(execution->version->function);
     worker->free_slots--;
     worker->busy++;
     if (ret_worker)
@@ -106,6 +107,7 @@ static int64_t next_for(struct dispatch_worker *worker)
     struct live_execution *execution = dispatch_next_for(&dispatch, worker);
     int64_t number = execution ? execution->record.attempt : 0;
     if (execution) {
+        dispatch_begun(execution->version->function);
         worker->free_slots--;
         worker->busy++;
     }
@@ -193,6 +195,71 @@ Test(dispatch, a_worker_gets_no_more_than_its_free_slots_and_its_concurrency)
     worker->busy = 1;
     cr_expect_eq(next(NULL), 3);
     drop_all();
+}
+
+static void bound(const char *name, int64_t max_instances)
+{
+    function(name)->current->record.spec.max_instances = max_instances;
+}
+
+Test(dispatch, a_function_has_no_more_under_way_than_its_max_instances)
+{
+    struct dispatch_worker *one = add_worker(5), *other = add_worker(5);
+    bound("a", 2);
+    for (int i = 1; i <= 4; i++)
+        enqueue("a", i);
+    enqueue("b", 11);
+    cr_expect_eq(next(NULL), 1);
+    cr_expect_eq(next(NULL), 11);
+    cr_expect_eq(next(NULL), 2);
+    cr_expect_eq(next(NULL), 0, "two are under way, on whichever worker");
+    cr_expect_eq(next_for(one), 0);
+    cr_expect_eq(next_for(other), 0);
+    cr_expect_eq(dispatch.length, 2);
+    dispatch_ended(&dispatch, function("a"));
+    cr_expect_eq(next_for(other), 3);
+    cr_expect_eq(next(NULL), 0);
+    dispatch_ended(&dispatch, function("a"));
+    dispatch_ended(&dispatch, function("a"));
+    cr_expect_eq(next(NULL), 4);
+}
+
+Test(dispatch, a_function_at_its_bound_holds_nobody_up)
+{
+    struct dispatch_worker *worker = add_worker(20);
+    bound("a", 1);
+    warm(worker, "a/1", 5, 0);
+    enqueue("a", 1);
+    enqueue("a", 2);
+    cr_expect_eq(next_for(worker), 1);
+    enqueue("b", 11);
+    enqueue("a", 3);
+    cr_expect_eq(next_for(worker), 11, "not the one that it is warm for");
+    cr_expect_eq(next_for(worker), 0);
+    enqueue("b", 12);
+    cr_expect_eq(next(NULL), 12);
+    dispatch_ended(&dispatch, function("a"));
+    cr_expect_eq(next(NULL), 2);
+    dispatch_ended(&dispatch, function("a"));
+    cr_expect_eq(next(NULL), 3);
+}
+
+Test(dispatch, one_that_leaves_the_queue_of_a_function_at_its_bound_takes_nothing_with_it)
+{
+    add_worker(5);
+    bound("a", 1);
+    enqueue("a", 1);
+    struct live_execution *gone = enqueue("a", 2);
+    cr_expect_eq(next(NULL), 1);
+    cr_expect_eq(next(NULL), 0);
+    cr_expect(dispatch_at_bound(gone));
+    dispatch_remove(&dispatch, gone);
+    free(gone);
+    cr_expect_eq(next(NULL), 0);
+    enqueue("a", 3);
+    cr_expect_eq(next(NULL), 0);
+    dispatch_ended(&dispatch, function("a"));
+    cr_expect_eq(next(NULL), 3);
 }
 
 Test(dispatch, unreachable_and_draining_workers_get_nothing)
