@@ -474,8 +474,17 @@ struct json *json_parse(const char *text, size_t len, const struct json_limits *
     return NULL;
 }
 
-int json_check(const char *text, size_t len, const struct json_limits *limits, struct error *err)
+int json_check_by_parser(const char *text, size_t len, const struct json_limits *limits,
+                         struct error *err)
 {
     struct parse parse = {.text = text, .len = len, .limits = with_defaults(limits), .err = err};
     return run(&parse);
+}
+
+int json_check(const char *text, size_t len, const struct json_limits *limits, struct error *err)
+{
+    struct json_limits all = with_defaults(limits);
+    if (len <= all.max_bytes && json_scan(text, len, &all))
+        return 0;
+    return json_check_by_parser(text, len, limits, err);
 }

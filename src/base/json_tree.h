@@ -1,4 +1,5 @@
-/* How a parsed JSON tree lies in memory: private to json_parse.c (makes it) and json.c (reads it).
+/* What the JSON files share: how a parsed tree lies in memory (json_parse.c makes it, json.c reads it), and the two
+ * halves of json_check().
  *
  * Everything is in one arena, freed at once. Arrays and members are contiguous; an object also has
  * the order of its members by key, so that a look-up in a large one is a binary search. */
@@ -34,3 +35,10 @@ struct json_pair {
     struct json value;
     const char *key; /* NUL-terminated, without NULs inside */
 };
+
+/* Whether the text is certainly one valid JSON value within the limits (none of them 0; max_bytes is not looked at). false:
+ * perhaps not. */
+bool json_scan(const char *text, size_t len, const struct json_limits *limits);
+/* json_check() by the parser alone: slower, certain, and with words for what is wrong. */
+int json_check_by_parser(const char *text, size_t len, const struct json_limits *limits,
+                         struct error *err);

@@ -1,0 +1,74 @@
+/* base/json_scan.c: the fast check knows what is plainly valid, and never takes what the parser refuses. */
+#include "base/cleanup.h"
+#include "base/json_tree.h"
+
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const struct json_limits limits = {.max_bytes = 1 << 20, .max_depth = 20, .max_values = 64};
+
+static const char *const texts[] = {
+    "0",
+    "-0.5e-10",
+    "[1,2.25,-3E+7]",
+    " { \"a\" : [ true , false , null ] , \"b\" : { } , \"c\" : [ ] } ",
+    "\"a string that is longer than sixteen bytes, with \\\"escapes\\\" \\u00e9 and more of them "
+    "\\n\"",
+    "{\"smile\":\"\\ud83d\\ude00 and the same again: \xF0\x9F\x98\x80, \xC3\xA9\xE2\x82\xAC\"}",
+    "[[[[[[[[{\"deep\":[{\"er\":[]}]}]]]]]]]]",
+    "\"0123456789abcdef0123456789abcdef\"",
+};
+
+Test(json_scan, plainly_valid_text_needs_no_parser)
+{
+    for (size_t i = 0; i < ARRAY_LENGTH(texts); i++)
+        cr_assert(json_scan(texts[i], strlen(texts[i]), &limits), "%s", texts[i]);
+}
+
+/* One byte changed, or the text cut. */
+Test(json_scan, what_it_accepts_the_parser_accepts_too)
+{
+    static const char replacements[] = "\"\\{}[],:0-.eEu \x01\x1f\x7f\x80\xC3\xED\xFF";
+    for (size_t i = 0; i < ARRAY_LENGTH(texts); i++) {
+        size_t len = strlen(texts[i]);
+        for (size_t at = 0; at < len; at++) {
+            autofree char *text = strdup(texts[i]);
+            for (size_t byte = 0; byte < sizeof(replacements); byte++) { /* with the NUL */
+                text[at] = replacements[byte];
+                cr_assert(!json_scan(text, len, &limits) ||
+                              json_check_by_parser(text, len, &limits, NULL) == 0,
+                          "byte %zu of %s as 0x%02x", at, texts[i],
+                          (unsigned char)replacements[byte]);
+            }
+            cr_assert(!json_scan(texts[i], at, &limits) ||
+                          json_check_by_parser(texts[i], at, &limits, NULL) == 0,
+                      "the first %zu bytes of %s", at, texts[i]);
+        }
+    }
+}
+
+Test(json_scan, limits_and_oddities_are_left_to_the_parser)
+{
+    static const char *const unsure[] = {"",
+                                         "[[[[[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]]]]",
+                                         "{\"nul\\u0000 in a key\":1}",
+                                         "1e999",
+                                         "1e400",
+                                         "\"\\ud83d alone\"",
+                                         "\"\\ude00\\ud83d the wrong way round\"",
+                                         "1 2",
+                                         "[1,]",
+                                         "{\"a\":1,}",
+                                         "\xEF\xBB\xBF{}"};
+    for (size_t i = 0; i < ARRAY_LENGTH(unsure); i++)
+        cr_assert_not(json_scan(unsure[i], strlen(unsure[i]), &limits), "%s", unsure[i]);
+    autofree char *many =
+        strdup("[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,"
+               "1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1]");
+    cr_assert_not(json_scan(many, strlen(many), &limits));
+    memcpy(many, "  ", 2);
+    many[2] = '['; /* one value less */
+    cr_assert(json_scan(many, strlen(many), &limits));
+}
