@@ -2,9 +2,11 @@
  *
  *     node adapter.js process index.js         waits for one invocation, then is what `node index.js` would be
  *     node adapter.js handler index.handler    loads the module once, calls the handler once per invocation
+ *     node adapter.js generic                  becomes one of the two when it is told which (a LOAD frame)
  *
  * Descriptor 3 is a socket: to faas-init (process) or to the worker (handler). When it is not (somebody
  * runs the bundle by hand), one invocation is served: payload on standard input, result on standard output.
+ * A generic one has the worker's socket as 3 and faas-init's as 4, and keeps the one that its role has.
  *
  * Writes to standard output and error are made blocking: what a function logged is in the pipe before its
  * answer is sent, and process.exit() loses nothing of it. (Node.js calls pipes synchronous, but they are only as long
@@ -14,12 +16,13 @@
 const fs = require('fs');
 const path = require('path');
 
-const FRAME = { INVOKE: 1, READY: 2, RESULT: 4, ERROR: 5 };
+const FRAME = { INVOKE: 1, READY: 2, RESULT: 4, ERROR: 5, LOAD: 7 };
 const HEADER_BYTES = 16;
 const META_MAX = 4096;
 const BODY_MAX = 64 * 1024 * 1024;
 const PAYLOAD_ENV_MAX = 96 * 1024;
 const SOCKET = 3;
+const KEEPER_SOCKET = 4;
 const MESSAGE_MAX = 16 * 1024;
 const STACK_FRAMES_MAX = 64;
 
@@ -292,10 +295,10 @@ function isSocket(fd) {
 
 // ---- contract process ----
 
-function readExactly(size) {
+function readExactly(socket, size) {
   const bytes = Buffer.alloc(size);
   for (let have = 0; have < size; ) {
-    const got = fs.readSync(SOCKET, bytes, have, size - have, null);
+    const got = fs.readSync(socket, bytes, have, size - have, null);
     if (got === 0) exit(0); // faas-init ends, and so does what stood by
     have += got;
   }
@@ -304,11 +307,11 @@ function readExactly(size) {
 
 /* Sleeps until the invocation comes, and takes its payload: as standard input, which nothing has touched yet (a closed
  * descriptor's number is given to the next file), and in the environment. */
-function awaitInvocation() {
-  fs.writeSync(SOCKET, encodeFrame(FRAME.READY, Buffer.alloc(0)));
-  const header = readExactly(HEADER_BYTES);
-  process.env.EXECUTION_ID = readExactly(Math.min(header.readUInt32LE(4), META_MAX)).toString();
-  fs.closeSync(SOCKET);
+function awaitInvocation(socket) {
+  fs.writeSync(socket, encodeFrame(FRAME.READY, Buffer.alloc(0)));
+  const header = readExactly(socket, HEADER_BYTES);
+  process.env.EXECUTION_ID = readExactly(socket, Math.min(header.readUInt32LE(4), META_MAX)).toString();
+  fs.closeSync(socket);
   fs.closeSync(0);
   fs.openSync(process.env.FUNCTION_PAYLOAD_FILE, 'r');
   const size = fs.fstatSync(0).size;
@@ -318,21 +321,70 @@ function awaitInvocation() {
   if (!payload.includes(0)) process.env.FUNCTION_PAYLOAD = payload.toString();
 }
 
-function runScript(script) {
+function runScript(script, socket) {
   const Module = require('module');
   const file = path.resolve(process.cwd(), script);
-  if (isSocket(SOCKET)) awaitInvocation();
+  if (isSocket(socket)) awaitInvocation(socket);
   delete require.cache[__filename];
   process.argv = [process.argv[0], file];
   setImmediate(Module.runMain, file); // called by Node.js itself: no frame of this file in a stack
 }
 
-const [mode, target] = process.argv.slice(2);
-if (!target || !['process', 'handler'].includes(mode)) {
-  process.stderr.write('usage: adapter.js process SCRIPT | handler MODULE.FUNCTION\n');
-  exit(64);
+// ---- generic: before there is a function ----
+
+function replaceEnvironment(entries) {
+  for (const name of Object.keys(process.env)) delete process.env[name];
+  for (const entry of entries) {
+    const equals = entry.indexOf('=');
+    const name = entry.slice(0, equals);
+    if (!(name in process.env)) process.env[name] = entry.slice(equals + 1);
+  }
 }
-makeOutputBlocking();
-if (mode === 'process') runScript(target);
-else if (isSocket(SOCKET)) new Server().serve(target);
-else handleOnce(target);
+
+/* When memory runs out, the function goes first. */
+function beExpendable() {
+  try {
+    fs.writeFileSync('/proc/self/oom_score_adj', '1000');
+  } catch {
+    // the limit holds without it
+  }
+}
+
+/* Waits for LOAD; returns mode and target when this process has become what they name. */
+function takeRole(folder) {
+  fs.writeSync(KEEPER_SOCKET, encodeFrame(FRAME.READY, Buffer.alloc(0)));
+  const header = readExactly(KEEPER_SOCKET, HEADER_BYTES);
+  const strings = readExactly(KEEPER_SOCKET, Math.min(header.readUInt32LE(8), BODY_MAX)).toString().split('\0');
+  const end = strings.indexOf('');
+  const [role, mode, target] = [strings[0], ...strings.slice(end - 2, end)];
+  if (!['standby/process', 'handler/handler'].includes(`${role}/${mode}`)) exit(1);
+  fs.closeSync(role === 'handler' ? KEEPER_SOCKET : SOCKET);
+  beExpendable();
+  replaceEnvironment(strings.slice(end + 1, -1));
+  process.chdir(folder);
+  return [mode, target];
+}
+
+/* Everything that both roles need, and that takes time; then it waits. */
+function keep() {
+  const folder = process.cwd(); // a mount will cover it: its name is entered again
+  for (const name of ['module', 'net', 'url']) require(name);
+  return takeRole(folder);
+}
+
+// ---- start ----
+
+function main() {
+  const generic = process.argv.length === 3 && process.argv[2] === 'generic';
+  if (!generic && (process.argv.length !== 4 || !['process', 'handler'].includes(process.argv[2]))) {
+    process.stderr.write('usage: adapter.js process SCRIPT | handler MODULE.FUNCTION | generic\n');
+    exit(64);
+  }
+  makeOutputBlocking();
+  const [mode, target] = generic ? keep() : process.argv.slice(2);
+  if (mode === 'process') runScript(target, generic ? KEEPER_SOCKET : SOCKET);
+  else if (isSocket(SOCKET)) new Server().serve(target);
+  else handleOnce(target);
+}
+
+main();

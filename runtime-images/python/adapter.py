@@ -2,9 +2,11 @@
 
     python3 adapter.py process main.py          a zygote: forks a child for each invocation
     python3 adapter.py handler main.handler     loads the module once, calls the handler once per invocation
+    python3 adapter.py generic                  becomes one of the two when it is told which (a LOAD frame)
 
 Descriptor 3 is a socket: to faas-init (process) or to the worker (handler). When it is not (somebody
-runs the bundle by hand), one invocation is served with the standard streams.
+runs the bundle by hand), one invocation is served with the standard streams. A generic one has the worker's
+socket as 3 and faas-init's as 4, and keeps the one that its role has, as 3.
 
 A script must find what `python3 main.py` would give it, and a handler's module what an import in a
 fresh interpreter would: so this file imports little before it is known that it does not shadow a
@@ -24,13 +26,14 @@ import stat
 import time
 from _frozen_importlib_external import SourceFileLoader  # the interpreter's own; importlib would cost
 
-FRAME_INVOKE, FRAME_READY, FRAME_EXIT, FRAME_RESULT, FRAME_ERROR = 1, 2, 3, 4, 5
+FRAME_INVOKE, FRAME_READY, FRAME_EXIT, FRAME_RESULT, FRAME_ERROR, FRAME_LOAD = 1, 2, 3, 4, 5, 7
 FLAG_DIRTY = 2
 HEADER_BYTES = 16
 META_MAX = 4096
 BODY_MAX = 64 << 20
 PAYLOAD_ENV_MAX = 96 * 1024
 SOCKET = 3
+KEEPER_SOCKET = 4
 
 # Imported before the first invocation: what most functions use and what is dear to import.
 PRELOAD = ("json", "re")
@@ -59,17 +62,23 @@ def read_exactly(fd, size):
     return data
 
 
-def read_invoke(fd):
-    """(execution id, timeout in ms, body)"""
+def read_frame(fd, expected):
+    """(meta, value, body)"""
     header = read_exactly(fd, HEADER_BYTES)
     kind = int.from_bytes(header[0:2], "little")
     meta_len = int.from_bytes(header[4:8], "little")
     body_len = int.from_bytes(header[8:12], "little")
     value = int.from_bytes(header[12:16], "little")
-    if kind != FRAME_INVOKE or meta_len > META_MAX or body_len > BODY_MAX:
+    if kind != expected or meta_len > META_MAX or body_len > BODY_MAX:
         raise HungUp
     meta = read_exactly(fd, meta_len)
-    return meta.decode("utf-8", "replace"), value, read_exactly(fd, body_len)
+    return meta, value, read_exactly(fd, body_len)
+
+
+def read_invoke(fd):
+    """(execution id, timeout in ms, body)"""
+    meta, value, body = read_frame(fd, FRAME_INVOKE)
+    return meta.decode("utf-8", "replace"), value, body
 
 
 def send_frame(fd, kind, flags=0, value=0, body=b""):
@@ -126,6 +135,7 @@ def modules_since(count):
 # ---- the C library, by the light way: importing ctypes costs every start 2 ms ----
 
 PR_SET_DUMPABLE = 4
+PR_SET_CHILD_SUBREAPER = 36
 
 
 def c_call(name, *arguments):
@@ -147,10 +157,12 @@ class Zygote:
 
     WAITING, RUNNING, HUNG_UP = 0, 1, 2
 
-    def __init__(self, script):
+    def __init__(self):
         import mmap
+        import warnings
 
-        self.script = script
+        self.warnings = warnings
+        self.script = None
         self.state = mmap.mmap(-1, 1)  # shared with the child that stands ready
         self.code = None
         preload(PRELOAD)
@@ -158,19 +170,18 @@ class Zygote:
     def compile(self):
         """Done here for all children, unless there is something to say about it: then each child
         does it again, and says so as Python does."""
-        import warnings
-
         if self.code is not None:
             return
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error")
+            with self.warnings.catch_warnings():
+                self.warnings.simplefilter("error")
                 self.code = compile_script(self.script)
         except Exception:
             self.code = None
 
-    def serve(self):
+    def serve(self, script):
         """Returns in a child that has an invocation, with the script's module and code."""
+        self.script = script
         for number in (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP):
             _signal.signal(number, _signal.SIG_IGN)
         c_call("prctl", PR_SET_DUMPABLE, 0, 0, 0, 0)
@@ -217,9 +228,8 @@ class Zygote:
         _signal.signal(_signal.SIGHUP, _signal.SIG_DFL)
         if "threading" in sys.modules:  # some versions keep the parent's id over a fork
             sys.modules["threading"].main_thread()._set_native_id()
-        if self.code is not None:  # the function's code is there: nothing of this needs the invocation
-            enter_folder()
-            module = fresh_main(self.script)
+        enter_folder()
+        module = fresh_main(self.script)
         try:
             execution_id, _, _ = read_invoke(SOCKET)
         except HungUp:
@@ -229,15 +239,12 @@ class Zygote:
         self.state.close()
         os.close(SOCKET)
         take_payload(execution_id)
-        if self.code is None:
-            enter_folder()
-            module = fresh_main(self.script)
         gc.enable()
         return module, self.code
 
 
 def be_expendable():
-    """When memory runs out, the invocation goes, not the zygote."""
+    """When memory runs out, the function goes, not the zygote."""
     try:
         fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
         try:
@@ -551,26 +558,78 @@ def handle_once(path):
     return 0
 
 
+# ---- generic: before there is a function ----
+
+
+def replace_environment(entries):
+    """That of the interpreter and of the C library. LC_CTYPE may be the interpreter's own: it sets it when there is no
+    locale, and would have done so with the new environment too."""
+    locale = os.environb.get(b"LC_CTYPE")
+    zone = os.environb.get(b"TZ")
+    for name in list(os.environb):
+        del os.environb[name]
+    for entry in entries:
+        name, _, value = entry.partition(b"=")
+        if name not in os.environb:
+            os.environb[name] = value
+    if locale is not None and b"LC_CTYPE" not in os.environb:
+        os.environb[b"LC_CTYPE"] = locale
+    if os.environb.get(b"TZ") != zone:
+        time.tzset()
+
+
+def take_role(folder):
+    """Waits for LOAD; returns mode and target when this process has become what they name."""
+    body = read_frame(KEEPER_SOCKET, FRAME_LOAD)[2]
+    arguments, _, environment = bytes(body).partition(b"\0\0")
+    role, *arguments = [os.fsdecode(argument) for argument in arguments.split(b"\0")]
+    mode, target = arguments[-2:]
+    if (role, mode) not in (("zygote", "process"), ("handler", "handler")):
+        os._exit(1)
+    if role == "zygote":
+        os.dup2(KEEPER_SOCKET, SOCKET)
+    else:
+        c_call("prctl", PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+        be_expendable()
+    os.close(KEEPER_SOCKET)
+    replace_environment(environment.split(b"\0")[:-1])
+    os.chdir(folder)
+    sys.orig_argv = arguments
+    return mode, target
+
+
+def keep():
+    """Everything that both roles need, and that takes time; then it waits."""
+    folder = os.getcwd()  # a mount will cover it: its name is entered again
+    preload(PRELOAD)
+    zygote = Zygote()
+    if c_call("prctl", PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        os._exit(1)  # orphans would not come to a zygote
+    try:
+        send_frame(KEEPER_SOCKET, FRAME_READY)
+        return zygote, *take_role(folder)
+    except (HungUp, BrokenPipeError, ConnectionResetError):
+        os._exit(0)
+
+
 # ---- start ----
 
 
-def main():
-    if len(sys.argv) != 3 or sys.argv[1] not in ("process", "handler"):
-        sys.exit("usage: adapter.py process SCRIPT | handler MODULE.FUNCTION")
-    mode, target = sys.argv[1:]
-    del sys.path[0]  # this file's folder
-    gc.disable()
-    if mode == "process":
-        if is_socket(SOCKET):
-            try:
-                module, code = Zygote(target).serve()
-            except (BrokenPipeError, ConnectionResetError):
-                os._exit(0)
-        else:
-            gc.enable()
-            enter_folder()
-            module, code = fresh_main(target), None
-        return run_script(target, module, code)
+def run_process(target, zygote):
+    """Returns never."""
+    if is_socket(SOCKET):
+        try:
+            module, code = zygote.serve(target)
+        except (BrokenPipeError, ConnectionResetError):
+            os._exit(0)
+    else:
+        gc.enable()
+        enter_folder()
+        module, code = fresh_main(target), None
+    run_script(target, module, code)
+
+
+def run_handler(target):
     global json
     import json
 
@@ -584,6 +643,21 @@ def main():
         serve_handler(target)
     except (HungUp, BrokenPipeError, ConnectionResetError):
         os._exit(0)  # the worker is gone; threads of the function must not keep the process
+
+
+def main():
+    arguments = sys.argv[1:]
+    del sys.path[0]  # this file's folder
+    gc.disable()
+    zygote = None
+    if arguments == ["generic"]:
+        zygote, *arguments = keep()
+    if len(arguments) != 2 or arguments[0] not in ("process", "handler"):
+        sys.exit("usage: adapter.py process SCRIPT | handler MODULE.FUNCTION | generic")
+    mode, target = arguments
+    if mode == "process":
+        run_process(target, zygote or Zygote())
+    run_handler(target)
 
 
 if __name__ == "__main__":

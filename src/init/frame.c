@@ -14,6 +14,12 @@ void frame_reader_init(struct frame_reader *reader, uint32_t types, uint32_t bod
     reader->body_max = body_max;
 }
 
+void frame_reader_expect(struct frame_reader *reader, uint32_t types, uint32_t body_max)
+{
+    reader->types = types;
+    reader->body_max = body_max;
+}
+
 static enum frame_event refuse(struct frame_reader *reader, const char *problem)
 {
     reader->state = READ_BROKEN;

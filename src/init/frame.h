@@ -52,6 +52,8 @@ struct frame_reader {
 };
 
 void frame_reader_init(struct frame_reader *reader, uint32_t types, uint32_t body_max);
+/* Other types and another limit from the next header on. */
+void frame_reader_expect(struct frame_reader *reader, uint32_t types, uint32_t body_max);
 /* Takes bytes from *bytes (advancing it, and reducing *len) up to the next event. FRAME_EVENT_MORE:
  * all taken. */
 enum frame_event frame_reader_next(struct frame_reader *reader, const uint8_t **bytes, size_t *len);

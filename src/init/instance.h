@@ -15,14 +15,16 @@
 #include <stddef.h>
 #include <sys/types.h>
 
-enum mode { MODE_EXEC, MODE_STANDBY, MODE_ZYGOTE, MODE_HANDLER };
+enum mode { MODE_EXEC, MODE_STANDBY, MODE_ZYGOTE, MODE_HANDLER, MODE_GENERIC };
+/* The first four by name; -1: none of them. */
+int mode_parse(const char *name, enum mode *ret_mode);
 
 struct instance {
-    /* from the command line */
+    /* from the command line; mode and argv anew from LOAD */
     enum mode mode;
     const char *code_dir;
     const char *run_dir;
-    char **argv;
+    char **argv; /* NULL: a generic instance without a keeper */
 
     bool is_pid1;
     int run_fd;    /* RUN_DIR */
@@ -32,7 +34,7 @@ struct instance {
     char oom_score[16]; /* its value at the start */
 
     bool told_to_end;
-    pid_t keeper; /* the zygote or adapter; 0: none (any more) */
+    pid_t keeper; /* the zygote, the adapter, or what may become one; 0: none (any more) */
 };
 
 #define MESSAGE_MAX 512
@@ -43,6 +45,7 @@ struct program {
     char *const *env;
     int stdin_fd, stdout_fd, stderr_fd;
     int socket_fd;   /* becomes descriptor 3; -1: none */
+    int keeper_fd;   /* becomes descriptor 4; -1: none */
     bool subreaper;  /* its descendants' orphans come to it, not to faas-init */
     bool expendable; /* first to go when memory runs out */
     bool own_session;

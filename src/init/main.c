@@ -19,11 +19,12 @@
 static const char usage[] =
     "usage: faas-init exec|standby|zygote|handler [--code DIR] [--run DIR] -- PROGRAM "
     "[ARGUMENT...]\n"
+    "       faas-init generic [--code DIR] [--run DIR] [-- PROGRAM [ARGUMENT...]]\n"
     "First process of a function's container; the worker starts it. Without a worker it serves\n"
     "one invocation: payload from FUNCTION_PAYLOAD or stdin, result on stdout.\n"
     "example: FUNCTION_PAYLOAD='{}' faas-init exec --code . --run /tmp/run -- ./bootstrap\n";
 
-static int parse_mode(const char *name, enum mode *ret_mode)
+int mode_parse(const char *name, enum mode *ret_mode)
 {
     static const char *const names[] = {"exec", "standby", "zygote", "handler"};
 
@@ -37,7 +38,11 @@ static int parse_mode(const char *name, enum mode *ret_mode)
 
 static int parse_arguments(struct instance *instance, char **argv)
 {
-    if (!argv[0] || !argv[1] || parse_mode(argv[1], &instance->mode) != 0)
+    bool generic = argv[0] && argv[1] && strcmp(argv[1], "generic") == 0;
+
+    if (generic)
+        instance->mode = MODE_GENERIC;
+    else if (!argv[0] || !argv[1] || mode_parse(argv[1], &instance->mode) != 0)
         return -1;
     for (argv += 2; *argv && strcmp(*argv, "--") != 0; argv += 2) {
         if (!argv[1])
@@ -49,6 +54,8 @@ static int parse_arguments(struct instance *instance, char **argv)
         else
             return -1;
     }
+    if (generic && !argv[0])
+        return 0;
     if (!argv[0] || !argv[1])
         return -1;
     instance->argv = argv + 1;
@@ -150,5 +157,10 @@ int main(int argc, char **argv)
                 instance.run_dir, strerror(errno));
         return 1;
     }
-    return has_worker() ? serve(&instance) : standalone(&instance);
+    if (has_worker())
+        return serve(&instance);
+    if (instance.mode != MODE_GENERIC)
+        return standalone(&instance);
+    fputs("faas-init: a generic instance has no function until its worker loads one\n", stderr);
+    return EXIT_USAGE;
 }

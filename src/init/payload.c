@@ -41,18 +41,16 @@ static bool is_variable(const char *entry, const char *name)
     return strncmp(entry, name, len) == 0 && entry[len] == '=';
 }
 
-/* The count of entries that are the same for every invocation. */
+/* Puts together what is the same for every invocation; how many entries. */
 static size_t base_environment(const struct instance *instance)
 {
-    static size_t count;
+    size_t count = 0;
 
-    if (count > 0)
-        return count;
     for (char **entry = environ; *entry && count < ENVIRONMENT_MAX; entry++)
         if (!is_variable(*entry, "EXECUTION_ID") && !is_variable(*entry, "FUNCTION_PAYLOAD") &&
             !is_variable(*entry, "FUNCTION_PAYLOAD_FILE"))
             environment[count++] = *entry;
-    if (instance->mode == MODE_HANDLER)
+    if (instance->mode == MODE_HANDLER || instance->mode == MODE_GENERIC)
         return count;
     snprintf(file_variable, sizeof(file_variable), "FUNCTION_PAYLOAD_FILE=%s/%s", instance->run_dir,
              file_name);

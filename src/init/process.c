@@ -26,13 +26,15 @@ struct start {
     volatile int error;
 };
 
-/* The sources are all above 3 and CLOEXEC; the copies that dup2 makes are not. */
+/* The sources are all above 3 and CLOEXEC, the last one above 4; the copies that dup2 makes are not. */
 static int put_descriptors(const struct program *program)
 {
     if (dup2(program->stdin_fd, 0) < 0 || dup2(program->stdout_fd, 1) < 0 ||
         dup2(program->stderr_fd, 2) < 0)
         return -1;
     if (program->socket_fd >= 0 && dup2(program->socket_fd, 3) < 0)
+        return -1;
+    if (program->keeper_fd >= 0 && dup2(program->keeper_fd, 4) < 0)
         return -1;
     return 0;
 }

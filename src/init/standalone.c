@@ -86,6 +86,7 @@ int standalone(struct instance *instance)
                                   .stdout_fd = 1,
                                   .stderr_fd = 2,
                                   .socket_fd = -1,
+                                  .keeper_fd = -1,
                                   .expendable = true};
         pid = program_start(instance, &program, message);
     }

@@ -3,6 +3,9 @@
     with Instance("exec", ["./bootstrap"], {"bootstrap": "#!/bin/sh\\ncat"}) as instance:
         done = instance.invoke(b'{"a": 1}')
         done.stdout, done.stderr, done.exit_code, done.flags, done.message
+
+With generic=True the instance is started without function, and the function comes with a LOAD frame: whoever uses it must
+not find a difference. as_generic() makes such a class of tests of an ordinary one.
 """
 
 import ctypes
@@ -25,7 +28,7 @@ INIT = os.environ.get("FAAS_INIT", os.path.join(LIBEXEC, "init"))
 PYTHON = os.environ.get("FAAS_TEST_PYTHON", "/usr/bin/python3")
 NODE = os.environ.get("FAAS_TEST_NODE", "node")
 
-INVOKE, READY, EXIT, RESULT, ERROR, ADAPTER_EXIT = 1, 2, 3, 4, 5, 6
+INVOKE, READY, EXIT, RESULT, ERROR, ADAPTER_EXIT, LOAD = 1, 2, 3, 4, 5, 6, 7
 NOT_STARTED, DIRTY = 1, 2
 WAIT_S = 60  # a bound on hanging, not an expectation
 
@@ -41,6 +44,11 @@ class HungUp(Exception):
 
 def encode(kind, flags=0, value=0, meta=b"", body=b""):
     return struct.pack("<HHIII", kind, flags, len(meta), len(body), value) + meta + body
+
+
+def load_body(mode, argv, env):
+    strings = [mode, *argv, "", *(f"{name}={value}" for name, value in env.items())]
+    return b"".join(os.fsencode(string) + b"\0" for string in strings)
 
 
 def read_exactly(sock, size):
@@ -124,13 +132,14 @@ class Done:
 
 
 class Instance:
-    def __init__(self, mode, argv, files, env=None, pid1=False, uid=None):
+    def __init__(self, mode, argv, files, env=None, pid1=False, uid=None, generic=False, load=True):
         self.mode = mode
+        self.generic = generic
         self.folder = tempfile.mkdtemp(prefix="faas-test-")
         os.chmod(self.folder, 0o755)
         self.code = os.path.join(self.folder, "code")
         self.run = os.path.join(self.folder, "run")
-        write_files(self.code, files)
+        write_files(self.code, {} if generic else files)
         os.mkdir(self.run)
         if uid:
             os.chown(self.run, uid, uid)
@@ -140,7 +149,12 @@ class Instance:
         if uid:
             os.fchown(self.out.write_fd, uid, uid)
             os.fchown(self.err.write_fd, uid, uid)
-        self.process = self._start(mode, argv, env or {}, pid1, uid, control, adapter)
+        self.marker = f"INSTANCE_MARKER={os.path.basename(self.folder)}"
+        passed_on = {name: os.environ[name] for name in ("PATH", "ASAN_OPTIONS") if name in os.environ}
+        own = dict([self.marker.split("=")], **passed_on)
+        self.env = {**own, **(env or {})}
+        command = self._command(mode, argv, uid)
+        self.process = self._start(command, own if generic else self.env, pid1, control, adapter)
         control.close()
         adapter.close()
         for pipe in (self.out, self.err):
@@ -149,8 +163,30 @@ class Instance:
         self.pump_stop = threading.Event()
         self.pump = threading.Thread(target=self._pump, daemon=True)
         self.pump.start()
+        if generic and load:
+            self._load(mode, argv, files)
 
-    def _start(self, mode, argv, env, pid1, uid, control, adapter):
+    def _load(self, mode, argv, files):
+        """As the worker does it: once the instance is up, code first, then the frame."""
+        assert read_frame(self.control).kind == READY, self.log()
+        write_files(self.code, files)
+        self.control.sendall(encode(LOAD, body=load_body(mode, argv, self.env)))
+
+    def _command(self, mode, argv, uid):
+        init = INIT
+        if uid:  # the build's folder may not be everybody's to enter
+            init = shutil.copy(INIT, os.path.join(self.folder, "init"))
+        command = [init, mode, "--code", self.code, "--run", self.run, "--", *argv]
+        if self.generic:
+            adapter = len(argv) > 1 and os.path.basename(argv[1]).startswith("adapter.")
+            keeper = ["--", *argv[:2], "generic"] if adapter else []
+            command = [init, "generic", "--code", self.code, "--run", self.run, *keeper]
+        if uid:
+            command = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups",
+                       "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs", *command]  # fmt: skip
+        return command
+
+    def _start(self, command, env, pid1, control, adapter):
         numbers = [control.fileno(), adapter.fileno(), self.out.write_fd, self.err.write_fd]
 
         def place():
@@ -162,18 +198,8 @@ class Instance:
             if pid1:
                 become_pid1()
 
-        init = INIT
-        if uid:  # the build's folder may not be everybody's to enter
-            init = shutil.copy(INIT, os.path.join(self.folder, "init"))
-        command = [init, mode, "--code", self.code, "--run", self.run, "--", *argv]
-        if uid:
-            command = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups",
-                       "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs", *command]  # fmt: skip
-        self.marker = f"INSTANCE_MARKER={os.path.basename(self.folder)}"
-        passed_on = {name: os.environ[name] for name in ("PATH", "ASAN_OPTIONS") if name in os.environ}
-        environment = dict([self.marker.split("=")], **passed_on, **env)
         with open(os.path.join(self.folder, "log"), "wb") as log:
-            return subprocess.Popen(command, env=environment, close_fds=False, preexec_fn=place,
+            return subprocess.Popen(command, env=env, close_fds=False, preexec_fn=place,
                                     stdin=subprocess.DEVNULL, stdout=log, stderr=log)  # fmt: skip
 
     def _pump(self):
@@ -279,8 +305,10 @@ def processes_with(marker):
 class InstanceTest(unittest.TestCase):
     """Base: instances that a test makes are closed at its end."""
 
+    generic = False
+
     def instance(self, *args, **kwargs):
-        instance = Instance(*args, **kwargs)
+        instance = Instance(*args, **{"generic": self.generic, **kwargs})
         self.addCleanup(instance.close)
         return instance
 
@@ -289,3 +317,17 @@ class InstanceTest(unittest.TestCase):
         frame = instance.wait_ready()
         self.assertEqual(frame.kind, READY, frame.body)
         return instance
+
+
+def cover(test, instance, files):
+    """Attaches a folder with `files` and one named `data` where the instance's code is, as the worker attaches code."""
+    source = os.path.join(instance.folder, "attached")
+    write_files(source, {"data": "covered", **files})
+    namespace = f"/proc/{instance.init_pid()}/ns/mnt"
+    test.addCleanup(subprocess.run, ["umount", "-q", "-l", instance.code], check=False)
+    subprocess.run(["nsenter", f"--mount={namespace}", "mount", "--bind", source, instance.code], check=True)
+
+
+def as_generic(case):
+    """The same tests, with the function loaded into a generic instance."""
+    return type(case.__name__ + "Generic", (case,), {"generic": True})

@@ -3,6 +3,7 @@
 
 import hashlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -10,8 +11,8 @@ import tempfile
 import unittest
 
 from instance import (
-    ADAPTER_EXIT, BUILD, DIRTY, ERROR, EXIT, INIT, INVOKE, NOT_STARTED, PYTHON, READY, RESULT,
-    HungUp, InstanceTest, encode, read_exactly, read_frame, write_files,
+    ADAPTER_EXIT, BUILD, DIRTY, ERROR, EXIT, INIT, INVOKE, LOAD, NOT_STARTED, PYTHON, READY, RESULT,
+    HungUp, InstanceTest, as_generic, cover, encode, load_body, read_exactly, read_frame, write_files,
 )  # fmt: skip
 
 UID = 54321  # nobody else's, so that limits on its number of processes concern a test alone
@@ -348,6 +349,180 @@ class Handler(Common):
         self.assert_ends(instance)
 
 
+class Loading(Common):
+    """A generic instance before it has a function, and the frame that gives it one."""
+
+    STANDING = "os.write(4, b'\\2\\0' + bytes(14))"  # a keeper's READY
+
+    def generic(self, keeper=None, files={}):
+        """`keeper`: source of a program that is started as keeper; without one there is no program."""
+        argv = ["adapter.none"] if keeper is None else [PYTHON, self.keeper_file(keeper)]
+        return self.instance("exec", argv, files, generic=True, load=False, **self.options)
+
+    def keeper_file(self, source):
+        folder = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, folder)
+        write_files(folder, {"adapter.test": f"import os, sys, time\n{source}"})
+        return os.path.join(folder, "adapter.test")
+
+    def load(self, instance, mode="exec", argv=("./bootstrap",), env={}):
+        instance.mode = mode
+        instance.control.sendall(encode(LOAD, body=load_body(mode, argv, {**instance.env, **env})))
+
+    def test_the_new_environment_is_the_whole_one(self):
+        instance = self.generic()
+        self.assertEqual(read_frame(instance.control).kind, READY)
+        write_files(instance.code, shell("env | cut -d= -f1 | sort | tr '\\n' ' '"))
+        instance.env = {"PATH": os.environ["PATH"], "ONLY": "this"}
+        self.load(instance)
+        self.assertEqual(read_frame(instance.control).kind, READY)
+        self.assertEqual(instance.invoke().stdout, b"EXECUTION_ID FUNCTION_PAYLOAD FUNCTION_PAYLOAD_FILE ONLY PATH PWD ")
+
+    def test_empty_environment(self):
+        instance = self.generic()
+        read_frame(instance.control)
+        write_files(instance.code, python("print(sorted(entry.split('=')[0] for entry in open('/proc/self/environ').read()[:-1].split('\\0')))"))
+        instance.env = {}
+        self.load(instance)
+        read_frame(instance.control)
+        self.assertEqual(instance.invoke().stdout, b"['EXECUTION_ID', 'FUNCTION_PAYLOAD', 'FUNCTION_PAYLOAD_FILE']\n")
+
+    def test_an_invocation_need_not_wait_for_ready(self):
+        instance = self.generic()
+        read_frame(instance.control)
+        write_files(instance.code, shell("cat"))
+        body = load_body("exec", ["./bootstrap"], instance.env)
+        instance.control.sendall(encode(LOAD, body=body) + encode(INVOKE, body=b"[1]"))
+        self.assertEqual(read_frame(instance.control).kind, READY)
+        self.assertEqual(instance.answer().stdout, b"[1]")
+
+    def test_load_comes_in_pieces(self):
+        instance = self.generic()
+        read_frame(instance.control)
+        write_files(instance.code, shell('echo "${#LARGE}"'))
+        body = load_body("exec", ["./bootstrap"], {**instance.env, "LARGE": "x" * 100000, "ÄÖ": "2" * 100000})
+        frame = encode(LOAD, body=body)
+        for at in range(0, len(frame), 7001):
+            instance.control.sendall(frame[at : at + 7001])
+        self.assertEqual(read_frame(instance.control).kind, READY)
+        self.assertEqual(instance.invoke().stdout, b"100000\n")
+
+    def test_bad_loads_end_the_instance(self):
+        good = load_body("exec", ["./bootstrap"], {"A": "1"})
+        cases = {
+            "nothing": b"", "no end": good[:-1], "mode": load_body("run", ["true"], {}), "generic": load_body("generic", ["true"], {}),
+            "no mode": b"\0true\0\0", "no arguments": b"exec\0\0", "no end of arguments": b"exec\0true\0", "only the mode": b"exec\0",
+            "empty entry": good + b"\0", "entry without name": good + b"=x\0", "entry without value": good + b"NAME\0",
+            "too many": b"exec\0true\0\0" + b"A=\0" * 4094, "too long": b"exec\0" + b"x" * (256 * 1024),
+            "nul bytes": bytes(256 * 1024), "noise": os.urandom(200000),
+        }  # fmt: skip
+        for name, body in cases.items():
+            with self.subTest(name):
+                instance = self.generic()
+                read_frame(instance.control)
+                try:
+                    instance.control.sendall(encode(LOAD, body=body))
+                except BrokenPipeError:
+                    pass
+                self.assertRaises(HungUp, read_frame, instance.control)
+                self.assert_ends(instance)
+                self.assertIn("faas-init: the worker sent a", instance.log())
+
+    def test_load_is_welcome_once_and_only_there(self):
+        load = encode(LOAD, body=load_body("exec", ["true"], {}))
+        invoke = encode(INVOKE)
+        for name, first, then in (("twice", load, load), ("invoke before load", b"", invoke)):
+            with self.subTest(name):
+                instance = self.generic()
+                read_frame(instance.control)
+                instance.control.sendall(first + then)
+                for _ in range(first.count(b"exec")):
+                    self.assertEqual(read_frame(instance.control).kind, READY)
+                self.assertRaises(HungUp, read_frame, instance.control)
+                self.assert_ends(instance)
+        instance = self.ready("exec", ["true"], {}, **self.options)
+        instance.control.sendall(load)
+        self.assertRaises(HungUp, read_frame, instance.control)
+
+    def test_load_before_ready_ends_the_instance(self):
+        instance = self.generic("time.sleep(1000)")
+        self.load(instance)
+        self.assertRaises(HungUp, read_frame, instance.control)
+        self.assert_ends(instance)
+
+    def test_ready_comes_when_the_keeper_is_up(self):
+        instance = self.generic(f"os.write(2, b'up'); {self.STANDING}; time.sleep(1000)")
+        self.assertEqual(read_frame(instance.control).kind, READY)
+        self.assertEqual(instance.err.take(), b"up")
+
+    def test_keeper_has_its_two_sockets_and_no_more(self):
+        instance = self.generic(f"os.write(3, ' '.join(sorted(os.listdir('/proc/self/fd'))[:6]).encode()); {self.STANDING}; time.sleep(1000)")
+        self.assertEqual(read_frame(instance.control).kind, READY)
+        self.assertEqual(instance.adapter.recv(100), b"0 1 2 3 4 5")  # 5: the listing itself
+
+    def test_keeper_is_dead_when_an_executed_function_is_ready(self):
+        instance = self.generic(f"{self.STANDING}\nos.fork()\nwhile True: time.sleep(1000)")
+        read_frame(instance.control)
+        write_files(instance.code, shell("cat"))
+        self.load(instance)
+        self.assertEqual(read_frame(instance.control).kind, READY)
+        self.assertEqual(instance.others(), [])
+        self.assertEqual(instance.invoke().stdout, b"{}")
+
+    def test_without_a_usable_keeper_the_mode_starts_as_usual(self):
+        """It could not be started, it ended before or after READY, or it speaks nonsense."""
+        keepers = {"ends": "sys.exit(1)", "ends later": f"{self.STANDING}; os.read(3, 1)", "nonsense": "os.write(4, b'x' * 100); time.sleep(1000)"}
+        source = python(f"os.write(3, b'\\2\\0' + bytes(14)); os.read(3, 1000); os.write(3, b'\\3\\0' + bytes(14)); time.sleep(1000)")
+        for name, keeper in keepers.items():
+            with self.subTest(name):
+                instance = self.generic(keeper)
+                self.assertEqual(read_frame(instance.control).kind, READY)
+                if name == "ends later":
+                    instance.adapter.sendall(b"x")
+                    while instance.others():
+                        pass
+                write_files(instance.code, source)
+                self.load(instance, "zygote")
+                self.assertEqual(read_frame(instance.control).kind, READY)
+                self.assertEqual(instance.invoke().exit_code, 0)
+        instance = self.instance("zygote", ["/missing", "adapter.none"], source, generic=True, load=False, **self.options)
+        self.assertEqual(read_frame(instance.control).kind, READY)
+
+    def test_a_keeper_that_does_not_know_its_role_is_told_as_its_end(self):
+        for mode in "zygote", "handler":
+            with self.subTest(mode):
+                instance = self.generic(f"{self.STANDING}; os.read(4, 1); sys.exit(5)")
+                read_frame(instance.control)
+                self.load(instance, mode)
+                frame = read_frame(instance.control)
+                self.assertEqual((frame.kind, os.WEXITSTATUS(frame.value)), (ADAPTER_EXIT, 5))
+                if mode == "handler":
+                    self.assertRaises(HungUp, read_exactly, instance.adapter, 1)
+
+    def test_a_mount_that_covers_the_code_folder_is_entered(self):
+        for mode, argv in (("exec", ["./bootstrap"]), ("handler", ["./bootstrap"])):
+            with self.subTest(mode):
+                instance = self.generic()
+                read_frame(instance.control)
+                cover(self, instance, python("print(open('data').read(), os.getcwd()); sys.stdout.flush(); os.write(3, b'x') if 'EXECUTION_ID' not in os.environ else 0"))
+                self.load(instance, mode)
+                if mode == "exec":
+                    self.assertEqual(read_frame(instance.control).kind, READY)
+                    self.assertEqual(instance.invoke().stdout.decode(), f"covered {instance.code}\n")
+                else:
+                    read_exactly(instance.adapter, 1)
+                    self.assertEqual(instance.out.take().decode(), f"covered {instance.code}\n")
+
+    def test_hang_up_and_sigterm_end_a_generic_instance(self):
+        for keeper in (None, f"{self.STANDING}; time.sleep(1000)"):
+            for end in (lambda i: i.hang_up(), lambda i: os.kill(i.init_pid(), signal.SIGTERM)):
+                with self.subTest(keeper):
+                    instance = self.generic(keeper)
+                    read_frame(instance.control)
+                    end(instance)
+                    self.assert_ends(instance)
+
+
 class BadZygote(Common):
     """A zygote is started by faas-init and still not trusted."""
 
@@ -445,8 +620,13 @@ class Standalone(unittest.TestCase):
         result = self.run_init("exec", {}, argv=["./missing"])
         self.assertEqual((result.returncode, result.stderr), (127, b"faas-init: cannot start ./missing: No such file or directory\n"))
 
+    def test_a_generic_one_says_that_it_has_no_function(self):
+        for arguments in ([], ["--", "true"]):
+            result = subprocess.run([INIT, "generic", "--run", "/", *arguments], stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+            self.assertEqual((result.returncode, result.stderr), (64, b"faas-init: a generic instance has no function until its worker loads one\n"))
+
     def test_wrong_usage_shows_the_right_one(self):
-        for arguments in ([], ["exec"], ["exec", "--"], ["run", "--", "true"], ["exec", "--code"], ["exec", "--what", "x", "--", "true"]):
+        for arguments in (["generic", "--"], [], ["exec"], ["exec", "--"], ["run", "--", "true"], ["exec", "--code"], ["exec", "--what", "x", "--", "true"]):
             with self.subTest(arguments):
                 result = subprocess.run([INIT, *arguments], capture_output=True, timeout=60)
                 self.assertEqual(result.returncode, 64)
@@ -461,8 +641,11 @@ def as_pid1(case):
 
 
 for case in (Invocations, Leftovers, Endings, Handler, BadZygote):
-    globals()[case.__name__ + "AsPid1"] = as_pid1(case)
-del case
+    for variant in (as_pid1(case), as_generic(case), as_generic(as_pid1(case))):
+        globals()[variant.__name__] = variant
+AsPid1Generic = as_generic(AsPid1)
+LoadingAsPid1 = as_pid1(Loading)
+del case, variant
 
 if __name__ == "__main__":
     unittest.main()

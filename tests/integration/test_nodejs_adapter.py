@@ -10,8 +10,8 @@ import subprocess
 import unittest
 
 from instance import (
-    ADAPTER_EXIT, ERROR, INIT, LIBEXEC, NODE, READY, RESULT, HungUp, InstanceTest, read_frame,
-    write_files,
+    ADAPTER_EXIT, ERROR, INIT, LIBEXEC, NODE, READY, RESULT, HungUp, InstanceTest, as_generic,
+    read_frame, write_files,
 )  # fmt: skip
 
 ADAPTER = os.path.join(LIBEXEC, "nodejs", "adapter.js")
@@ -359,6 +359,8 @@ exports.handler = (event) => {
         self.assertEqual(result.returncode, 1)
         self.assertIn(b"TypeError: zero", result.stderr)
 
+
+ProcessGeneric, HandlerGeneric = as_generic(Process), as_generic(Handler)
 
 if __name__ == "__main__":
     if not shutil.which(NODE):
