@@ -12,10 +12,10 @@ readonly IMAGES=(python nodejs go native)
 
 readonly PACKAGES_BUILD=(
     gcc libc6-dev make cmake ninja-build pkg-config musl-tools
-    libyajl-dev libcurl4-openssl-dev libarchive-dev libmicrohttpd-dev libuv1-dev libsqlite3-dev)
+    libyajl-dev libcurl4-openssl-dev libarchive-dev libmicrohttpd-dev libuv1-dev libsqlite3-dev libpq-dev)
 readonly PACKAGES_RUN=(runc mount containernetworking-plugins iptables nftables iproute2 ca-certificates)
 readonly PACKAGES_IMAGES=(mmdebstrap debian-archive-keyring mount util-linux python3)
-readonly PACKAGES_TEST=(libcriterion-dev python3 python3-jsonschema python3-yaml skopeo umoci zstd sqlite3 crun busybox-static)
+readonly PACKAGES_TEST=(libcriterion-dev python3 python3-jsonschema python3-yaml skopeo umoci zstd sqlite3 crun postgresql)
 readonly PACKAGES_FUZZ=(clang libclang-rt-dev)
 readonly PACKAGES_LINT=(clang clang-format clang-tidy shellcheck cppcheck git)
 readonly PACKAGES_COVERAGE=(gcovr)
@@ -107,7 +107,15 @@ available_packages() {
     done
 }
 
+# Debian's package postgresql makes a database cluster and starts it, unless told otherwise before; tests start their own.
+no_postgresql_cluster() {
+    local settings=/etc/postgresql-common/createcluster.conf
+    [ -e "$settings" ] || [[ " $* " != *" postgresql "* ]] ||
+        as_root sh -c "mkdir -p ${settings%/*} && echo 'create_main_cluster = false' >$settings"
+}
+
 apt_install() {
+    no_postgresql_cluster "$@"
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"
 }
 
@@ -132,7 +140,7 @@ need_programs() {
     for program in cc cmake ninja pkg-config runc mmdebstrap python3 nft iptables ip; do
         command -v "$program" >/dev/null || missing+=("program $program")
     done
-    for library in yajl libcurl libarchive libmicrohttpd libuv sqlite3 criterion; do
+    for library in yajl libcurl libarchive libmicrohttpd libuv sqlite3 libpq criterion; do
         pkg-config --exists "$library" 2>/dev/null || missing+=("library $library, with its headers")
     done
     cni_plugins_exist || missing+=("the CNI plugins bridge, host-local, firewall and loopback, in /usr/lib/cni or /opt/cni/bin")

@@ -136,11 +136,26 @@ static const struct setting *find_flag(const struct settings_spec *spec, const c
     return NULL;
 }
 
+/* Arguments can be read by everybody on the machine: a secret does not stay there. */
+static void blot_out(const struct setting *row, char *value)
+{
+    if (row->secret)
+        memset(value, 'x', strlen(value));
+}
+
+static int take_value(const struct setting *row, const char *source, char *text, void *object,
+                      struct error *err)
+{
+    int outcome = set_value(row, source, text, object, err);
+    blot_out(row, text);
+    return outcome;
+}
+
 /* The flag at argv[*at], with its value there or in the next argument; *at moves behind it. */
 static int load_flag(const struct settings_spec *spec, int argc, char **argv, int *at, void *object,
                      struct error *err)
 {
-    const char *argument = argv[(*at)++];
+    char *argument = argv[(*at)++];
     if (strncmp(argument, "--", 2) != 0)
         return error_set(err, ERROR_INVALID_REQUEST,
                          "unexpected argument \"%.64s\"; settings are written --name VALUE",
@@ -153,16 +168,16 @@ static int load_flag(const struct settings_spec *spec, int argc, char **argv, in
     if (!row)
         return -1;
 
-    const char *next = *at < argc ? argv[*at] : NULL;
+    char *next = *at < argc ? argv[*at] : NULL;
     bool ignored;
     if (argument[name_len] == '=')
-        return set_value(row, name, argument + name_len + 1, object, err);
+        return take_value(row, name, argument + name_len + 1, object, err);
     if (row->type == SETTING_BOOL && (!next || !parse_bool(next, &ignored)))
         return set_value(row, name, "true", object, err);
     if (!next)
         return error_set(err, ERROR_INVALID_REQUEST, "%s needs a value", name);
     (*at)++;
-    return set_value(row, name, next, object, err);
+    return take_value(row, name, next, object, err);
 }
 
 enum request { REQUEST_RUN, REQUEST_HELP, REQUEST_VERSION, REQUEST_CHECK, REQUEST_MARKDOWN };

@@ -28,7 +28,7 @@ struct setting {
     const char *choices; /* "container|simple" */
     const char *unit;    /* "ms", "MiB", or NULL */
     const char *text;    /* one sentence for --help and the documentation */
-    bool secret;         /* value never shown */
+    bool secret;         /* value never shown; overwritten in argv once read */
 };
 
 struct settings_spec {

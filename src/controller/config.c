@@ -2,6 +2,7 @@
 #include "controller/config.h"
 
 #include "base/cleanup.h"
+#include "store/store.h"
 
 #include <string.h>
 
@@ -27,9 +28,13 @@ static const struct setting rows[] = {
            "Address and port to serve HTTP on; port 0 takes a free one."),
     STRING("CONTROLLER_DATA_DIR", data_dir, "/var/lib/faas",
            "Folder for the database, the access tokens and the file controller.url."),
-    STRING("CONTROLLER_DATABASE_URL", database_url, NULL,
-           "Where functions and executions are kept: sqlite:///absolute/path; empty means "
-           "controller.db in the data folder."),
+    {.name = "CONTROLLER_DATABASE_URL",
+     .type = SETTING_STRING,
+     AT(database_url),
+     .secret = true,
+     .text = "Where functions and executions are kept: sqlite:///absolute/path, or "
+             "postgresql://USER:PASSWORD@HOST:PORT/DATABASE; empty means the SQLite file "
+             "controller.db in the data folder."},
     {.name = "WORKER_TOKEN",
      .type = SETTING_STRING,
      AT(worker_token),
@@ -81,11 +86,11 @@ static int check(const void *object, struct error *err)
         return error_set(err, ERROR_INVALID_REQUEST,
                          "CONTROLLER_DATA_DIR must be an absolute path, not \"%s\"",
                          config->data_dir);
-    if (config->database_url[0] && strncmp(config->database_url, "sqlite://", 9) != 0)
-        return error_set(err, ERROR_INVALID_REQUEST,
-                         "CONTROLLER_DATABASE_URL must begin with sqlite:// "
-                         "(sqlite:///path/to/file), not \"%.40s\"",
-                         config->database_url);
+    if (config->database_url[0] && store_schema_version(config->database_url) < 0)
+        return error_set(
+            err, ERROR_INVALID_REQUEST,
+            "CONTROLLER_DATABASE_URL must begin with sqlite:// (sqlite:///path/to/file) "
+            "or postgresql://");
     if (config->worker_token[0] && strlen(config->worker_token) < 16)
         return error_set(err, ERROR_INVALID_REQUEST,
                          "WORKER_TOKEN must have 16 characters or more");

@@ -20,6 +20,12 @@ struct store_engine {
 
     int (*open)(const char *location, void **ret_db, struct error *err);
     void (*close)(void *db);
+    /* Makes sure that there is a connection, called before a batch; NULL: there always is. */
+    int (*connect)(void *db, struct error *err);
+    /* Whether the last failure was none of the call's own (the connection broke, a deadlock was resolved): after
+     * connect() the same calls may be made again. Every call is made so that a second time changes nothing more: whether
+     * a lost commit happened is not known. NULL: never. */
+    bool (*lost)(void *db);
     int (*begin)(void *db, struct error *err);
     int (*commit)(void *db, struct error *err);
     void (*rollback)(void *db);
@@ -55,3 +61,4 @@ struct store_engine {
 };
 
 extern const struct store_engine sqlite_engine;
+extern const struct store_engine postgres_engine;

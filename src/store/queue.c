@@ -1,7 +1,12 @@
 /* The store's thread and its queue: see queue.h. */
 #include "store/queue.h"
 
+#include "base/log.h"
+#include "base/loop.h"
+
 #include <stdlib.h>
+
+#define NS_PER_MS 1000000ULL
 
 struct job_list {
     struct store_job *first, **last;
@@ -47,6 +52,18 @@ static struct store_job *list_pop(struct job_list *list)
     return job;
 }
 
+/* Appends all of `from`, which is empty afterwards. */
+static void list_move(struct job_list *to, struct job_list *from)
+{
+    if (from->first) {
+        *to->last = from->first;
+        to->last = from->last;
+        to->jobs += from->jobs;
+        to->bytes += from->bytes;
+    }
+    list_init(from);
+}
+
 /* ---- the store's thread ---- */
 
 static int run_job(struct store_queue *queue, struct store_job *job)
@@ -60,6 +77,11 @@ static void fail_job(struct store_job *job, const struct error *err)
 {
     job->failed = true;
     job->error = *err;
+}
+
+static bool is_lost(const struct store_queue *queue)
+{
+    return queue->engine->lost && queue->engine->lost(queue->db);
 }
 
 /* One job in a transaction of its own. */
@@ -80,7 +102,7 @@ static void run_alone(struct store_queue *queue, struct store_job *job)
     }
 }
 
-/* All of them in one transaction; -1 when one did not work (nothing has happened then). */
+/* All of them in one transaction; -1 when one did not work (nothing has happened then, as far as is known). */
 static int run_together(struct store_queue *queue, struct job_list *batch)
 {
     if (queue->engine->begin(queue->db, NULL) < 0)
@@ -95,17 +117,96 @@ fail:
     return -1;
 }
 
+/* One by one; stops when the connection is lost. What is done moves to `done`. */
+static void run_each(struct store_queue *queue, struct job_list *batch, struct job_list *done)
+{
+    while (batch->first) {
+        struct store_job *job = batch->first;
+        run_alone(queue, job);
+        bool lost = job->failed && is_lost(queue);
+        if (!lost || ++job->losses >= STORE_LOSSES_MAX)
+            list_append(done, list_pop(batch));
+        if (lost)
+            return;
+    }
+}
+
+/* What is done is told to the loop; what is not (the connection was lost) waits again, before all else. */
 static void run_batch(struct store_queue *queue, struct job_list *batch)
 {
-    if (batch->jobs == 1 || run_together(queue, batch) < 0)
-        for (struct store_job *job = batch->first; job; job = job->next)
-            run_alone(queue, job);
+    struct job_list done;
+    list_init(&done);
+    if (batch->jobs > 1 && run_together(queue, batch) == 0)
+        list_move(&done, batch);
+    else if (batch->jobs == 1 || !is_lost(queue))
+        run_each(queue, batch, &done);
 
     uv_mutex_lock(&queue->lock);
-    for (struct store_job *job; (job = list_pop(batch));)
+    list_move(batch, &queue->waiting);
+    list_move(&queue->waiting, batch);
+    for (struct store_job *job; (job = list_pop(&done));)
         list_append(job->again && !job->failed ? &queue->waiting : &queue->finished, job);
     uv_mutex_unlock(&queue->lock);
     uv_async_send(&queue->wake);
+}
+
+/* ---- the connection ---- */
+
+/* Those that somebody waits for, and that have waited long enough; all of them when stopping. Under lock. */
+static void fail_impatient(struct store_queue *queue, const struct error *err)
+{
+    struct job_list all = {.last = &all.first};
+    uint64_t now_ns = clock_monotonic_ns();
+    list_move(&all, &queue->waiting);
+    for (struct store_job *job; (job = list_pop(&all));) {
+        bool waited = now_ns - job->queued_ns >= STORE_PATIENCE_MS * NS_PER_MS;
+        if (queue->stopping || (waited && !job->patient)) {
+            fail_job(job, err);
+            list_append(&queue->finished, job);
+        } else {
+            list_append(&queue->waiting, job);
+        }
+    }
+}
+
+/* Until `deadline_ns` (monotonic) or until the queue is to stop. Under lock. */
+static void pause_until(struct store_queue *queue, uint64_t deadline_ns)
+{
+    while (!queue->stopping) {
+        uint64_t now_ns = clock_monotonic_ns();
+        if (now_ns >= deadline_ns)
+            return;
+        uv_cond_timedwait(&queue->work_came, &queue->lock, deadline_ns - now_ns);
+    }
+}
+
+/* Half of the pause is chance, so that controllers do not come back all at once. */
+static uint64_t jittered_ns(uint64_t ms)
+{
+    return (ms / 2 + (uint64_t)random() % (ms / 2 + 1)) * NS_PER_MS;
+}
+
+/* Returns with a connection, or with nothing left to do. */
+static void await_connection(struct store_queue *queue)
+{
+    struct error err = {0};
+    bool told = false;
+    uint64_t pause_ms = STORE_RECONNECT_FIRST_MS;
+    while (queue->engine->connect && queue->engine->connect(queue->db, &err) < 0) {
+        if (!told)
+            log_warn("the database cannot be reached; trying again until it can", LOG_ERR(&err));
+        told = true;
+        uv_mutex_lock(&queue->lock);
+        fail_impatient(queue, &err);
+        bool none = !queue->waiting.first;
+        if (!none)
+            pause_until(queue, clock_monotonic_ns() + jittered_ns(pause_ms));
+        uv_mutex_unlock(&queue->lock);
+        uv_async_send(&queue->wake);
+        if (none)
+            return;
+        pause_ms = pause_ms * 2 < STORE_RECONNECT_LAST_MS ? pause_ms * 2 : STORE_RECONNECT_LAST_MS;
+    }
 }
 
 static void take_batch(struct store_queue *queue, struct job_list *batch)
@@ -128,9 +229,13 @@ static void thread_main(void *data)
             uv_cond_wait(&queue->work_came, &queue->lock);
         if (!queue->waiting.first)
             break;
+        uv_mutex_unlock(&queue->lock);
+        await_connection(queue);
+        uv_mutex_lock(&queue->lock);
         take_batch(queue, &batch);
         uv_mutex_unlock(&queue->lock);
-        run_batch(queue, &batch);
+        if (batch.first)
+            run_batch(queue, &batch);
         uv_mutex_lock(&queue->lock);
     }
     uv_mutex_unlock(&queue->lock);
@@ -218,6 +323,7 @@ void store_queue_push(struct store_queue *queue, struct store_job *job)
                 queue->unfinished_bytes + job->bytes > STORE_QUEUE_BYTES_MAX;
     bool closing = queue->stopping; /* only this thread sets it */
 
+    job->queued_ns = clock_monotonic_ns();
     queue->unfinished_jobs++;
     queue->unfinished_bytes += job->bytes;
     uv_mutex_lock(&queue->lock);

@@ -2,7 +2,8 @@
  * on the loop thread. One fsync serves a whole batch, however many callers wait for it.
  *
  * When a job fails, the batch is rolled back and its jobs run again one by one, each in a
- * transaction of its own: one caller's failure is never another's. */
+ * transaction of its own: one caller's failure is never another's. When the connection was lost, what is not done yet
+ * waits for a new one, which is tried for with growing pauses; jobs that are not patient fail meanwhile. */
 #pragma once
 
 #include "store/engine.h"
@@ -18,6 +19,9 @@ typedef int store_run_fn(struct store_job *job, const struct store_engine *engin
 struct store_job {
     struct store_job *next; /* the queue's */
     size_t bytes;           /* what it holds, counted against the queue's bound */
+    uint64_t queued_ns;
+    unsigned losses; /* how often the connection broke while it ran */
+    bool patient;    /* rather waits for a lost connection than fails */
     bool failed;
     bool again; /* set by run: once more, in a later transaction */
     struct error error;
@@ -29,6 +33,10 @@ struct store_job {
 #define STORE_QUEUE_JOBS_MAX 100000
 #define STORE_QUEUE_BYTES_MAX ((size_t)1024 * 1024 * 1024)
 #define STORE_BATCH_JOBS_MAX 1024
+/* A job with which the connection broke so often is not tried again. */
+#define STORE_LOSSES_MAX 5
+#define STORE_RECONNECT_FIRST_MS 20
+#define STORE_RECONNECT_LAST_MS 2000
 #define STORE_BATCH_BYTES_MAX ((size_t)64 * 1024 * 1024)
 
 /* `engine` and `db` are borrowed. */

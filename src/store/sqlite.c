@@ -8,6 +8,7 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/text.h"
+#include "store/record.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -140,12 +141,9 @@ int sqlite_column_copy(sqlite3_stmt *statement, int column, char **ret, size_t *
     }
     const void *bytes = sqlite3_column_blob(statement, column);
     size_t len = (size_t)sqlite3_column_bytes(statement, column);
-    char *copy = malloc(len + 1);
+    char *copy = record_copy(bytes, len, err);
     if (!copy)
-        return error_set(err, ERROR_INTERNAL, "out of memory for %zu bytes of a record", len);
-    if (len)
-        memcpy(copy, bytes, len);
-    copy[len] = '\0';
+        return -1;
     *ret = copy;
     if (ret_len)
         *ret_len = len;

@@ -1,6 +1,7 @@
 /* Executions in SQLite. Their ids begin with the time of making (UUID version 7), so order and age
  * are the primary key's. */
 #include "base/cleanup.h"
+#include "store/record.h"
 #include "store/sqlite.h"
 
 #include <stdio.h>
@@ -8,8 +9,6 @@
 #include <string.h>
 
 #define DETAIL_MAX (1024 * 1024)
-/* Sorts behind every id. */
-#define ID_AFTER_ALL "~"
 
 enum execution_column {
     COLUMN_ID,
@@ -33,22 +32,6 @@ enum execution_column {
 };
 
 /* ---- writing ---- */
-
-static int write_details(const struct execution *execution, struct buffer *error,
-                         struct buffer *metrics, struct error *err)
-{
-    struct json_writer *writer = json_writer_new(metrics);
-    if (!writer)
-        return error_set(err, ERROR_INTERNAL, "out of memory");
-    execution_metrics_write(writer, &execution->metrics);
-    if (json_writer_finish(writer, err) < 0 || !execution->has_error)
-        return execution->has_error ? -1 : 0;
-    writer = json_writer_new(error);
-    if (!writer)
-        return error_set(err, ERROR_INTERNAL, "out of memory");
-    execution_error_write(writer, &execution->error);
-    return json_writer_finish(writer, err);
-}
 
 static void bind_execution(sqlite3_stmt *statement, const struct execution *execution)
 {
@@ -77,7 +60,7 @@ int sqlite_put_execution(void *db, const struct execution *execution, const char
 {
     with_cleanup(buffer_deinit) struct buffer error = BUFFER_INIT(DETAIL_MAX);
     with_cleanup(buffer_deinit) struct buffer metrics = BUFFER_INIT(DETAIL_MAX);
-    if (write_details(execution, &error, &metrics, err) < 0)
+    if (record_write_details(execution, &error, &metrics, err) < 0)
         return error_wrap(err, "writing execution %s", execution->id);
     auto_statement *statement = sqlite_statement(db, STATEMENT_PUT_EXECUTION, err);
     if (!statement)
@@ -104,24 +87,6 @@ int sqlite_start_execution(void *db, const char *id, int64_t attempt, uint64_t s
 
 /* ---- reading ---- */
 
-static int read_details(sqlite3_stmt *row, struct execution *execution, struct error *err)
-{
-    const char *metrics = (const char *)sqlite3_column_text(row, COLUMN_METRICS);
-    const char *error = (const char *)sqlite3_column_text(row, COLUMN_ERROR);
-    if (metrics) {
-        autojson *tree = json_parse(metrics, strlen(metrics), NULL, err);
-        if (!tree || execution_metrics_read(tree, &execution->metrics, err) < 0)
-            return -1;
-    }
-    if (error) {
-        autojson *tree = json_parse(error, strlen(error), NULL, err);
-        if (!tree || execution_error_read(tree, &execution->error, err) < 0)
-            return -1;
-        execution->has_error = true;
-    }
-    return 0;
-}
-
 static int read_execution(sqlite3_stmt *row, struct execution *execution, struct error *err)
 {
     const char *id = (const char *)sqlite3_column_text(row, COLUMN_ID);
@@ -139,7 +104,9 @@ static int read_execution(sqlite3_stmt *row, struct execution *execution, struct
     if (sqlite_column_copy(row, COLUMN_FUNCTION, &execution->function, NULL, err) < 0 ||
         sqlite_column_copy(row, COLUMN_WORKER, &execution->worker, NULL, err) < 0)
         return -1;
-    return read_details(row, execution, err);
+    return record_read_details((const char *)sqlite3_column_text(row, COLUMN_ERROR),
+                               (const char *)sqlite3_column_text(row, COLUMN_METRICS), execution,
+                               err);
 }
 
 int sqlite_get_execution(void *db, const char *id, struct execution *execution, bool *ret_found,
@@ -178,7 +145,7 @@ int sqlite_list_executions(void *db, const struct execution_query *query,
     page->items = calloc((size_t)query->limit, sizeof(*page->items));
     if (!page->items)
         return error_set(err, ERROR_INTERNAL, "out of memory");
-    sqlite_bind_string(statement, 1, query->cursor ? query->cursor : ID_AFTER_ALL);
+    sqlite_bind_string(statement, 1, query->cursor ? query->cursor : RECORD_ID_AFTER_ALL);
     sqlite3_bind_int(statement, 2, query->limit + 1); /* one more tells whether there are more */
     if (query->function)
         sqlite_bind_string(statement, 3, query->function);
@@ -223,15 +190,6 @@ int sqlite_load_unfinished(void *db, store_unfinished_each_fn *each, void *data,
 
 /* ---- retention ---- */
 
-/* The id behind which everything made before `time_ns` sorts (RFC 9562: the first 48 bits are Unix
- * milliseconds). */
-static void id_bound(uint64_t time_ns, char out[TIME_ID_LEN + 1])
-{
-    uint64_t ms = time_ns / 1000000;
-    snprintf(out, TIME_ID_LEN + 1, "%08x-%04x-0000-0000-000000000000",
-             (unsigned)(ms >> 16 & 0xffffffff), (unsigned)(ms & 0xffff));
-}
-
 /* Raises `bound` so that what sorts before it is also what is beyond the newest `keep_count`. */
 static int raise_bound(struct sqlite_store *store, int64_t keep_count, char bound[TIME_ID_LEN + 1],
                        struct error *err)
@@ -254,7 +212,7 @@ int sqlite_expire_executions(void *db, uint64_t before_ns, int64_t keep_count, i
 {
     struct sqlite_store *store = db;
     char bound[TIME_ID_LEN + 1];
-    id_bound(before_ns, bound);
+    record_id_bound(before_ns, bound);
     if (keep_count > 0 && raise_bound(store, keep_count, bound, err) < 0)
         return -1;
     auto_statement *statement = sqlite_statement(store, STATEMENT_EXPIRE, err);

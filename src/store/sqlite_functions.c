@@ -1,22 +1,11 @@
 /* Functions, their versions and their code in SQLite. */
 #include "base/cleanup.h"
+#include "store/record.h"
 #include "store/sqlite.h"
 
 #include <string.h>
 
 #define SPEC_MAX (1024 * 1024)
-
-/* The definition as JSON text. */
-static int write_spec(const struct function_spec *spec, struct buffer *out, struct error *err)
-{
-    struct json_writer *writer = json_writer_new(out);
-    if (!writer)
-        return error_set(err, ERROR_INTERNAL, "out of memory");
-    json_object_begin(writer);
-    function_spec_write_members(writer, spec);
-    json_object_end(writer);
-    return json_writer_finish(writer, err);
-}
 
 static int put_last_version(struct sqlite_store *store, const char *name, int64_t version,
                             struct error *err)
@@ -32,7 +21,7 @@ static int put_last_version(struct sqlite_store *store, const char *name, int64_
 int sqlite_put_function(void *db, const struct function_record *record, struct error *err)
 {
     with_cleanup(buffer_deinit) struct buffer spec = BUFFER_INIT(SPEC_MAX);
-    if (write_spec(&record->spec, &spec, err) < 0)
+    if (record_write_spec(&record->spec, &spec, err) < 0)
         return error_wrap(err, "writing function %s", record->spec.name);
     auto_statement *statement = sqlite_statement(db, STATEMENT_PUT_FUNCTION, err);
     if (!statement)
@@ -75,23 +64,13 @@ int sqlite_delete_function(void *db, const char *name, struct error *err)
     return sqlite_prune_versions(db, name, INT64_MAX, err);
 }
 
-static enum function_state parse_state(const char *text)
-{
-    static const enum function_state states[] = {FUNCTION_BUILDING, FUNCTION_READY,
-                                                 FUNCTION_FAILED};
-    for (size_t i = 0; text && i < ARRAY_LENGTH(states); i++)
-        if (strcmp(text, function_state_name(states[i])) == 0)
-            return states[i];
-    return FUNCTION_FAILED;
-}
-
 static int read_record(sqlite3_stmt *row, struct function_record *record, struct error *err)
 {
     const char *text = (const char *)sqlite3_column_text(row, 1);
-    autojson *spec = json_parse(text ? text : "", (size_t)sqlite3_column_bytes(row, 1), NULL, err);
-    if (!spec || function_spec_read(spec, &record->spec, err) < 0)
-        return error_wrap(err, "a function's record in the database");
-    record->state = parse_state((const char *)sqlite3_column_text(row, 0));
+    if (record_read_spec(text ? text : "", (size_t)sqlite3_column_bytes(row, 1), &record->spec,
+                         err) < 0)
+        return -1;
+    record->state = record_parse_state((const char *)sqlite3_column_text(row, 0));
     record->created_at_ns = (uint64_t)sqlite3_column_int64(row, 3);
     record->updated_at_ns = (uint64_t)sqlite3_column_int64(row, 4);
     return sqlite_column_copy(row, 2, &record->build_output, NULL, err);

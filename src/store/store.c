@@ -17,7 +17,7 @@ struct store {
     struct store_queue *queue; /* owned */
 };
 
-static const struct store_engine *const engines[] = {&sqlite_engine};
+static const struct store_engine *const engines[] = {&sqlite_engine, &postgres_engine};
 
 static const struct store_engine *engine_for(const char *url, const char **ret_location)
 {
@@ -44,10 +44,10 @@ struct store *store_open(uv_loop_t *loop, const char *url, struct error *err)
     const char *location = NULL;
     const struct store_engine *engine = engine_for(url, &location);
     if (!engine) {
-        error_set(
-            err, ERROR_INVALID_REQUEST,
-            "the database URL must begin with sqlite:// (sqlite:///path/to/file), not \"%.40s\"",
-            url);
+        error_set(err, ERROR_INVALID_REQUEST,
+                  "the database URL must begin with sqlite:// (sqlite:///path/to/file) or "
+                  "postgresql://, not \"%.*s\"",
+                  (int)(strstr(url, "://") ? strcspn(url, ":") : 0), url);
         return NULL;
     }
     struct store *store = calloc(1, sizeof(*store));
@@ -137,6 +137,14 @@ static void call_free(struct call *call)
     free(call);
 }
 
+/* The end of each call that only writes. */
+static void push_write(struct store *store, struct call *call, store_done_fn *done)
+{
+    call->done = done;
+    call->job.patient = call->job.patient || !done;
+    store_queue_push(store->queue, &call->job);
+}
+
 static void finish_done(struct store_job *job)
 {
     struct call *call = call_of(job);
@@ -184,13 +192,12 @@ void store_put_function(struct store *store, const struct function_record *recor
                         store_done_fn *done, void *data)
 {
     struct call *call = call_new("put_function", run_put_function, data);
-    call->done = done;
     call->record = *record;
     call->record.build_output = copy_text(record->build_output);
     memset(&call->record.spec, 0, sizeof(call->record.spec));
     if (function_spec_copy(&call->record.spec, &record->spec, NULL) < 0)
         abort();
-    store_queue_push(store->queue, &call->job);
+    push_write(store, call, done);
 }
 
 static int run_delete_function(struct store_job *job, const struct store_engine *engine, void *db,
@@ -202,9 +209,8 @@ static int run_delete_function(struct store_job *job, const struct store_engine 
 void store_delete_function(struct store *store, const char *name, store_done_fn *done, void *data)
 {
     struct call *call = call_new("delete_function", run_delete_function, data);
-    call->done = done;
     call->name = copy_text(name);
-    store_queue_push(store->queue, &call->job);
+    push_write(store, call, done);
 }
 
 static int run_prune_versions(struct store_job *job, const struct store_engine *engine, void *db,
@@ -217,10 +223,9 @@ void store_prune_versions(struct store *store, const char *name, int64_t version
                           store_done_fn *done, void *data)
 {
     struct call *call = call_new("prune_versions", run_prune_versions, data);
-    call->done = done;
     call->name = copy_text(name);
     call->number = version;
-    store_queue_push(store->queue, &call->job);
+    push_write(store, call, done);
 }
 
 int store_load_functions(struct store *store, store_function_each_fn *each, void *data,
@@ -248,12 +253,11 @@ void store_put_code(struct store *store, const char *sha256, char *bytes, size_t
                     store_done_fn *done, void *data)
 {
     struct call *call = call_new("put_code", run_put_code, data);
-    call->done = done;
     call->name = copy_text(sha256);
     call->bytes = bytes;
     call->bytes_len = len;
     call->job.bytes += len;
-    store_queue_push(store->queue, &call->job);
+    push_write(store, call, done);
 }
 
 static int run_get_code(struct store_job *job, const struct store_engine *engine, void *db,
@@ -298,13 +302,13 @@ void store_put_execution(struct store *store, struct execution *execution, char 
                          size_t payload_len, store_done_fn *done, void *data)
 {
     struct call *call = call_new("put_execution", run_put_execution, data);
-    call->done = done;
     call->execution = *execution;
     execution_init(execution);
     call->bytes = payload;
     call->bytes_len = payload_len;
     call->job.bytes += payload_len + call->execution.result_len + call->execution.logs_len;
-    store_queue_push(store->queue, &call->job);
+    call->job.patient = execution_status_final(call->execution.status);
+    push_write(store, call, done);
 }
 
 static int run_start_execution(struct store_job *job, const struct store_engine *engine, void *db,
@@ -318,11 +322,10 @@ void store_start_execution(struct store *store, const char *id, int64_t attempt,
                            uint64_t started_at_ns, store_done_fn *done, void *data)
 {
     struct call *call = call_new("start_execution", run_start_execution, data);
-    call->done = done;
     call->name = copy_text(id);
     call->number = attempt;
     call->time_ns = started_at_ns;
-    store_queue_push(store->queue, &call->job);
+    push_write(store, call, done);
 }
 
 static int run_get_execution(struct store_job *job, const struct store_engine *engine, void *db,
@@ -403,10 +406,9 @@ void store_expire_executions(struct store *store, uint64_t before_ns, int64_t ke
                              store_done_fn *done, void *data)
 {
     struct call *call = call_new("expire_executions", run_expire_executions, data);
-    call->done = done;
     call->time_ns = before_ns;
     call->number = keep_count;
-    store_queue_push(store->queue, &call->job);
+    push_write(store, call, done);
 }
 
 /* ---- settings ---- */
@@ -421,10 +423,9 @@ void store_put_setting(struct store *store, const char *name, const char *value,
                        store_done_fn *done, void *data)
 {
     struct call *call = call_new("put_setting", run_put_setting, data);
-    call->done = done;
     call->name = copy_text(name);
     call->value = copy_text(value);
-    store_queue_push(store->queue, &call->job);
+    push_write(store, call, done);
 }
 
 int store_get_setting(struct store *store, const char *name, char **ret_value, struct error *err)

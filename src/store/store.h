@@ -1,5 +1,5 @@
-/* What the controller keeps: functions, their code, executions and logs. One interface, several
- * engines (SQLite now; PostgreSQL shares it between controllers).
+/* What the controller keeps: functions, their code, executions and logs. One interface, two
+ * engines: SQLite, and PostgreSQL, which several controllers can share.
  *
  * Threads: every call here is asynchronous unless it says "blocking": it may be made on the loop
  * thread only, owns or copies what it is given, runs on a thread of the store's own, and calls back
@@ -8,6 +8,11 @@
  * take effect in the order in which they were made, so a read sees every write made before it. The
  * queue is bounded: over the bound a call fails with ERROR_THROTTLED. A `done` of NULL means that
  * the caller does not want to know (failures are logged).
+ *
+ * While a database server is out of reach, calls wait. Those that somebody waits for (reads, and writes with a `done`)
+ * fail with ERROR_UNAVAILABLE after STORE_PATIENCE_MS; writes of what has happened already (a NULL `done`, and
+ * finished executions) wait until it is back. A batch whose commit was lost is written again: calls are made so that
+ * the second time changes nothing.
  *
  * Life cycle: store_open() (blocking; runs migrations) … store_close() (blocking; finishes what is
  * queued and calls back; then run the loop once more, see loop_close()). */
@@ -29,8 +34,11 @@ struct function_record {
 };
 void function_record_deinit(struct function_record *record);
 
-/* `url`: "sqlite:///absolute/path" (or "sqlite://:memory:" in tests). A newer schema than this
- * program knows is refused, and so is a database that another process has open. */
+#define STORE_PATIENCE_MS 3000
+
+/* `url`: "sqlite:///absolute/path" (or "sqlite://:memory:" in tests), or "postgresql://…" as libpq takes it. A newer
+ * schema than this program knows is refused, and so is an SQLite database that another process has open. Neither
+ * errors nor logs say a URL's password. */
 struct store *store_open(uv_loop_t *loop, const char *url, struct error *err);
 void store_close(struct store *store);
 /* The newest schema version this program knows, for `url`'s engine; -1 for an unknown scheme. */

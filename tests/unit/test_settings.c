@@ -231,6 +231,20 @@ Test(settings, check_config_shows_what_holds_but_no_secret)
     cr_assert_null(strstr(text.data, "hunter2"));
 }
 
+Test(settings, a_secret_does_not_stay_among_the_arguments)
+{
+    struct sample sample = {0};
+    char first[] = "--token", second[] = "hunter2", third[] = "--token=hunter3",
+         fourth[] = "--count=9";
+    char *argv[] = {first, first, second, third, fourth, NULL};
+    cr_assert_eq(settings_load(&spec, 5, argv, &sample, &outcome, NULL), 0);
+    cr_assert_str_eq(sample.token, "hunter3");
+    cr_assert_str_eq(second, "xxxxxxx");
+    cr_assert_str_eq(third, "--token=xxxxxxx");
+    cr_assert_str_eq(fourth, "--count=9");
+    settings_deinit(&spec, &sample);
+}
+
 Test(settings, check_config_fails_on_a_wrong_setting)
 {
     assert_refused("--check-config --count 0", "--count must be 1 to 100, not \"0\"");

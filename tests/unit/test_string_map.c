@@ -1,5 +1,5 @@
 /* The hash table: against a plain array as the model, through growth and removal. */
-#include "base/string_map.h"
+#include "controller/string_map.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>

@@ -1,11 +1,17 @@
-/* The store, through its interface, on SQLite: every call, order, durability, migrations, bounds. */
+/* The store, through its interface: every call, order, durability, bounds. Each engine's test program includes this and
+ * defines
+ *
+ *     open_database()    makes an empty database and sets `url`
+ *     close_database()   removes it
+ *     age_code()         makes all code an hour old */
+#pragma once
+
 #include "store/store.h"
 
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/loop.h"
 #include "base/text.h"
-#include "store/sqlite.h"
 
 #include <criterion/criterion.h>
 #include <signal.h>
@@ -16,8 +22,12 @@
 static uv_loop_t loop;
 static struct store *store;
 static struct error err;
-static char folder[64], url[128];
+static char url[256];
 static int outcomes, failures;
+
+static void open_database(void);
+static void close_database(void);
+static void age_code(void);
 
 static void open_store(void)
 {
@@ -34,9 +44,7 @@ static void close_store(void)
 
 static void setup(void)
 {
-    strcpy(folder, "/tmp/faas-test-store-XXXXXX");
-    cr_assert(mkdtemp(folder));
-    snprintf(url, sizeof(url), "sqlite://%s/test.db", folder);
+    open_database();
     cr_assert_eq(uv_loop_init(&loop), 0);
     outcomes = failures = 0;
     open_store();
@@ -47,7 +55,7 @@ static void teardown(void)
     if (store)
         close_store();
     cr_expect_eq(uv_loop_close(&loop), 0, "a handle is left in the loop");
-    cr_expect_eq(remove_tree(folder, NULL), 0);
+    close_database();
 }
 
 TestSuite(store, .init = setup, .fini = teardown, .timeout = 60);
@@ -279,6 +287,7 @@ Test(store, code_that_no_function_came_to_use_is_gone_after_the_next_start)
 {
     store_put_code(store, "orphan", strdup("x"), 1, done, NULL);
     put_function("a", 1, FUNCTION_READY, "used");
+    age_code();
     close_store();
     open_store();
     store_get_code(store, "orphan", code_came, NULL);
@@ -523,92 +532,6 @@ Test(store, closing_finishes_what_is_queued)
     cr_assert_eq(store_get_setting(store, "a", &value, &err), 0);
     cr_expect_str_eq(value, "last");
     free(value);
-}
-
-/* ---- opening ---- */
-
-Test(store, bad_urls_say_what_would_be_right)
-{
-    static const char *const urls[] = {"", "mysql://x", "sqlite:/x", "sqlite://relative", "/path"};
-    for (size_t i = 0; i < ARRAY_LENGTH(urls); i++) {
-        cr_expect_null(store_open(&loop, urls[i], &err), "%s", urls[i]);
-        cr_expect_eq(err.code, ERROR_INVALID_REQUEST);
-        cr_expect(strstr(err.message, "sqlite:///"), "%s", err.message);
-    }
-    cr_expect_null(store_open(&loop, "sqlite:///nonexistent/folder/x.db", &err));
-}
-
-Test(store, a_database_that_is_open_elsewhere_is_refused)
-{
-    cr_expect_null(store_open(&loop, url, &err));
-    cr_expect(strstr(err.message, "another controller"), "%s", err.message);
-}
-
-Test(store, a_file_that_is_no_database_is_refused)
-{
-    char path[128];
-    close_store();
-    snprintf(path, sizeof(path), "%s/test.db", folder);
-    cr_assert_eq(remove_tree(folder, &err), 0);
-    cr_assert_eq(make_directories(folder, 0700, &err), 0);
-    char text[8192];
-    memset(text, 'x', sizeof(text));
-    cr_assert_eq(write_file_atomic(path, text, sizeof(text), 0600, false, &err), 0);
-    cr_expect_null(store_open(&loop, url, &err));
-    cr_expect(strstr(err.message, "not a database"), "%s", err.message);
-}
-
-Test(store, is_brought_up_from_every_earlier_version)
-{
-    char path[128];
-    int newest = store_schema_version(url);
-    cr_assert_geq(newest, 3);
-    close_store();
-    for (int version = 0; version <= newest; version++) {
-        snprintf(path, sizeof(path), "%s/v%d.db", folder, version);
-        cr_assert_eq(sqlite_create_at_version(path, version, &err), 0, "%s", err.message);
-        snprintf(url, sizeof(url), "sqlite://%.100s", path);
-        open_store();
-        put_function("a", 1, FUNCTION_READY, "x");
-        put_execution("a", EXECUTION_SUCCEEDED, false, NULL);
-        cr_expect_str_eq(list_functions(), "a/1=ready ");
-        close_store();
-    }
-}
-
-static void execute(const char *path, const char *sql)
-{
-    sqlite3 *db = NULL;
-    cr_assert_eq(sqlite3_open(path, &db), SQLITE_OK);
-    cr_assert_eq(sqlite3_exec(db, sql, NULL, NULL, NULL), SQLITE_OK, "%s", sqlite3_errmsg(db));
-    sqlite3_close(db);
-}
-
-Test(store, a_migration_keeps_what_is_there)
-{
-    char path[128];
-    close_store();
-    snprintf(path, sizeof(path), "%s/old.db", folder);
-    snprintf(url, sizeof(url), "sqlite://%.100s", path);
-    cr_assert_eq(sqlite_create_at_version(path, 2, &err), 0);
-    execute(path, "INSERT INTO functions VALUES ('a', 5, 'ready', "
-                  "'{\"name\":\"a\",\"version\":5,\"runtime\":\"python\",\"image\":\"i\"}',"
-                  " 'c', 'c', NULL, 1, 2)");
-    open_store();
-    cr_expect_str_eq(list_functions(), "a/5=ready ");
-    listed[0] = '\0';
-    cr_assert_eq(store_load_last_versions(store, list_version, NULL, &err), 0);
-    cr_expect_str_eq(listed, "a:5 ");
-}
-
-Test(store, a_newer_schema_is_refused)
-{
-    char path[128];
-    close_store();
-    snprintf(path, sizeof(path), "%s/test.db", folder);
-    execute(path, "INSERT INTO schema_migrations VALUES (4000, 0)");
-    cr_expect_null(store_open(&loop, url, &err));
-    cr_expect(strstr(err.message, "4000"), "%s", err.message);
 }
 
 /* ---- crashes ---- */

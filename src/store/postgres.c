@@ -1,0 +1,170 @@
+/* PostgreSQL: opening, transactions, settings. */
+#include "store/postgres.h"
+
+#include "base/cleanup.h"
+#include "base/text.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- opening ---- */
+
+static void engine_close(void *data)
+{
+    struct postgres_store *store = data;
+    postgres_disconnect(store);
+    if (store->url)
+        explicit_bzero(store->url, strlen(store->url));
+    free(store->url);
+    free(store);
+}
+
+/* A password with an @ or / that is not written as %XX would be taken for a host or a database, and then be shown. */
+static bool is_ambiguous(const char *location)
+{
+    size_t len = strcspn(location, "?");
+    const char *at = memchr(location, '@', len);
+    const char *slash = memchr(location, '/', len);
+    return at && ((slash && slash < at) || memchr(at + 1, '@', len - (size_t)(at + 1 - location)));
+}
+
+/* libpq's message would quote the URL, and with it the password. */
+static int check_url(const char *url, const char *location, struct error *err)
+{
+    char *ignored = NULL;
+    PQconninfoOption *options = is_ambiguous(location) ? NULL : PQconninfoParse(url, &ignored);
+    PQfreemem(ignored);
+    if (!options)
+        return error_set(
+            err, ERROR_INVALID_REQUEST,
+            "the database URL cannot be understood; right would be "
+            "postgresql://USER:PASSWORD@HOST:PORT/DATABASE (reserved characters as %%XX)");
+    PQconninfoFree(options);
+    return 0;
+}
+
+/* Code whose function was never written, because a crash came between. */
+static int sweep(struct postgres_store *store, struct error *err)
+{
+    auto_result *rows =
+        postgres_read(store, POSTGRES_SWEEP_CODE, NULL, "removing unused code", err);
+    return rows ? 0 : -1;
+}
+
+static int engine_open(const char *location, void **ret_db, struct error *err)
+{
+    struct postgres_store *store = calloc(1, sizeof(*store));
+    if (store)
+        store->url = string_printf("postgresql://%s", location);
+    if (!store || !store->url) {
+        free(store);
+        return error_set(err, ERROR_INTERNAL, "out of memory");
+    }
+    if (check_url(store->url, location, err) == 0 && postgres_connect(store, err) == 0 &&
+        sweep(store, err) == 0) {
+        *ret_db = store;
+        return 0;
+    }
+    engine_close(store);
+    return -1;
+}
+
+static int engine_connect(void *db, struct error *err)
+{
+    return postgres_connect(db, err);
+}
+
+static bool engine_lost(void *db)
+{
+    const struct postgres_store *store = db;
+    return store->passing;
+}
+
+/* ---- transactions ---- */
+
+static int engine_begin(void *db, struct error *err)
+{
+    struct postgres_store *store = db;
+    memset(&store->failure, 0, sizeof(store->failure));
+    if (postgres_write(store, POSTGRES_BEGIN, NULL, "beginning a transaction", NULL, err) < 0)
+        return -1;
+    store->in_transaction = true;
+    return 0;
+}
+
+static int engine_commit(void *db, struct error *err)
+{
+    struct postgres_store *store = db;
+    if (postgres_write(store, POSTGRES_COMMIT, NULL, "committing", NULL, err) < 0 ||
+        postgres_sync(store, err) < 0)
+        return -1;
+    store->in_transaction = false;
+    return 0;
+}
+
+/* A sync clears a pipeline in which something failed; then the transaction ends by itself or here. */
+static void engine_rollback(void *db)
+{
+    struct postgres_store *store = db;
+    store->in_transaction = false;
+    if (!store->pg || store->broken)
+        return;
+    postgres_sync(store, NULL);
+    memset(&store->failure, 0, sizeof(store->failure));
+    if (PQtransactionStatus(store->pg) == PQTRANS_IDLE)
+        return;
+    postgres_write(store, POSTGRES_ROLLBACK, NULL, "rolling back", NULL, NULL);
+    postgres_sync(store, NULL);
+    memset(&store->failure, 0, sizeof(store->failure));
+}
+
+/* ---- settings ---- */
+
+static int put_setting(void *db, const char *name, const char *value, struct error *err)
+{
+    struct postgres_arguments arguments = {0};
+    postgres_bind_text(&arguments, name);
+    if (value)
+        postgres_bind_text(&arguments, value);
+    return postgres_write(db, value ? POSTGRES_PUT_SETTING : POSTGRES_DELETE_SETTING, &arguments,
+                          "writing a setting", NULL, err);
+}
+
+static int get_setting(void *db, const char *name, char **ret_value, struct error *err)
+{
+    struct postgres_arguments arguments = {0};
+    postgres_bind_text(&arguments, name);
+    auto_result *rows =
+        postgres_read(db, POSTGRES_GET_SETTING, &arguments, "reading a setting", err);
+    if (!rows)
+        return -1;
+    *ret_value = NULL;
+    return PQntuples(rows) ? postgres_get_copy(rows, 0, 0, ret_value, NULL, err) : 0;
+}
+
+const struct store_engine postgres_engine = {
+    .scheme = "postgresql",
+    .schema_version = &postgres_schema_version,
+    .open = engine_open,
+    .close = engine_close,
+    .connect = engine_connect,
+    .lost = engine_lost,
+    .begin = engine_begin,
+    .commit = engine_commit,
+    .rollback = engine_rollback,
+    .put_function = postgres_put_function,
+    .delete_function = postgres_delete_function,
+    .prune_versions = postgres_prune_versions,
+    .load_functions = postgres_load_functions,
+    .load_last_versions = postgres_load_last_versions,
+    .put_code = postgres_put_code,
+    .get_code = postgres_get_code,
+    .put_execution = postgres_put_execution,
+    .start_execution = postgres_start_execution,
+    .get_execution = postgres_get_execution,
+    .list_executions = postgres_list_executions,
+    .load_unfinished = postgres_load_unfinished,
+    .expire_executions = postgres_expire_executions,
+    .put_setting = put_setting,
+    .get_setting = get_setting,
+};

@@ -1,0 +1,167 @@
+/* The PostgreSQL engine's own pieces: connection, pipeline, prepared statements.
+ *
+ * The only files that include libpq's header are postgres*.c in this room.
+ *
+ * Statements travel in libpq's pipeline mode: a write is sent and its outcome read later, at the next read or at the
+ * commit, so a batch of a thousand writes costs one round trip. The first failure of a transaction is kept and is that
+ * of every later call until the rollback. A write's count of rows is there when the next read or the commit has
+ * succeeded.
+ *
+ * Nothing waits for ever for a server: one that says nothing for POSTGRES_SILENCE_MS is given up like one whose
+ * connection broke. Thread: whoever holds the connection. */
+#pragma once
+
+#include "store/engine.h"
+
+#include <libpq-fe.h>
+
+#define POSTGRES_SILENCE_MS 30000
+#define POSTGRES_CONNECT_TIMEOUT_S "5"
+
+enum postgres_statement {
+    POSTGRES_BEGIN,
+    POSTGRES_COMMIT,
+    POSTGRES_ROLLBACK,
+    POSTGRES_LOCK_FUNCTIONS,
+    POSTGRES_PUT_FUNCTION,
+    POSTGRES_PUT_LAST_VERSION,
+    POSTGRES_PRUNE_CODE,
+    POSTGRES_PRUNE_VERSIONS,
+    POSTGRES_SWEEP_CODE,
+    POSTGRES_LOAD_FUNCTIONS,
+    POSTGRES_LOAD_LAST_VERSIONS,
+    POSTGRES_PUT_CODE,
+    POSTGRES_GET_CODE,
+    POSTGRES_PUT_EXECUTION,
+    POSTGRES_START_EXECUTION,
+    POSTGRES_GET_EXECUTION,
+    POSTGRES_LIST_EXECUTIONS,
+    POSTGRES_LIST_BY_FUNCTION,
+    POSTGRES_LIST_BY_STATUS,
+    POSTGRES_LIST_BY_BOTH,
+    POSTGRES_LOAD_UNFINISHED,
+    POSTGRES_NTH_NEWEST,
+    POSTGRES_EXPIRE,
+    POSTGRES_PUT_SETTING,
+    POSTGRES_DELETE_SETTING,
+    POSTGRES_GET_SETTING,
+    POSTGRES_STATEMENT_COUNT
+};
+
+#define POSTGRES_PENDING_MAX 512
+#define POSTGRES_PENDING_BYTES_MAX ((size_t)8 * 1024 * 1024)
+
+struct postgres_store {
+    char *url;    /* owned; may hold a password: never shown */
+    PGconn *pg;   /* NULL: no connection */
+    bool broken;  /* the connection is of no more use */
+    bool passing; /* the last failure was not the call's: it may be made again */
+    bool in_transaction;
+    struct error failure; /* the transaction's first, when its code is set */
+    struct {
+        const char *what;
+        int64_t *ret_rows;
+    } pending[POSTGRES_PENDING_MAX]; /* sent, outcome not read yet */
+    size_t pending_count, pending_bytes;
+};
+
+/* ---- postgres_connection.c ---- */
+
+/* Connects, brings the schema up and prepares the statements; does nothing while there is a connection. */
+int postgres_connect(struct postgres_store *store, struct error *err);
+void postgres_disconnect(struct postgres_store *store);
+/* Runs SQL text and waits, outside of the pipeline; the last statement's rows in *ret unless it is NULL. */
+int postgres_execute(struct postgres_store *store, const char *sql, PGresult **ret,
+                     struct error *err);
+
+/* ---- postgres_pipeline.c ---- */
+
+/* Arguments of a statement, borrowed until it is sent. */
+#define POSTGRES_ARGUMENTS_MAX 32
+struct postgres_arguments {
+    int count;
+    const char *values[POSTGRES_ARGUMENTS_MAX];
+    int lengths[POSTGRES_ARGUMENTS_MAX];
+    int formats[POSTGRES_ARGUMENTS_MAX];
+    uint64_t numbers[POSTGRES_ARGUMENTS_MAX]; /* in network order */
+    size_t bytes;
+};
+/* NULL binds NULL. */
+void postgres_bind_text(struct postgres_arguments *arguments, const char *text);
+void postgres_bind_text_len(struct postgres_arguments *arguments, const char *text, size_t len);
+void postgres_bind_bytes(struct postgres_arguments *arguments, const char *bytes, size_t len);
+void postgres_bind_int(struct postgres_arguments *arguments, int64_t number);
+void postgres_bind_bool(struct postgres_arguments *arguments, bool value);
+
+/* Says why the connection is of no more use; returns -1. */
+int postgres_lose(struct postgres_store *store, struct error *err, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+/* What a result that tells of a failure says, as an error; returns -1. */
+int postgres_fail(struct postgres_store *store, const PGresult *result, const char *what,
+                  struct error *err);
+/* 0 with the next result (NULL at the end of a statement's), waiting for it; -1 when the connection is lost. */
+int postgres_next(struct postgres_store *store, PGresult **ret, struct error *err);
+
+/* Sends a write. *ret_rows (may be NULL) gets the count of its rows when its outcome is read. */
+int postgres_write(struct postgres_store *store, enum postgres_statement which,
+                   const struct postgres_arguments *arguments, const char *what, int64_t *ret_rows,
+                   struct error *err);
+/* The rows of a statement; NULL with `err` set. The caller clears them (auto_result). */
+PGresult *postgres_read(struct postgres_store *store, enum postgres_statement which,
+                        const struct postgres_arguments *arguments, const char *what,
+                        struct error *err);
+/* Ends what was sent since the last one; reads every outcome. */
+int postgres_sync(struct postgres_store *store, struct error *err);
+/* Sends the preparation of all statements and waits for it. */
+int postgres_prepare(struct postgres_store *store, struct error *err);
+
+static inline void postgres_result_clear(PGresult *const *result)
+{
+    PQclear(*result);
+}
+#define auto_result __attribute__((__cleanup__(postgres_result_clear))) PGresult
+
+int64_t postgres_get_int(const PGresult *rows, int row, int column);
+bool postgres_get_bool(const PGresult *rows, int row, int column);
+/* NULL for NULL; valid as long as the rows. */
+const char *postgres_get_text(const PGresult *rows, int row, int column);
+/* Copies; NULL for NULL. */
+int postgres_get_copy(const PGresult *rows, int row, int column, char **ret, size_t *ret_len,
+                      struct error *err);
+
+/* ---- postgres_statements.c ---- */
+extern const char *const postgres_statement_texts[POSTGRES_STATEMENT_COUNT];
+
+/* ---- postgres_migrations.c ---- */
+extern const int postgres_schema_version;
+/* Brings the schema from whatever version it has to `target` in one transaction that other controllers wait for.
+ * Refuses a newer schema. */
+int postgres_migrate(struct postgres_store *store, int target, struct error *err);
+/* For tests: an empty schema of an earlier version. */
+int postgres_create_at_version(const char *url, int version, struct error *err);
+
+/* ---- postgres_functions.c ---- */
+int postgres_put_function(void *db, const struct function_record *record, struct error *err);
+int postgres_delete_function(void *db, const char *name, struct error *err);
+int postgres_prune_versions(void *db, const char *name, int64_t version, struct error *err);
+int postgres_load_functions(void *db, store_function_each_fn *each, void *data, struct error *err);
+int postgres_load_last_versions(void *db, store_last_version_each_fn *each, void *data,
+                                struct error *err);
+int postgres_put_code(void *db, const char *sha256, const char *bytes, size_t len,
+                      struct error *err);
+int postgres_get_code(void *db, const char *sha256, char **ret_bytes, size_t *ret_len,
+                      struct error *err);
+
+/* ---- postgres_executions.c ---- */
+int postgres_put_execution(void *db, const struct execution *execution, const char *payload,
+                           size_t payload_len, struct error *err);
+int postgres_start_execution(void *db, const char *id, int64_t attempt, uint64_t started_at_ns,
+                             struct error *err);
+int postgres_get_execution(void *db, const char *id, struct execution *execution, bool *ret_found,
+                           struct error *err);
+int postgres_list_executions(void *db, const struct execution_query *query,
+                             struct store_engine_execution_page *page, struct error *err);
+int postgres_load_unfinished(void *db, store_unfinished_each_fn *each, void *data,
+                             struct error *err);
+int postgres_expire_executions(void *db, uint64_t before_ns, int64_t keep_count, int limit,
+                               bool *ret_more, struct error *err);

@@ -1,0 +1,106 @@
+/* The PostgreSQL schema as numbered steps. A step that was released is never changed: later ones build on it.
+ *
+ * Times are wall-clock nanoseconds, states and statuses the contract's words, as in SQLite. Names and ids sort by their
+ * bytes (COLLATE "C"), whatever the database's own order. */
+#include "base/cleanup.h"
+#include "base/loop.h"
+#include "store/postgres.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Any number: controllers that start together migrate one after the other. */
+#define MIGRATIONS_LOCK "7305180610"
+
+static const char *const migrations[] = {
+    /* 1: functions and their code, executions, settings */
+    "CREATE TABLE settings (name text COLLATE \"C\" PRIMARY KEY, value text NOT NULL);"
+    "CREATE TABLE functions ("
+    "  name text COLLATE \"C\" NOT NULL, version bigint NOT NULL, state text NOT NULL,"
+    "  spec text NOT NULL, code_sha256 text COLLATE \"C\", artifact_sha256 text COLLATE \"C\","
+    "  build_output text, created_at bigint NOT NULL, updated_at bigint NOT NULL,"
+    "  PRIMARY KEY (name, version));"
+    "CREATE INDEX functions_by_code ON functions (code_sha256);"
+    "CREATE INDEX functions_by_artifact ON functions (artifact_sha256);"
+    "CREATE TABLE code (sha256 text COLLATE \"C\" PRIMARY KEY, bytes bytea NOT NULL,"
+    "  put_at timestamptz NOT NULL DEFAULT now());"
+    /* packed archives: not to be compressed again */
+    "ALTER TABLE code ALTER bytes SET STORAGE EXTERNAL;"
+    "CREATE TABLE last_versions (name text COLLATE \"C\" PRIMARY KEY, version bigint NOT NULL);"
+    /* ids sort by time, so the id's own index serves 'newest first' */
+    "CREATE TABLE executions ("
+    "  id text COLLATE \"C\" PRIMARY KEY, function text COLLATE \"C\" NOT NULL,"
+    "  version bigint NOT NULL, status text COLLATE \"C\" NOT NULL, async boolean NOT NULL,"
+    "  cold_start boolean NOT NULL, worker text, attempt bigint NOT NULL,"
+    "  created_at bigint NOT NULL, started_at bigint NOT NULL, finished_at bigint NOT NULL,"
+    "  error text, metrics text NOT NULL, result_base64 boolean NOT NULL, result text, logs bytea,"
+    "  payload bytea);"
+    "CREATE INDEX executions_by_function ON executions (function, id);"
+    "CREATE INDEX executions_by_status ON executions (status, id);",
+};
+
+const int postgres_schema_version = sizeof(migrations) / sizeof(migrations[0]);
+
+static int current_version(struct postgres_store *store, int *ret, struct error *err)
+{
+    auto_result *rows = NULL;
+    if (postgres_execute(store,
+                         "SELECT pg_advisory_xact_lock(" MIGRATIONS_LOCK ");"
+                         "CREATE TABLE IF NOT EXISTS schema_migrations"
+                         " (version integer PRIMARY KEY, applied_at bigint NOT NULL);"
+                         "SELECT coalesce(max(version), 0) FROM schema_migrations",
+                         &rows, err) < 0)
+        return -1;
+    *ret = PQntuples(rows) == 1 ? atoi(PQgetvalue(rows, 0, 0)) : 0;
+    return 0;
+}
+
+static int apply(struct postgres_store *store, int version, struct error *err)
+{
+    char note[128];
+    snprintf(note, sizeof(note), "INSERT INTO schema_migrations VALUES (%d, %lld)", version,
+             (long long)clock_realtime_ns());
+    if (postgres_execute(store, migrations[version - 1], NULL, err) == 0 &&
+        postgres_execute(store, note, NULL, err) == 0)
+        return 0;
+    return error_wrap(err, "bringing the database to schema version %d", version);
+}
+
+static int migrate(struct postgres_store *store, int target, struct error *err)
+{
+    int version = 0;
+    if (current_version(store, &version, err) < 0)
+        return -1;
+    if (version > postgres_schema_version)
+        return error_set(err, ERROR_UNAVAILABLE,
+                         "the database has schema version %d and this program knows versions up to "
+                         "%d: use a newer faas-controller, or another database",
+                         version, postgres_schema_version);
+    for (int next = version + 1; next <= target; next++)
+        if (apply(store, next, err) < 0)
+            return -1;
+    return 0;
+}
+
+int postgres_migrate(struct postgres_store *store, int target, struct error *err)
+{
+    assert(target <= postgres_schema_version);
+    if (postgres_execute(store, "BEGIN", NULL, err) < 0)
+        return -1;
+    if (migrate(store, target, err) == 0)
+        return postgres_execute(store, "COMMIT", NULL, err);
+    postgres_execute(store, "ROLLBACK", NULL, NULL);
+    return -1;
+}
+
+int postgres_create_at_version(const char *url, int version, struct error *err)
+{
+    struct postgres_store store = {.pg = PQconnectdb(url)};
+    int outcome = PQstatus(store.pg) == CONNECTION_OK
+                      ? postgres_migrate(&store, version, err)
+                      : error_set(err, ERROR_UNAVAILABLE, "connecting to PostgreSQL");
+    PQfinish(store.pg);
+    return outcome;
+}

@@ -1,0 +1,203 @@
+/* The store on PostgreSQL: the common suite on a private server, and what is PostgreSQL's own: migrations, secrets, lost
+ * connections. */
+#include "store/postgres.h"
+
+#include "postgresql_server.h"
+#include "store_suite.h"
+
+#include <criterion/hooks.h>
+#include <sys/wait.h>
+
+ReportHook(PRE_ALL)(struct criterion_test_set *tests)
+{
+    (void)tests;
+    postgresql_start();
+    postgresql_publish();
+}
+
+ReportHook(POST_ALL)(struct criterion_global_stats *stats)
+{
+    (void)stats;
+    postgresql_stop();
+}
+
+static void open_database(void)
+{
+    postgresql_use();
+    postgresql_url("suite", url, sizeof(url));
+}
+
+static void close_database(void)
+{
+}
+
+static void age_code(void)
+{
+    postgresql_run("UPDATE suite.code SET put_at = now() - interval '2 hours'");
+}
+
+/* ---- opening ---- */
+
+Test(store, is_brought_up_from_every_earlier_version)
+{
+    int newest = store_schema_version(url);
+    cr_assert_geq(newest, 1);
+    close_store();
+    for (int version = 0; version <= newest; version++) {
+        postgresql_url("suite", url, sizeof(url));
+        cr_assert_eq(postgres_create_at_version(url, version, &err), 0, "%s", err.message);
+        open_store();
+        put_function("a", 1, FUNCTION_READY, "x");
+        put_execution("a", EXECUTION_SUCCEEDED, false, NULL);
+        cr_expect_str_eq(list_functions(), "a/1=ready ");
+        close_store();
+    }
+}
+
+Test(store, a_newer_schema_is_refused)
+{
+    close_store();
+    postgresql_run("INSERT INTO suite.schema_migrations VALUES (4000, 0)");
+    cr_expect_null(store_open(&loop, url, &err));
+    cr_expect(strstr(err.message, "4000"), "%s", err.message);
+    cr_expect(strstr(err.message, "newer faas-controller"), "%s", err.message);
+}
+
+Test(store, another_encoding_is_refused)
+{
+    char other[300];
+    postgresql_run("DROP DATABASE IF EXISTS latin");
+    postgresql_run("CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0");
+    snprintf(other, sizeof(other), "postgresql://tester:%s@/latin?host=%s", POSTGRESQL_PASSWORD,
+             postgresql.folder);
+    cr_expect_null(store_open(&loop, other, &err));
+    cr_expect(strstr(err.message, "UTF8, not LATIN1"), "%s", err.message);
+}
+
+Test(store, no_error_says_the_password)
+{
+    static const char *const bad[] = {"postgresql://user:%s@localhost:notaport/db",
+                                      "postgresql://user:%s@x@/db?host=/none",
+                                      "postgresql://user:12/%s@localhost/db",
+                                      "postgresql://user:%s@/db?nonsense=1",
+                                      "postgresql://user:%s@/db?host=/nonexistent/none",
+                                      "postgresql://user:%s%%zz@/db",
+                                      "postgres:/user:%s@/db",
+                                      "%s"};
+    for (size_t i = 0; i < ARRAY_LENGTH(bad); i++) {
+        char text[256];
+        struct error failure = {0};
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+        snprintf(text, sizeof(text), bad[i], "hidden-word");
+#pragma GCC diagnostic pop
+        cr_expect_null(store_open(&loop, text, &failure), "%s", text);
+        cr_expect(failure.message[0]);
+        cr_expect_null(strstr(failure.message, "hidden-word"), "%s", failure.message);
+    }
+    char wrong[300];
+    snprintf(wrong, sizeof(wrong), "postgresql://tester:hidden-word@/postgres?host=%s",
+             postgresql.folder);
+    cr_expect_null(store_open(&loop, wrong, &err));
+    cr_expect(strstr(err.message, "authentication"), "%s", err.message);
+    cr_expect_null(strstr(err.message, "hidden-word"), "%s", err.message);
+}
+
+Test(store, two_controllers_can_start_on_an_empty_database_at_once)
+{
+    pid_t children[4];
+    close_store();
+    postgresql_url("suite", url, sizeof(url));
+    for (size_t i = 0; i < ARRAY_LENGTH(children); i++)
+        if ((children[i] = fork()) == 0) {
+            uv_loop_t own;
+            uv_loop_init(&own);
+            _exit(store_open(&own, url, &err) ? 0 : 1);
+        }
+    for (size_t i = 0; i < ARRAY_LENGTH(children); i++) {
+        int status = -1;
+        waitpid(children[i], &status, 0);
+        cr_expect_eq(status, 0);
+    }
+}
+
+/* ---- lost connections ---- */
+
+/* Ends every session of the store: as a server that restarts does. */
+static void end_sessions(void)
+{
+    postgresql_run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                   " WHERE application_name = 'faas-controller'");
+}
+
+Test(store, calls_go_on_after_the_connection_broke)
+{
+    put_function("a", 1, FUNCTION_READY, "x");
+    for (int round = 0; round < 5; round++) {
+        end_sessions();
+        put_execution("f", EXECUTION_QUEUED, true, "1");
+        end_sessions();
+        cr_expect_eq(list_executions("f", -1, 1000, NULL), round + 1);
+    }
+    cr_expect(has_code("x"));
+}
+
+Test(store, a_batch_whose_connection_breaks_is_written_once)
+{
+    for (int i = 0; i < 3000; i++) {
+        struct execution execution = make_execution("f", EXECUTION_QUEUED);
+        store_put_execution(store, &execution, NULL, 0, done, NULL);
+        if (i % 500 == 250)
+            end_sessions();
+    }
+    wait_for(3000);
+    cr_expect_eq(failures, 0, "%s", err.message);
+    int count = 0;
+    char cursor[TIME_ID_LEN + 1] = "";
+    do {
+        count += list_executions("f", -1, 1000, cursor[0] ? cursor : NULL);
+        strcpy(cursor, page_cursor);
+    } while (cursor[0]);
+    cr_expect_eq(count, 3000);
+}
+
+Test(store, while_the_server_is_away_callers_are_told_and_records_wait, .timeout = 120)
+{
+    close_store();
+    postgresql_start(); /* one of this test's own */
+    postgresql_url("suite", url, sizeof(url));
+    open_store();
+    put_execution("f", EXECUTION_SUCCEEDED, false, NULL);
+    postgresql_halt(SIGQUIT);
+
+    struct execution waits = make_execution("f", EXECUTION_SUCCEEDED);
+    struct execution asked = make_execution("f", EXECUTION_QUEUED);
+    store_put_execution(store, &waits, NULL, 0, done, NULL);
+    store_put_execution(store, &asked, NULL, 0, done, NULL);
+    int before = outcomes;
+    wait_for(before + 1);
+    cr_expect_eq(failures, 1, "only the one that somebody waits for has failed");
+    cr_expect_eq(err.code, ERROR_UNAVAILABLE);
+    cr_expect_null(strstr(err.message, POSTGRESQL_PASSWORD));
+    cr_expect_eq(store_queue_length(store), 1);
+
+    postgresql_launch();
+    wait_for(before + 2);
+    cr_expect_eq(failures, 1);
+    failures = 0;
+    cr_expect_eq(list_executions("f", -1, 1000, NULL), 2);
+    close_store();
+    postgresql_stop();
+}
+
+Test(store, closing_does_not_wait_for_a_server_that_is_away, .timeout = 120)
+{
+    close_store();
+    postgresql_start();
+    postgresql_url("suite", url, sizeof(url));
+    open_store();
+    postgresql_halt(SIGQUIT);
+    store_put_setting(store, "a", "1", NULL, NULL);
+    close_store();
+    postgresql_stop();
+}
