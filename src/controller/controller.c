@@ -132,6 +132,7 @@ static void tick(void *data)
     struct controller *controller = data;
     sessions_tick(controller);
     expire_waiting(controller);
+    keeps_tick(controller);
     controller_dispatch(controller);
     if (controller->draining)
         stop_when_drained(controller);

@@ -40,6 +40,7 @@ struct controller {
     double machine_cpus;
     size_t deploys;       /* under way */
     size_t pending_reads; /* handlers that wait for the store */
+    uint64_t planned_ns;  /* keeps': monotonic */
     bool draining;
     bool stopped;
     uint64_t drain_deadline_ns; /* monotonic */

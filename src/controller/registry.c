@@ -10,6 +10,7 @@ void registry_init(struct registry *registry,
                    void (*gone)(void *data, const struct function_version *version), void *data)
 {
     *registry = (struct registry){.gone = gone, .data = data};
+    list_init(&registry->kept);
 }
 
 static void free_version(struct function_version *version)
@@ -51,6 +52,7 @@ struct function_entry *registry_entry(struct registry *registry, const char *nam
     list_init(&entry->queue);
     list_init(&entry->waiting_link);
     list_init(&entry->changes);
+    list_init(&entry->kept_link);
     if (string_map_put(&registry->functions, entry->name, entry, err) < 0) {
         free(entry);
         return NULL;
@@ -142,6 +144,17 @@ static void replace(struct registry *registry, struct function_version **place,
     version_unref(registry, before);
 }
 
+static void make_current(struct registry *registry, struct function_entry *entry,
+                         struct function_version *version)
+{
+    replace(registry, &entry->current, version);
+    registry->kept_changed |= !list_empty(&entry->kept_link);
+    if (!version || version->record.spec.min_instances == 0 || !list_empty(&entry->kept_link))
+        return;
+    list_append(&registry->kept, &entry->kept_link);
+    registry->kept_changed = true;
+}
+
 int registry_add_version(struct registry *registry, struct function_entry *entry,
                          struct function_record *record, struct error *err)
 {
@@ -169,7 +182,7 @@ int registry_add_version(struct registry *registry, struct function_entry *entry
     entry->created_at_ns = version->record.created_at_ns;
     replace(registry, &entry->newest, version);
     if (version->record.state == FUNCTION_READY)
-        replace(registry, &entry->current, version);
+        make_current(registry, entry, version);
     version_unref(registry, version);
     return 0;
 }
@@ -180,7 +193,7 @@ void registry_activate(struct registry *registry, struct function_version *versi
     version->record.state = FUNCTION_READY;
     if (entry->newest &&
         (!entry->current || entry->current->record.spec.version < version->record.spec.version))
-        replace(registry, &entry->current, version);
+        make_current(registry, entry, version);
 }
 
 void registry_delete(struct registry *registry, struct function_entry *entry)
@@ -188,7 +201,7 @@ void registry_delete(struct registry *registry, struct function_entry *entry)
     if (!entry->newest)
         return;
     sorted_remove(registry, entry);
-    replace(registry, &entry->current, NULL);
+    make_current(registry, entry, NULL);
     replace(registry, &entry->newest, NULL);
 }
 

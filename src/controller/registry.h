@@ -36,6 +36,8 @@ struct function_entry {
     size_t under_way;         /* dispatch's: executions that workers have */
     unsigned passed_over;     /* dispatch's */
     struct list changes;      /* of struct change; the first is under way */
+    struct list kept_link;    /* in the registry's list `kept` */
+    bool kept_short;          /* keeps': fewer are kept than it asks for */
 };
 
 struct registry {
@@ -43,6 +45,9 @@ struct registry {
     struct string_map versions;     /* key -> struct function_version, not a reference */
     struct function_entry **sorted; /* those that exist, by name */
     size_t sorted_count, sorted_capacity;
+    /* Those whose current version has min_instances; keeps.c takes them off when they no longer have. */
+    struct list kept;
+    bool kept_changed; /* since keeps.c has looked */
     void (*gone)(void *data, const struct function_version *version);
     void *data;
 };

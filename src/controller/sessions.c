@@ -180,6 +180,7 @@ static void free_session(struct sessions *sessions, struct worker_session *sessi
     string_map_remove(&sessions->by_name, session->name);
     list_remove(&session->dispatch.link);
     dispatch_worker_deinit(&session->dispatch);
+    keeps_clear(session);
     json_free(session->described);
     buffer_deinit(&session->outbox);
     free(session);
@@ -193,6 +194,8 @@ static void lose_work(struct controller *controller, struct worker_session *sess
     buffer_clear(&session->outbox);
     dispatch_warm_begin(&session->dispatch);
     dispatch_warm_end(&session->dispatch);
+    keeps_clear(session);
+    keeps_workers_changed(controller);
     builds_worker_lost(controller, session);
     list_for_each(link, &session->running) executions_worker_lost(
         controller, list_entry(link, struct live_execution, owner_link), why);
@@ -336,8 +339,12 @@ static void read_poll(struct controller *controller, struct worker_session *sess
     slots += match_running(controller, session, json_get(poll, "running"));
     slots -= count_undelivered(controller, session);
     session->dispatch.free_slots = slots > 0 ? slots : 0;
-    session->dispatch.draining = json_get_bool(poll, "draining", false);
+    bool draining = json_get_bool(poll, "draining", false);
+    if (!session->described || draining != session->dispatch.draining)
+        keeps_workers_changed(controller);
+    session->dispatch.draining = draining;
     if (json_get(poll, "instances")) {
+        keeps_read(session, json_get(poll, "kept"));
         read_instances(session, json_get(poll, "instances"));
         session->dispatch.concurrency = json_get_int(poll, "concurrency", 1);
         json_free(session->described);

@@ -10,6 +10,7 @@
 #include "base/http_server.h"
 #include "base/json.h"
 #include "controller/dispatch.h"
+#include "controller/keeps.h"
 
 struct controller;
 struct build;
@@ -37,8 +38,9 @@ struct worker_session {
     struct list running; /* struct live_execution by owner_link */
     struct list polls;   /* struct parked_poll */
     size_t poll_count;
-    struct buffer outbox; /* messages for the next answer */
-    struct build *build;  /* that it compiles; borrowed */
+    struct buffer outbox;    /* messages for the next answer */
+    struct build *build;     /* that it compiles; borrowed */
+    struct string_map keeps; /* version's key -> struct keep, owned */
     /* Ids of executions that finished lately: a poll that was under way may still name them. */
     char finished[SESSION_FINISHED_KEPT][TIME_ID_LEN + 1];
     unsigned finished_next;

@@ -184,6 +184,8 @@ class Worker:
         self.run = run or (lambda head, payload: ({"status": "succeeded"}, payload, b""))
         self.build = build
         self.instances = instances or []
+        self.kept = {}  # (function, version) -> count
+        self.memory_mb = 1000
         self.lock = threading.Lock()
         self.running = {}
         self.seen = []  # every assignment's head
@@ -214,9 +216,10 @@ class Worker:
         with self.lock:
             running = list(self.running)
         return {"worker": self.name, "session": self.session, "runtime": "simple", "concurrency": self.concurrency,
-                "memory_mb": 1000, "cpus": 2, "arch": "x86_64", "version": "0", "images": [], "draining": self.draining,
+                "memory_mb": self.memory_mb, "cpus": 2, "arch": "x86_64", "version": "0", "images": [], "draining": self.draining,
                 "slots": max(0, self.concurrency - len(running)), "wait_ms": wait_ms, "running": running,
-                "instances": self.instances}  # fmt: skip
+                "instances": self.instances,
+                "kept": [{"function": f, "version": v, "count": n} for (f, v), n in self.kept.items() if n]}  # fmt: skip
 
     def call(self, method, path, body=None, connection=None):
         if not connection:
@@ -249,6 +252,8 @@ class Worker:
                 with self.lock:
                     self.running[head["execution_id"]] = head
                 threading.Thread(target=self.run_one, args=(head, body), daemon=True).start()
+            elif head["kind"] == "keep":
+                self.kept[head["function"], head["version"]] = head["count"]
             elif head["kind"] == "build" and self.build:
                 threading.Thread(target=self.build_one, args=(head,), daemon=True).start()
 

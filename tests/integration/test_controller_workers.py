@@ -169,6 +169,89 @@ class Dispatch(WorkersTest):
             self.assertEqual(db.execute("SELECT version FROM functions").fetchall(), [(11,)])
 
 
+class Keeps(WorkersTest):
+    """min_instances: workers are told what to keep ready."""
+
+    settings = {"CONTROLLER_WORKER_LOST_MS": 2000}
+
+    def wait_kept(self, *expected, workers):
+        """What each worker has been told to keep, of each function's version; none are left out."""
+        def kept():
+            return [{key: n for key, n in worker.kept.items() if n} for worker in workers] == list(expected)
+        wait_until(kept, f"{expected} (it is {[w.kept for w in workers]})")
+
+    def test_the_only_worker_keeps_all_and_follows_every_change(self):
+        worker = self.worker()
+        self.controller.deploy("plain")
+        self.controller.deploy("f", min_instances=2)
+        self.wait_kept({("f", 1): 2}, workers=[worker])
+        self.controller.deploy("f", min_instances=3)
+        self.wait_kept({("f", 2): 3}, workers=[worker])
+        self.controller.deploy("f", min_instances=1)
+        self.wait_kept({("f", 3): 1}, workers=[worker])
+        self.controller.deploy("f")
+        self.wait_kept({}, workers=[worker])
+        self.controller.deploy("g", min_instances=1)
+        self.wait_kept({("g", 1): 1}, workers=[worker])
+        self.assertEqual(self.api("DELETE", "/v1/functions/g").status, 204)
+        self.wait_kept({}, workers=[worker])
+        self.assertNotIn("plain", {head["function"] for head in worker.seen if head["kind"] == "keep"})
+
+    def test_instances_are_spread_and_stay_where_they_are(self):
+        one, two = self.worker("one"), self.worker("two")
+        self.controller.deploy("f", min_instances=4)
+        self.wait_kept({("f", 1): 2}, {("f", 1): 2}, workers=[one, two])
+        three = self.worker("three")
+        self.controller.deploy("g", min_instances=1)
+        self.wait_kept({("f", 1): 2}, {("f", 1): 2}, {("g", 1): 1}, workers=[one, two, three])
+
+    def test_what_a_lost_or_draining_worker_kept_is_kept_by_others(self):
+        one, two, three = (self.worker(name) for name in ("one", "two", "three"))
+        self.controller.deploy("f", min_instances=3)
+        self.wait_kept({("f", 1): 1}, {("f", 1): 1}, {("f", 1): 1}, workers=[one, two, three])
+        three.draining = True
+        wait_until(lambda: one.kept[("f", 1)] + two.kept[("f", 1)] == 3, "the others keep its share")
+        self.wait_kept({}, workers=[three])
+        two.stop()
+        self.wait_kept({("f", 1): 3}, workers=[one])
+
+    def test_a_worker_that_is_started_anew_is_told_again(self):
+        with Worker(self.controller, "same") as before:
+            self.controller.deploy("f", min_instances=1)
+            self.wait_kept({("f", 1): 1}, workers=[before])
+        after = self.worker("same")
+        self.wait_kept({("f", 1): 1}, workers=[after])
+
+    def test_a_worker_that_has_forgotten_is_told_again(self):
+        worker = self.worker()
+        self.controller.deploy("f", min_instances=1)
+        self.wait_kept({("f", 1): 1}, workers=[worker])
+        worker.kept.clear()
+        self.wait_kept({("f", 1): 1}, workers=[worker])
+        worker.kept["never-asked-for", 7] = 5
+        wait_until(lambda: worker.kept["never-asked-for", 7] == 0, "it is told that this is not wanted")
+
+    def test_no_worker_is_asked_for_more_memory_than_it_has(self):
+        small, large = Worker(self.controller, "small"), Worker(self.controller, "large")
+        small.memory_mb, large.memory_mb = 300, 700
+        for worker in (small, large):
+            self.stack.enter_context(worker)
+        self.controller.deploy("f", min_instances=9, memory_mb=128)
+        self.wait_kept({("f", 1): 2}, {("f", 1): 5}, workers=[small, large])
+        self.assertIn("memory to keep", self.controller.log_text())
+        more = self.worker("more")
+        self.wait_kept({("f", 1): 2}, {("f", 1): 5}, {("f", 1): 2}, workers=[small, large, more])
+
+    def test_a_restarted_controller_keeps_on(self):
+        worker = self.worker()
+        self.controller.deploy("f", min_instances=1)
+        self.wait_kept({("f", 1): 1}, workers=[worker])
+        self.controller.kill()
+        worker.kept.clear()
+        self.controller.start(CONTROLLER_LISTEN=self.controller.url.removeprefix("http://"))
+        self.wait_kept({("f", 1): 1}, workers=[worker])
+
+
 class AtTheBound(WorkersTest):
     settings = {"CONTROLLER_QUEUE_WAIT_MS": 300}
 
