@@ -16,6 +16,7 @@ readonly PACKAGES_BUILD=(
 readonly PACKAGES_RUN=(runc mount containernetworking-plugins iptables nftables iproute2 ca-certificates)
 readonly PACKAGES_IMAGES=(mmdebstrap debian-archive-keyring mount util-linux python3)
 readonly PACKAGES_TEST=(libcriterion-dev python3 python3-jsonschema python3-yaml skopeo umoci zstd sqlite3 crun postgresql)
+readonly PACKAGES_VM=(qemu-system-x86 e2fsprogs cpio mmdebstrap debian-archive-keyring python3)
 readonly PACKAGES_FUZZ=(clang libclang-rt-dev)
 readonly PACKAGES_LINT=(clang clang-format clang-tidy shellcheck cppcheck git)
 readonly PACKAGES_COVERAGE=(gcovr)
@@ -26,6 +27,7 @@ Usage: ./build.sh VERB [ARGUMENT...]
 
   demo                       everything set up, then examples deployed, invoked and shown
   test [asan] [-R REGEX]     everything set up, then every test; with asan: under the sanitizers
+  test-vm [TEST...]          container tests in a virtual machine with cgroup v2 only and AppArmor (QEMU, no KVM needed)
   deps                       install what building, running and testing need (apt; elsewhere: say what is needed)
   build                      the programs, into build/bin/
   images [NAME...]           the runtime images (python nodejs go native), into build/images/ and the image store
@@ -326,6 +328,21 @@ verb_test() {
     run_ctest "$folder" "$@"
 }
 
+# The machine's root is made anew when its recipe changes; its disk, with this tree's programs, at each run.
+verb_test_vm() {
+    local hash stamp=$STAMPS/vm
+    need_packages "${PACKAGES_BUILD[@]}" libcriterion-dev "${PACKAGES_IMAGES[@]}" "${PACKAGES_VM[@]}"
+    build_preset dev
+    make_images "${IMAGES[@]}"
+    hash=$(sha256sum tests/vm/build.sh tests/vm/init tests/vm/initrd-init | sha256sum)
+    if [ "$(cat "$stamp" 2>/dev/null)" != "$hash" ]; then
+        step "a Debian for the virtual machine" as_root tests/vm/build.sh "$OUT/vm"
+        mkdir -p "$STAMPS"
+        printf '%s\n' "$hash" >"$stamp"
+    fi
+    as_root tests/vm/run "$@"
+}
+
 verb_coverage() {
     need_packages "${PACKAGES_BUILD[@]}" "${PACKAGES_RUN[@]}" "${PACKAGES_IMAGES[@]}" "${PACKAGES_TEST[@]}" "${PACKAGES_COVERAGE[@]}"
     fetch_promtool
@@ -472,6 +489,7 @@ main() {
     local verb=${1:-help}
     shift || true
     case $verb in
+        test-vm) verb_test_vm "$@" ;;
         demo | test | deps | build | images | bench | lint | fuzz | docs | install | package | clean | coverage) "verb_$verb" "$@" ;;
         help | --help | -h) usage ;;
         *)

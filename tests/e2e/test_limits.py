@@ -1,10 +1,17 @@
 """A function gets what its limits say and not more; the next invocation is served at once."""
 import json
+import os
+import re
 import time
 
 from faas_platform import PlatformTest, main
 
 MIB = 1024 * 1024
+
+
+def kernel_resets_memory_peak():
+    """cgroup v1 always; v2 since Linux 6.12."""
+    return os.path.exists('/sys/fs/cgroup/memory') or tuple(map(int, re.findall(r'\d+', os.uname().release)[:2])) >= (6, 12)
 
 
 class Limits(PlatformTest):
@@ -38,7 +45,10 @@ class Limits(PlatformTest):
         self.deploy('peak', python='import json, sys\nblock = bytearray(json.load(sys.stdin) << 20)\nblock[::4096] = b"x" * len(block[::4096])\nprint(1)', memory_mb=256)
         large, small = self.invoke('peak', 120), self.invoke('peak', 1)
         self.assertGreater(large['metrics']['memory_peak'], 115 * MIB)
-        self.assertLess(small['metrics']['memory_peak'], 80 * MIB)
+        if kernel_resets_memory_peak():
+            self.assertLess(small['metrics']['memory_peak'], 80 * MIB)
+        else:  # then it is the instance's so far, as docs/container-execution.md says
+            self.assertGreaterEqual(small['metrics']['memory_peak'], large['metrics']['memory_peak'])
 
     def test_cpu(self):
         burn = 'import time, json\nend = time.perf_counter() + 1\nwhile time.perf_counter() < end: pass\nprint(json.dumps(time.process_time()))'
