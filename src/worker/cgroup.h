@@ -75,6 +75,12 @@ int instance_cgroup_read(struct instance_cgroup *instance, struct instance_stats
 /* 0 when the peak starts anew; -1 (ERROR_UNAVAILABLE) on a v2 kernel before 6.12, which only has
  * the peak of a life. */
 int instance_cgroup_reset_peak(struct instance_cgroup *instance, struct error *err);
-/* SIGKILL to every process in it, at once (v2 cgroup.kill) or by repeated reading of the list (v1).
+/* SIGKILL to every process in it, at once (v2 cgroup.kill) or by repeated reading of the list (v1); a frozen one is
+ * thawed for it where the kernel needs that (v1).
  */
 int instance_cgroup_kill(struct instance_cgroup *instance, struct error *err);
+/* Stops every process in it, and lets them go on (v1 freezer.state, v2 cgroup.freeze): asked for here, done by the
+ * kernel a moment later. Again in the same state: nothing happens. ERROR_UNAVAILABLE where this host has no freezer, or the
+ * runtime made no cgroup of the instance's own in it. */
+int instance_cgroup_freeze(struct instance_cgroup *instance, struct error *err);
+int instance_cgroup_thaw(struct instance_cgroup *instance, struct error *err);

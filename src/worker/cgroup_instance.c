@@ -45,8 +45,11 @@ struct instance_cgroup {
     const struct source_info *sources;
     int fds[SOURCE_COUNT]; /* owned; -1 for what this host does not have */
     int kill_fd;           /* owned; v2 cgroup.kill, or -1 */
-    char *members;         /* owned: a folder whose cgroup.procs lists its processes */
+    int freeze_fd;         /* owned; v1 freezer.state, v2 cgroup.freeze, or -1 */
+    enum cgroup_version version;
+    char *members; /* owned: a folder whose cgroup.procs lists its processes */
     bool peak_writable;
+    bool frozen;
 };
 
 /* The folder of the process's cgroup in a controller's hierarchy, or NULL. */
@@ -79,6 +82,25 @@ static void open_source(struct instance_cgroup *instance, enum source source, co
     instance->fds[source] = fd >= 0 ? fd : open_in(folder, info->file, O_RDONLY);
 }
 
+static const char *last_part(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+
+    return slash ? slash + 1 : path;
+}
+
+/* Only when the instance has a cgroup of its own there: whoever shares it would be stopped too. */
+static int open_freezer(const struct instance_cgroup *instance,
+                        const struct cgroup_hierarchies *all, const char *membership)
+{
+    if (instance->version == CGROUP_V2)
+        return open_in(instance->members, "cgroup.freeze", O_WRONLY);
+    autofree char *folder = find_folder(all, CGROUP_V1, "freezer", membership);
+    if (!folder || strcmp(last_part(folder), last_part(instance->members)) != 0)
+        return -1;
+    return open_in(folder, "freezer.state", O_WRONLY);
+}
+
 static int open_all(struct instance_cgroup *instance, const struct cgroup_hierarchies *all,
                     enum cgroup_version version, pid_t pid, struct error *err)
 {
@@ -98,6 +120,7 @@ static int open_all(struct instance_cgroup *instance, const struct cgroup_hierar
                          "process %d is in no cgroup with a memory controller", (int)pid);
     instance->kill_fd =
         version == CGROUP_V2 ? open_in(instance->members, "cgroup.kill", O_WRONLY) : -1;
+    instance->freeze_fd = open_freezer(instance, all, membership);
     return 0;
 }
 
@@ -112,7 +135,8 @@ struct instance_cgroup *instance_cgroup_new(const struct cgroup_hierarchies *hie
         return NULL;
     }
     instance->sources = version == CGROUP_V2 ? sources_v2 : sources_v1;
-    instance->kill_fd = -1;
+    instance->version = version;
+    instance->kill_fd = instance->freeze_fd = -1;
     for (int i = 0; i < SOURCE_COUNT; i++)
         instance->fds[i] = -1;
     if (open_all(instance, hierarchies, version, pid, err) == 0)
@@ -131,6 +155,8 @@ void instance_cgroup_close(struct instance_cgroup *instance)
             close(instance->fds[i]);
     if (instance->kill_fd >= 0)
         close(instance->kill_fd);
+    if (instance->freeze_fd >= 0)
+        close(instance->freeze_fd);
     free(instance->members);
     free(instance);
 }
@@ -194,10 +220,35 @@ int instance_cgroup_reset_peak(struct instance_cgroup *instance, struct error *e
     return 0;
 }
 
-int instance_cgroup_kill(struct instance_cgroup *instance, struct error *err)
+static int set_frozen(struct instance_cgroup *instance, bool frozen, struct error *err)
 {
-    if (instance->kill_fd >= 0 && pwrite(instance->kill_fd, "1", 1, 0) == 1)
+    const char *word =
+        instance->version == CGROUP_V2 ? (frozen ? "1" : "0") : (frozen ? "FROZEN" : "THAWED");
+
+    if (instance->frozen == frozen)
         return 0;
+    if (instance->freeze_fd < 0)
+        return error_set(err, ERROR_UNAVAILABLE, "this instance has no freezer cgroup of its own");
+    if (pwrite(instance->freeze_fd, word, strlen(word), 0) < 0)
+        return error_set_errno(err, ERROR_UNAVAILABLE, errno, "%s an instance's cgroup",
+                               frozen ? "freeze" : "thaw");
+    instance->frozen = frozen;
+    return 0;
+}
+
+int instance_cgroup_freeze(struct instance_cgroup *instance, struct error *err)
+{
+    return set_frozen(instance, true, err);
+}
+
+int instance_cgroup_thaw(struct instance_cgroup *instance, struct error *err)
+{
+    return set_frozen(instance, false, err);
+}
+
+/* SIGKILL to what is in the cgroup, until nothing is or it has been tried often enough. */
+static int kill_members(const struct instance_cgroup *instance, struct error *err)
+{
     for (int round = 0; round < KILL_ROUNDS; round++) {
         int count = cgroup_kill_members(instance->members);
         if (count == 0)
@@ -209,4 +260,14 @@ int instance_cgroup_kill(struct instance_cgroup *instance, struct error *err)
                                    instance->members);
     }
     return 0;
+}
+
+int instance_cgroup_kill(struct instance_cgroup *instance, struct error *err)
+{
+    if (instance->kill_fd >= 0 && pwrite(instance->kill_fd, "1", 1, 0) == 1)
+        return 0;
+    int outcome = kill_members(instance, err);
+    /* A frozen process of v1 takes its signals when it is thawed; with the cgroup gone that is void. */
+    instance_cgroup_thaw(instance, NULL);
+    return outcome;
 }

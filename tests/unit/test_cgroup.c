@@ -200,6 +200,63 @@ Test(cgroup, kill_ends_every_process)
     worker_cgroup_free(worker);
 }
 
+/* Whether the kernel lists all tasks of `pid`'s freezer cgroup as stopped. */
+static bool is_frozen(const char *id)
+{
+    autofree char *find =
+        string_printf("cat $(find /sys/fs/cgroup -path '*/freezer/*%s/freezer.state' -o -path "
+                      "'*%s/cgroup.events') | grep -q '^FROZEN\\|frozen 1'",
+                      id, id);
+    const char *const argv[] = {"sh", "-c", find, NULL};
+    with_cleanup(spawn_result_deinit) struct spawn_result result = {0};
+
+    cr_assert_eq(
+        spawn_run(&(struct spawn_options){.argv = argv, .timeout_ms = 20000}, &result, NULL), 0);
+    return result.wait_status == 0;
+}
+
+Test(cgroup, a_frozen_instance_takes_no_cpu_time_until_it_is_thawed)
+{
+    struct worker_cgroup *worker = open_worker();
+    struct instance_cgroup *instance =
+        open_instance(worker, run_in(worker, "still-ice", "while :; do :; done"));
+    struct error err = {0};
+
+    cr_assert_eq(instance_cgroup_freeze(instance, &err), 0, "%s", err.message);
+    cr_expect_eq(instance_cgroup_freeze(instance, &err), 0, "again: %s", err.message);
+    while (!is_frozen("still-ice"))
+        sched_yield();
+    struct instance_stats frozen = read_stats(instance), later = frozen;
+    for (int i = 0; i < 50; i++)
+        is_frozen("still-ice");
+    later = read_stats(instance);
+    cr_expect_eq(later.cpu_time_ns, frozen.cpu_time_ns);
+    cr_expect_gt(later.memory_bytes, 0, "its memory is still counted");
+    cr_assert_eq(instance_cgroup_thaw(instance, &err), 0, "%s", err.message);
+    while (later.cpu_time_ns == frozen.cpu_time_ns)
+        later = read_stats(instance);
+    instance_cgroup_close(instance);
+    delete_container("still-ice");
+    worker_cgroup_free(worker);
+}
+
+Test(cgroup, a_frozen_instance_can_be_killed)
+{
+    struct worker_cgroup *worker = open_worker();
+    pid_t pid = run_in(worker, "kill-ice", "for i in 1 2 3; do busybox sleep 1000 & done; wait");
+    struct instance_cgroup *instance = open_instance(worker, pid);
+    struct error err = {0};
+
+    cr_assert_eq(instance_cgroup_freeze(instance, &err), 0, "%s", err.message);
+    while (!is_frozen("kill-ice"))
+        sched_yield();
+    cr_expect_eq(instance_cgroup_kill(instance, &err), 0, "%s", err.message);
+    wait_until_ended(pid);
+    instance_cgroup_close(instance);
+    delete_container("kill-ice");
+    worker_cgroup_free(worker);
+}
+
 Test(cgroup, a_cgroup_that_is_gone_is_not_found)
 {
     struct worker_cgroup *worker = open_worker();
@@ -381,6 +438,35 @@ Test(cgroup, on_v2_an_instance_is_measured_and_killed)
     struct instance_cgroup *instance = open_instance(worker, pid);
     while (read_stats(instance).cpu_time_ns < 1000 * 1000)
         sched_yield();
+    cr_expect_eq(instance_cgroup_kill(instance, &err), 0, "%s", err.message);
+    cr_assert_eq(waitpid(pid, &status, 0), pid);
+    cr_expect_eq(WTERMSIG(status), SIGKILL);
+    instance_cgroup_close(instance);
+    worker_cgroup_free(worker);
+    cr_expect_not(anything_left());
+}
+
+Test(cgroup, on_v2_a_frozen_instance_is_thawed_and_killed)
+{
+    struct error err = {0};
+    int status = 0;
+
+    show_v2_only();
+    struct worker_cgroup *worker = open_worker();
+    autofree char *path = worker_cgroup_path(worker, "ice2");
+    pid_t pid = start_in_v2(path);
+    struct instance_cgroup *instance = open_instance(worker, pid);
+    cr_assert_eq(instance_cgroup_freeze(instance, &err), 0, "%s", err.message);
+    while (!is_frozen("ice2"))
+        sched_yield();
+    struct instance_stats frozen = read_stats(instance);
+    for (int i = 0; i < 20; i++)
+        cr_expect(is_frozen("ice2"));
+    cr_expect_eq(read_stats(instance).cpu_time_ns, frozen.cpu_time_ns);
+    cr_assert_eq(instance_cgroup_thaw(instance, &err), 0, "%s", err.message);
+    while (read_stats(instance).cpu_time_ns == frozen.cpu_time_ns)
+        sched_yield();
+    cr_assert_eq(instance_cgroup_freeze(instance, &err), 0, "%s", err.message);
     cr_expect_eq(instance_cgroup_kill(instance, &err), 0, "%s", err.message);
     cr_assert_eq(waitpid(pid, &status, 0), pid);
     cr_expect_eq(WTERMSIG(status), SIGKILL);

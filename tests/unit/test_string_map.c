@@ -1,5 +1,5 @@
 /* The hash table: against a plain array as the model, through growth and removal. */
-#include "controller/string_map.h"
+#include "base/string_map.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>

@@ -1,5 +1,5 @@
 /* A hash table from strings to pointers: see string_map.h. */
-#include "controller/string_map.h"
+#include "base/string_map.h"
 
 #include <assert.h>
 #include <stdlib.h>

@@ -1,6 +1,6 @@
 /* A hash table from strings to pointers. Keys are borrowed: they must live, unchanged, in the value
  * (or as long as it). Open addressing, at most half full; keys of strangers cannot be made to
- * collide, since the hash has a random seed. Loop thread only. */
+ * collide, since the hash has a random seed. No lock. */
 #pragma once
 
 #include "base/error.h"
