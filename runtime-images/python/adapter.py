@@ -578,8 +578,9 @@ def replace_environment(entries):
         time.tzset()
 
 
-def take_role(folder):
-    """Waits for LOAD; returns mode and target when this process has become what they name."""
+def take_role(folder, usual):
+    """Waits for LOAD; returns mode and target when this process has become what they name. `usual`: the modules that
+    both roles have."""
     body = read_frame(KEEPER_SOCKET, FRAME_LOAD)[2]
     arguments, _, environment = bytes(body).partition(b"\0\0")
     role, *arguments = [os.fsdecode(argument) for argument in arguments.split(b"\0")]
@@ -591,6 +592,8 @@ def take_role(folder):
     else:
         c_call("prctl", PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
         be_expendable()
+        for name in set(sys.modules) - usual:
+            del sys.modules[name]
     os.close(KEEPER_SOCKET)
     replace_environment(environment.split(b"\0")[:-1])
     os.chdir(folder)
@@ -602,12 +605,13 @@ def keep():
     """Everything that both roles need, and that takes time; then it waits."""
     folder = os.getcwd()  # a mount will cover it: its name is entered again
     preload(PRELOAD)
+    usual = set(sys.modules)
     zygote = Zygote()
     if c_call("prctl", PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         os._exit(1)  # orphans would not come to a zygote
     try:
         send_frame(KEEPER_SOCKET, FRAME_READY)
-        return zygote, *take_role(folder)
+        return zygote, *take_role(folder, usual)
     except (HungUp, BrokenPipeError, ConnectionResetError):
         os._exit(0)
 

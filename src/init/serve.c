@@ -270,6 +270,7 @@ int serve(struct instance *instance)
     server.standby_fd = -1;
     frame_reader_init(&server.worker, 0, 0);
     worker_expect(&server);
+    run_dir_clean(instance);
     mode_start(&server);
     while (!server.ended && !instance->told_to_end)
         step(&server);
