@@ -31,7 +31,7 @@ Usage: ./build.sh VERB [ARGUMENT...]
   deps                       install what building, running and testing need (apt; elsewhere: say what is needed)
   build                      the programs, into build/bin/
   images [NAME...]           the runtime images (python nodejs go native), into build/images/ and the image store
-  bench [ROW...]             the benchmarks, with an optimised build
+  bench [--quick] [ROW...]   the benchmarks, with an optimised build; see docs/performance.md
   lint [CHECK...]            checks without running: format shell clang cppcheck tidy
   fuzz [TARGET] [SECONDS]    fuzz one parser or all of them, 60 seconds each
   coverage                   line coverage of src/ and oci/ by the tests
