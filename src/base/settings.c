@@ -261,15 +261,18 @@ static int load(const struct settings_spec *spec, int argc, char **argv, void *o
     }
     if (load_environment(spec, object, err) < 0)
         return -1;
+    bool action = false;
     for (int i = 1; i < argc;) {
-        if (request_of(argv[i]) == REQUEST_CHECK)
+        bool is_action = spec->action && strcmp(argv[i], spec->action) == 0;
+        action = action || is_action;
+        if (is_action || request_of(argv[i]) == REQUEST_CHECK)
             i++;
         else if (load_flag(spec, argc, argv, &i, object, err) < 0)
             return -1;
     }
     if (spec->check && spec->check(object, err) < 0)
         return -1;
-    *ret_outcome = check_only ? SETTINGS_EXIT : SETTINGS_RUN;
+    *ret_outcome = check_only ? SETTINGS_EXIT : action ? SETTINGS_ACTION : SETTINGS_RUN;
     return check_only ? serve(spec, REQUEST_CHECK, object, err) : 0;
 }
 

@@ -36,6 +36,9 @@ struct settings_spec {
     const char *prefix;  /* "CONTROLLER_" */
     const char *summary; /* one paragraph for --help */
     const char *example; /* one command line */
+    /* A flag of the program's own in place of a run, such as "--check-host", and what it does, for
+     * --help; NULL: none. */
+    const char *action, *action_text;
     const struct setting *rows;
     size_t row_count;
     /* Checks that span several settings; may be NULL. */
@@ -43,8 +46,9 @@ struct settings_spec {
 };
 
 enum settings_outcome {
-    SETTINGS_RUN,  /* go on */
-    SETTINGS_EXIT, /* --help, --version, --check-config or --markdown was served: exit 0 */
+    SETTINGS_RUN,    /* go on */
+    SETTINGS_ACTION, /* the same, but for the program's own flag */
+    SETTINGS_EXIT,   /* --help, --version, --check-config or --markdown was served: exit 0 */
 };
 
 /* Fills `object` (zeroed by the caller) from defaults, environment and argv[1..]. Fails on an

@@ -67,6 +67,9 @@ int settings_help(const struct settings_spec *spec, struct buffer *out, struct e
     for (size_t i = 0; i < spec->row_count; i++)
         if (help_row(spec, &spec->rows[i], out, err) < 0)
             return -1;
+    if (spec->action &&
+        buffer_printf(out, err, "\n  %-15s  %s", spec->action, spec->action_text) < 0)
+        return -1;
     return buffer_printf(out, err,
                          "\n  --check-config   check all settings, show them, and exit\n"
                          "  --markdown       print the table of settings for the documentation\n"
