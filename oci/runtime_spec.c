@@ -125,6 +125,8 @@ static void write_process(struct json_writer *json, const struct oci_runtime_spe
     write_rlimit(json, "RLIMIT_CORE", 0);
     json_array_end(json);
     json_member_bool(json, "noNewPrivileges", true);
+    if (spec->apparmor_profile)
+        json_member_string(json, "apparmorProfile", spec->apparmor_profile);
     if (spec->oom_score_adj)
         json_member_int(json, "oomScoreAdj", *spec->oom_score_adj);
     json_object_end(json);

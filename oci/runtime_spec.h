@@ -68,6 +68,7 @@ struct oci_runtime_spec {
     uint32_t id_map_host_base;
     uint32_t id_map_size;
 
+    const char *apparmor_profile;   /* loaded (oci/apparmor.h); NULL: none */
     bool seccomp;                   /* the allow-list of oci/seccomp.h */
     const char *rootfs_propagation; /* "slave", …; NULL: the runtime's default */
 

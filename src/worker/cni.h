@@ -8,6 +8,9 @@
 #include <net/if.h>
 #include <netinet/in.h>
 
+/* Where distributions put the plugins. */
+#define CNI_PATH_DEFAULT "/usr/lib/cni:/opt/cni/bin:/usr/libexec/cni"
+
 struct cni_config {
     const char *path;   /* folders of the plugins, colon-separated */
     const char *bridge; /* name of the bridge interface */

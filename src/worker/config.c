@@ -48,6 +48,9 @@ static const struct setting rows[] = {
         .text = "Path of runc or of another OCI runtime with its command line."),
     ROW("WORKER_NETWORK_SUBNET", STRING, network_subnet,
         .text = "Addresses for functions with network bridge; default: 10.88.64.0/18."),
+    ROW("WORKER_APPARMOR", CHOICE, apparmor, .default_value = "auto", .choices = "auto|require|off",
+        .text = "AppArmor profile for containers: where it can be had, always (or the worker does "
+                "not start), or never."),
     ROW("WORKER_CONCURRENCY", INT, concurrency, .default_value = "64", .min = 1, .max = 4096,
         .text = "Invocations at the same time."),
     ROW("WORKER_MAX_INSTANCES", INT, max_instances, .default_value = "256", .min = 1, .max = 8192,
@@ -172,6 +175,8 @@ const struct settings_spec worker_settings_spec = {
     .summary = "Runs functions in OCI containers: takes invocations from controllers over HTTP and "
                "sends the results back.",
     .example = "faas-worker --controller-url http://10.0.0.1:8080 --concurrency 32",
+    .action = "--check-host",
+    .action_text = "show what this host can enforce, and exit: 1 when functions cannot run",
     .rows = rows,
     .row_count = ARRAY_LENGTH(rows),
     .check = check,
@@ -253,7 +258,7 @@ static int fill(char **member, char *value)
     return value ? 0 : -1;
 }
 
-int worker_settings_complete(struct worker_settings *settings, struct error *err)
+int worker_settings_fill(struct worker_settings *settings, struct error *err)
 {
     if (fill(&settings->name, default_name()) < 0)
         return error_set(err, ERROR_INTERNAL, "out of memory");
@@ -266,5 +271,10 @@ int worker_settings_complete(struct worker_settings *settings, struct error *err
         settings->memory_mb = machine_memory_mb() * 4 / 5;
     if (settings->start_parallel == 0)
         settings->start_parallel = 2 * get_nprocs();
-    return read_token(settings, err);
+    return 0;
+}
+
+int worker_settings_complete(struct worker_settings *settings, struct error *err)
+{
+    return worker_settings_fill(settings, err) < 0 ? -1 : read_token(settings, err);
 }

@@ -21,6 +21,7 @@ struct worker_settings {
     char *runtime_type;
     char *oci_runtime;
     char *network_subnet;
+    char *apparmor;
     int64_t concurrency;
     int64_t max_instances;
     int64_t memory_mb;
@@ -49,6 +50,7 @@ extern const struct settings_spec worker_settings_spec;
 /* What WORKER_USE_CONTAINER and WORKER_RUNTIME_TYPE say together; a contradiction is an error. */
 int worker_settings_runtime(const struct worker_settings *settings, enum worker_runtime_kind *ret,
                             struct error *err);
-/* Fills what was left open from the machine (name, memory, parallelism, folders) and reads the
- * token's file. */
+/* Fills what was left open from the machine: name, memory, parallelism, folders. */
+int worker_settings_fill(struct worker_settings *settings, struct error *err);
+/* The same, and reads the token's file. */
 int worker_settings_complete(struct worker_settings *settings, struct error *err);

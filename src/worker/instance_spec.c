@@ -334,6 +334,7 @@ int instance_spec_init(struct instance_spec *spec, const struct function_spec *f
     oci->network_namespace = options->network_namespace;
     oci->id_map_host_base = options->id_base;
     oci->id_map_size = INSTANCE_ID_COUNT;
+    oci->apparmor_profile = options->apparmor_profile;
     oci->seccomp = true;
     set_limits(spec, function, options);
     return 0;

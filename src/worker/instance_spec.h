@@ -30,6 +30,7 @@ struct instance_spec_options {
     const char *cgroups_path;      /* NULL: the OCI runtime's choice */
     const char *network_namespace; /* NULL: a new one with loopback only */
     const char *const *command;    /* from instance_command(), or a build's */
+    const char *apparmor_profile;  /* NULL: none */
     uint32_t id_base;              /* first host id of the user namespace */
     bool limit_swap;
     uint64_t open_files;        /* 0: 1024 */

@@ -1,6 +1,7 @@
 /* faas-worker: settings, log, loop, signals; everything else is worker.c. */
 #include "base/log.h"
 #include "base/loop.h"
+#include "worker/check_host.h"
 #include "worker/worker.h"
 
 #include <stdio.h>
@@ -63,6 +64,13 @@ static int run(struct worker_settings *settings, struct error *err)
     return rc;
 }
 
+/* No log lines among the rows: they are for people. */
+static int check(struct worker_settings *settings, struct error *err)
+{
+    log_init("worker", LOG_LEVEL_ERROR, LOG_FORMAT_TEXT);
+    return worker_settings_fill(settings, err) < 0 ? -1 : check_host(settings, stdout);
+}
+
 int main(int argc, char **argv)
 {
     struct worker_settings settings = {0};
@@ -71,6 +79,8 @@ int main(int argc, char **argv)
     int rc = settings_load(&worker_settings_spec, argc, argv, &settings, &outcome, &err);
     if (rc == 0 && outcome == SETTINGS_RUN)
         rc = run(&settings, &err);
+    else if (rc == 0 && outcome == SETTINGS_ACTION)
+        rc = check(&settings, &err);
     settings_deinit(&worker_settings_spec, &settings);
-    return rc == 0 ? 0 : fail(&err);
+    return rc >= 0 ? rc : fail(&err);
 }

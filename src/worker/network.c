@@ -23,7 +23,6 @@
 #include <sys/stat.h>
 
 #define STATE_DEFAULT "/run/faas/cni"
-#define CNI_PATH_DEFAULT "/usr/lib/cni:/opt/cni/bin:/usr/libexec/cni"
 #define BRIDGE_DEFAULT "faas0"
 #define SUBNET_DEFAULT "10.88.64.0/18"
 /* Namespaces of one kind on their way up at once, so that a burst of takes does not start a burst of plugins. */

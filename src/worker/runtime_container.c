@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/loop.h"
 #include "base/text.h"
+#include "oci/apparmor.h"
 #include "oci/bundle.h"
 #include "oci/image_store.h"
 #include "oci/runc.h"
@@ -49,6 +50,7 @@ struct container_runtime {
     struct image_store *images;
     char *bundles, *netns, *state, *resolv_conf; /* owned paths */
     bool has_resolv_conf;
+    char *apparmor_profile;               /* owned; NULL: none */
     uint8_t slots[INSTANCE_ID_SLOTS / 8]; /* bits of those in use */
     size_t instances;                     /* not yet removed, those given up on included */
     size_t leftovers;
@@ -224,6 +226,7 @@ static int write_bundle(struct runtime_instance *instance, const struct image *i
         .cgroups_path = instance->cgroups_path,
         .network_namespace = instance->ns->path,
         .command = instance->command,
+        .apparmor_profile = runtime->apparmor_profile,
         .id_base = id_base(instance),
         .limit_swap = worker_cgroup_support(runtime->cgroup)->swap,
         .open_files = (uint64_t)runtime->settings->open_files,
@@ -581,6 +584,9 @@ static void runtime_destroy(struct container_runtime *runtime)
     free(runtime->netns);
     free(runtime->state);
     free(runtime->resolv_conf);
+    if (runtime->apparmor_profile)
+        oci_apparmor_unload(runtime->apparmor_profile, NULL);
+    free(runtime->apparmor_profile);
     free(runtime);
 }
 
@@ -675,6 +681,29 @@ static int open_network(struct container_runtime *runtime, struct error *err)
     return 0;
 }
 
+/* A profile of this worker's own, so that it can go when the worker does. */
+static int open_apparmor(struct container_runtime *runtime, struct error *err)
+{
+    const char *wanted = runtime->settings->apparmor;
+    struct error why = {0};
+    if (strcmp(wanted, "off") == 0)
+        return 0;
+    autofree char *name = string_printf("faas-%s", runtime->settings->name);
+    if (!name)
+        return error_set(err, ERROR_INTERNAL, "out of memory");
+    if (!oci_apparmor_enabled())
+        error_set(&why, ERROR_UNAVAILABLE, "this kernel does not enforce AppArmor profiles");
+    else if (oci_apparmor_load(name, &why) == 0)
+        runtime->apparmor_profile = steal_pointer(&name);
+    if (!runtime->apparmor_profile && strcmp(wanted, "require") == 0) {
+        *err = why;
+        return error_wrap(err, "WORKER_APPARMOR is \"require\"");
+    }
+    if (!runtime->apparmor_profile && oci_apparmor_enabled())
+        log_warn("containers run without an AppArmor profile", LOG_ERR(&why));
+    return 0;
+}
+
 static int open_parts(struct container_runtime *runtime, struct error *err)
 {
     const struct worker_settings *settings = runtime->settings;
@@ -688,6 +717,8 @@ static int open_parts(struct container_runtime *runtime, struct error *err)
         return error_wrap(err, "runtime \"container\"");
     runtime->cgroup = worker_cgroup_new(settings->name, err);
     if (!runtime->cgroup)
+        return -1;
+    if (open_apparmor(runtime, err) < 0)
         return -1;
     runtime->images = image_store_open(settings->image_dir, NULL, err);
     if (!runtime->images)

@@ -44,6 +44,18 @@ class Isolation(PlatformTest):
         self.assertEqual((status['NoNewPrivs'], status['Seccomp']), ('1', '2'))
         self.assertIn(status.get('Groups', '').strip(), ('', '1000'))
 
+    def test_an_apparmor_profile_holds_where_the_kernel_has_it(self):
+        try:
+            with open('/sys/module/apparmor/parameters/enabled', encoding='ascii') as file:
+                enabled = file.read().startswith('Y')
+        except OSError:
+            enabled = False
+        if not enabled:
+            self.skipTest('this kernel has no AppArmor')
+        self.assertEqual(self.probe('open("/proc/self/attr/current").read().strip()'), f'faas-{self.platform.worker_name} (enforce)')
+        self.assertEqual(self.probe('open("/proc/1/attr/current").read().strip()'), f'faas-{self.platform.worker_name} (enforce)')
+        self.assertRefused('os.write(os.open("/proc/self/attr/current", os.O_WRONLY), b"changeprofile unconfined")')
+
     def test_ids_are_mapped(self):
         outside = int(self.probe('open("/proc/self/uid_map").read().split()')[1])
         self.assertGreaterEqual(outside, 0x20000000)

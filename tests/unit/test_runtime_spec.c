@@ -52,6 +52,7 @@ static struct oci_runtime_spec full_spec(void)
         .nofile = 4096,
         .oom_score_adj = &oom_score_adj,
         .network_namespace = "/run/faas/w/netns/n1",
+        .apparmor_profile = "faas-test",
         .id_map_host_base = 0x20000000,
         .id_map_size = 65536,
         .seccomp = true,
