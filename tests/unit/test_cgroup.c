@@ -200,35 +200,37 @@ Test(cgroup, kill_ends_every_process)
     worker_cgroup_free(worker);
 }
 
-/* Whether the kernel lists all tasks of `pid`'s freezer cgroup as stopped. */
-static bool is_frozen(const char *id)
+/* Whether the kernel says that all of its cgroup is stopped. */
+static bool is_frozen(pid_t pid)
 {
-    autofree char *find =
-        string_printf("cat $(find /sys/fs/cgroup -path '*/freezer/*%s/freezer.state' -o -path "
-                      "'*%s/cgroup.events') | grep -q '^FROZEN\\|frozen 1'",
-                      id, id);
-    const char *const argv[] = {"sh", "-c", find, NULL};
-    with_cleanup(spawn_result_deinit) struct spawn_result result = {0};
+    with_cleanup(buffer_deinit) struct buffer text = BUFFER_INIT(4096);
+    with_cleanup(cgroup_hierarchies_deinit) struct cgroup_hierarchies all = {0};
+    autofree char *membership = cgroup_membership_read(pid, NULL);
 
-    cr_assert_eq(
-        spawn_run(&(struct spawn_options){.argv = argv, .timeout_ms = 20000}, &result, NULL), 0);
-    return result.wait_status == 0;
+    cr_assert_eq(cgroup_hierarchies_read(&all, NULL), 0);
+    const struct cgroup_hierarchy *v1 = cgroup_hierarchies_find_v1(&all, "freezer");
+    const struct cgroup_hierarchy *hierarchy = v1 ? v1 : cgroup_hierarchies_find_v2(&all);
+    autofree char *path = cgroup_membership_path(membership, hierarchy, NULL);
+    autofree char *folder = cgroup_folder(hierarchy, path);
+    autofree char *file = string_printf("%s/%s", folder, v1 ? "freezer.state" : "cgroup.events");
+    cr_assert_eq(buffer_read_file(&text, file, NULL), 0, "%s", file);
+    return strstr(text.data, v1 ? "FROZEN" : "frozen 1") != NULL;
 }
 
 Test(cgroup, a_frozen_instance_takes_no_cpu_time_until_it_is_thawed)
 {
     struct worker_cgroup *worker = open_worker();
-    struct instance_cgroup *instance =
-        open_instance(worker, run_in(worker, "still-ice", "while :; do :; done"));
+    pid_t pid = run_in(worker, "still-ice", "while :; do :; done");
+    struct instance_cgroup *instance = open_instance(worker, pid);
     struct error err = {0};
 
     cr_assert_eq(instance_cgroup_freeze(instance, &err), 0, "%s", err.message);
     cr_expect_eq(instance_cgroup_freeze(instance, &err), 0, "again: %s", err.message);
-    while (!is_frozen("still-ice"))
+    while (!is_frozen(pid))
         sched_yield();
     struct instance_stats frozen = read_stats(instance), later = frozen;
     for (int i = 0; i < 50; i++)
-        is_frozen("still-ice");
+        is_frozen(pid);
     later = read_stats(instance);
     cr_expect_eq(later.cpu_time_ns, frozen.cpu_time_ns);
     cr_expect_gt(later.memory_bytes, 0, "its memory is still counted");
@@ -248,7 +250,7 @@ Test(cgroup, a_frozen_instance_can_be_killed)
     struct error err = {0};
 
     cr_assert_eq(instance_cgroup_freeze(instance, &err), 0, "%s", err.message);
-    while (!is_frozen("kill-ice"))
+    while (!is_frozen(pid))
         sched_yield();
     cr_expect_eq(instance_cgroup_kill(instance, &err), 0, "%s", err.message);
     wait_until_ended(pid);
@@ -457,11 +459,11 @@ Test(cgroup, on_v2_a_frozen_instance_is_thawed_and_killed)
     pid_t pid = start_in_v2(path);
     struct instance_cgroup *instance = open_instance(worker, pid);
     cr_assert_eq(instance_cgroup_freeze(instance, &err), 0, "%s", err.message);
-    while (!is_frozen("ice2"))
+    while (!is_frozen(pid))
         sched_yield();
     struct instance_stats frozen = read_stats(instance);
     for (int i = 0; i < 20; i++)
-        cr_expect(is_frozen("ice2"));
+        cr_expect(is_frozen(pid));
     cr_expect_eq(read_stats(instance).cpu_time_ns, frozen.cpu_time_ns);
     cr_assert_eq(instance_cgroup_thaw(instance, &err), 0, "%s", err.message);
     while (read_stats(instance).cpu_time_ns == frozen.cpu_time_ns)
