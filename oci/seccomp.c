@@ -133,6 +133,10 @@ struct filtered_call {
     {                                                                                              \
         (call_), {SAME(index_, value_)}, 1                                                         \
     }
+#define TWO_ARGUMENTS(call_, first_, second_)                                                      \
+    {                                                                                              \
+        (call_), {SAME(0, first_), SAME(1, second_)}, 2                                            \
+    }
 #define SOCKET(domain, type)                                                                       \
     {                                                                                              \
         "socket", {SAME(0, domain), {1, TYPE_BITS, (type)}}, 2                                     \
@@ -205,10 +209,15 @@ static const struct filtered_call ioctl_rules[] = {
 };
 
 static const struct filtered_call own_process_rules[] = {
-    ONE_ARGUMENT("prlimit64", 0, 0),          ONE_ARGUMENT("sched_setaffinity", 0, 0),
-    ONE_ARGUMENT("sched_setattr", 0, 0),      ONE_ARGUMENT("sched_setparam", 0, 0),
-    ONE_ARGUMENT("sched_setscheduler", 0, 0), ONE_ARGUMENT("setpriority", 1, 0),
-    ONE_ARGUMENT("ioprio_set", 1, 0),
+    ONE_ARGUMENT("prlimit64", 0, 0),
+    ONE_ARGUMENT("sched_setaffinity", 0, 0),
+    ONE_ARGUMENT("sched_setattr", 0, 0),
+    ONE_ARGUMENT("sched_setparam", 0, 0),
+    ONE_ARGUMENT("sched_setscheduler", 0, 0),
+    TWO_ARGUMENTS("setpriority", 0, 0), /* PRIO_PROCESS; PRIO_USER would mean PID 1 too */
+    TWO_ARGUMENTS("setpriority", 1, 0), /* PRIO_PGRP */
+    TWO_ARGUMENTS("ioprio_set", 1, 0),  /* IOPRIO_WHO_PROCESS */
+    TWO_ARGUMENTS("ioprio_set", 2, 0),  /* IOPRIO_WHO_PGRP */
 };
 
 static const struct filtered_call personality_rules[] = {

@@ -104,6 +104,15 @@ class Isolation(PlatformTest):
             self.assertIn(self.invoke('killer')['status'], ('succeeded', 'failed', 'timed_out'))
         self.assertSucceeded(self.deploy_and_invoke('after-killer'), 1)
 
+    def test_it_changes_its_own_priority_and_nobody_elses(self):
+        """faas-init and the zygote have its uid: what "all processes of the user" means includes them."""
+        self.assertEqual(self.probe('[os.nice(3), os.getpriority(os.PRIO_PROCESS, 0), os.getpriority(os.PRIO_PROCESS, 1)]'), [3, 3, 0])
+        for which in ('os.PRIO_USER, 0', 'os.PRIO_USER, os.getuid()', 'os.PRIO_PROCESS, 1', 'os.PRIO_PROCESS, os.getppid()'):
+            self.assertRefused(f'os.setpriority({which}, 5)')
+        libc = f'libc = ctypes.CDLL(None, use_errno=True)\nnumber = {251 if os.uname().machine == "x86_64" else 30}'
+        self.assertEqual(self.probe('[libc.syscall(number, which, who, 3 << 13 | 7) for which, who in ((1, 0), (1, 1), (3, 0), (3, os.getuid()))]', libc),
+                         [0, -1, -1, -1])  # ioprio_set: IOPRIO_WHO_PROCESS, IOPRIO_WHO_USER
+
     def deploy_and_invoke(self, name):
         self.deploy(name, python='print(1)')
         return self.invoke(name)
