@@ -1,0 +1,232 @@
+/* The start of one container.
+ *
+ * A user-namespace slot and a network namespace are taken, the bundle is written (thread pool), `run` of the OCI runtime starts the
+ * container; then its first process is held by a pidfd, its cgroup and counters by open files. */
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "base/text.h"
+#include "oci/bundle.h"
+#include "worker/container.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/pidfd.h>
+#include <unistd.h>
+
+static int slot_take(struct container_runtime *runtime)
+{
+    for (int slot = 0; slot < (int)INSTANCE_ID_SLOTS; slot++) {
+        if (!(runtime->slots[slot / 8] & 1u << slot % 8)) {
+            runtime->slots[slot / 8] |= (uint8_t)(1u << slot % 8);
+            return slot;
+        }
+    }
+    return -1;
+}
+
+void container_close_fds(struct runtime_instance *instance)
+{
+    for (int i = 0; i < INSTANCE_FD_COUNT; i++) {
+        if (instance->fds[i] >= 0)
+            close(instance->fds[i]);
+        instance->fds[i] = -1;
+    }
+}
+
+static uint32_t id_base(const struct runtime_instance *instance)
+{
+    return INSTANCE_ID_BASE + (uint32_t)instance->slot * INSTANCE_ID_COUNT;
+}
+
+static void start_failed(struct runtime_instance *instance, const struct error *err)
+{
+    container_close_fds(instance);
+    instance->start_over = true;
+    if (instance->stopping)
+        container_begin_removal(instance);
+    else
+        instance->started(instance->started_data, err);
+}
+
+static int open_handles(struct runtime_instance *instance, struct error *err)
+{
+    instance->pidfd = pidfd_open(instance->pid, 0);
+    if (instance->pidfd < 0)
+        return error_set_errno(err, ERROR_UNAVAILABLE, errno,
+                               "the container's first process (%d) cannot be held", instance->pid);
+    instance->cgroup = instance_cgroup_open(instance->runtime->cgroup, instance->pid, err);
+    if (!instance->cgroup)
+        return -1;
+    if (instance->spec->network == NETWORK_BRIDGE) {
+        instance->counters = network_counters_open(instance->pid, err);
+        if (instance->counters < 0)
+            return -1;
+    }
+    return 0;
+}
+
+static void on_run(void *data, const struct oci_outcome *outcome, const struct error *err)
+{
+    struct runtime_instance *instance = data;
+    struct error why = {0};
+    if (outcome) {
+        instance->pid = outcome->pid;
+        err = open_handles(instance, &why) < 0 ? &why : NULL;
+    }
+    if (err) {
+        why = *err;
+        error_wrap(&why, "container could not be started");
+        start_failed(instance, &why);
+        return;
+    }
+    container_close_fds(instance);
+    instance->start_over = true;
+    log_info("container started", LOG_STR("instance", instance->id),
+             LOG_STR("function", instance->spec->name), LOG_STR("image", instance->spec->image),
+             LOG_INT("pid", instance->pid),
+             LOG_INT("us", (int64_t)(clock_monotonic_ns() - instance->started_ns) / 1000));
+    if (instance->stopping)
+        container_begin_removal(instance);
+    else
+        instance->started(instance->started_data, NULL);
+}
+
+/* The function reopens its stdout and stderr by name (/dev/stderr): its user must own the pipes. */
+static int own_pipes(struct runtime_instance *instance, struct error *err)
+{
+    uid_t uid = id_base(instance) + INSTANCE_UID;
+    for (int i = 2; i < INSTANCE_FD_COUNT; i++) {
+        if (fchown(instance->fds[i], uid, uid) < 0)
+            return error_set_errno(err, ERROR_INTERNAL, errno, "cannot hand over a pipe");
+    }
+    return 0;
+}
+
+static int write_bundle(struct runtime_instance *instance, const struct image *image,
+                        struct error *err)
+{
+    const struct container_runtime *runtime = instance->runtime;
+    struct instance_spec spec;
+    struct instance_spec_options options = {
+        .rootfs = image->rootfs,
+        .image_env = (const char *const *)image->env,
+        .code_dir = instance->code_dir,
+        .libexec_dir = runtime->settings->libexec_dir,
+        .resolv_conf = runtime->has_resolv_conf ? runtime->resolv_conf : NULL,
+        .cgroups_path = instance->cgroups_path,
+        .network_namespace = instance->ns->path,
+        .command = instance->command,
+        .apparmor_profile = runtime->apparmor_profile,
+        .id_base = id_base(instance),
+        .limit_swap = worker_cgroup_support(runtime->cgroup)->swap,
+        .open_files = (uint64_t)runtime->settings->open_files,
+        .payload_max_bytes = (uint64_t)runtime->settings->payload_max_bytes,
+    };
+    if (instance_spec_init(&spec, instance->spec, &options, err) < 0)
+        return -1;
+    int rc = oci_bundle_write(instance->bundle, &spec.oci, err);
+    instance_spec_deinit(&spec);
+    return rc;
+}
+
+/* On a pool thread: image and bundle. */
+static int prepare(struct runtime_instance *instance, struct error *err)
+{
+    struct image image = {0};
+    struct image_store *images = instance->runtime->images;
+    if (image_store_get(images, instance->spec->image, &image, err) < 0)
+        return -1;
+    int rc = image_store_hold(images, &image, &instance->image_hold, err);
+    if (rc == 0)
+        rc = own_pipes(instance, err);
+    if (rc == 0)
+        rc = write_bundle(instance, &image, err);
+    image_deinit(&image);
+    return rc;
+}
+
+static void prepare_work(void *data)
+{
+    struct runtime_instance *instance = data;
+    instance->failed = prepare(instance, &instance->err) < 0;
+}
+
+static void prepare_done(void *data)
+{
+    struct runtime_instance *instance = data;
+    struct container_runtime *runtime = instance->runtime;
+    struct oci_call call = {.verb = OCI_RUN,
+                            .id = instance->id,
+                            .bundle = instance->bundle,
+                            .fds = instance->fds,
+                            .fd_count = INSTANCE_FD_COUNT,
+                            .timeout_ms = (uint64_t)runtime->settings->start_timeout_ms};
+    if (instance->stopping || instance->failed) {
+        start_failed(instance, &instance->err);
+        return;
+    }
+    instance->created = true;
+    if (oci_runtime_start(&runtime->oci, runtime->loop, &call, on_run, instance, &instance->err) <
+        0)
+        start_failed(instance, &instance->err);
+}
+
+static void on_network(void *data, struct network_namespace *ns, const struct error *err)
+{
+    struct runtime_instance *instance = data;
+    instance->ns = ns;
+    if (err || instance->stopping) {
+        if (err)
+            instance->err = *err;
+        start_failed(instance, &instance->err);
+        return;
+    }
+    if (loop_work(instance->runtime->loop, prepare_work, prepare_done, instance, &instance->err) <
+        0)
+        start_failed(instance, &instance->err);
+}
+
+static int fill_instance(struct runtime_instance *instance, const struct runtime_start *start,
+                         struct error *err)
+{
+    struct container_runtime *runtime = instance->runtime;
+    instance->id = strdup(start->id);
+    instance->bundle = string_printf("%s/%s", runtime->bundles, start->id);
+    instance->cgroups_path = worker_cgroup_path(runtime->cgroup, start->id);
+    instance->command = instance_strings_join(start->command, NULL);
+    if (!instance->id || !instance->bundle || !instance->cgroups_path || !instance->command)
+        return error_set(err, ERROR_INTERNAL, "out of memory");
+    instance->slot = slot_take(runtime);
+    if (instance->slot < 0)
+        return error_set(err, ERROR_NO_CAPACITY, "all %u user namespace slots are in use",
+                         INSTANCE_ID_SLOTS);
+    instance->spec = start->spec;
+    instance->code_dir = start->code_dir;
+    instance->started_ns = clock_monotonic_ns();
+    return network_take(runtime->network, start->spec->network, on_network, instance, err);
+}
+
+struct runtime_instance *container_start(struct runtime *base, const struct runtime_start *start,
+                                         runtime_started_fn *started, void *data, struct error *err)
+{
+    struct container_runtime *runtime = (struct container_runtime *)base;
+    struct runtime_instance *instance = calloc(1, sizeof(*instance));
+    if (!instance) {
+        for (int i = 0; i < INSTANCE_FD_COUNT; i++)
+            close(start->fds[i]);
+        error_set(err, ERROR_INTERNAL, "out of memory");
+        return NULL;
+    }
+    instance->runtime = runtime;
+    instance->slot = instance->image_hold = instance->counters = instance->pidfd = -1;
+    instance->started = started;
+    instance->started_data = data;
+    memcpy(instance->fds, start->fds, sizeof(instance->fds));
+    runtime->instances++;
+    if (fill_instance(instance, start, err) < 0) {
+        container_destroy(instance);
+        return NULL;
+    }
+    return instance;
+}
