@@ -84,3 +84,15 @@ int instance_cgroup_kill(struct instance_cgroup *instance, struct error *err);
  * runtime made no cgroup of the instance's own in it. */
 int instance_cgroup_freeze(struct instance_cgroup *instance, struct error *err);
 int instance_cgroup_thaw(struct instance_cgroup *instance, struct error *err);
+
+/* What an instance may use; as the OCI runtime sets it from struct oci_runtime_spec. */
+struct cgroup_limits {
+    int64_t memory_bytes;
+    bool limit_swap;      /* memory and swap together are memory_bytes */
+    int64_t cpu_quota_us; /* of the period that the cgroup has */
+    int64_t pids;
+};
+/* From the limits that it has to others; writes what differs. ERROR_NO_CAPACITY when it uses more memory than it may now. After a
+ * failure the limits are something between the two. */
+int instance_cgroup_limit(struct instance_cgroup *instance, const struct cgroup_limits *from,
+                          const struct cgroup_limits *to, struct error *err);

@@ -15,9 +15,7 @@
 
 #define KILL_ROUNDS 8
 
-enum source { MEMORY_PEAK, MEMORY_NOW, CPU_TIME, OOM_EVENTS, PIDS_EVENTS, SOURCE_COUNT };
-
-struct source_info {
+struct cgroup_source_info {
     const char *controller; /* v1 hierarchy */
     const char *file;
     const char *key; /* the line that begins with it; NULL: the file is one number */
@@ -25,7 +23,7 @@ struct source_info {
     bool writable;
 };
 
-static const struct source_info sources_v1[SOURCE_COUNT] = {
+static const struct cgroup_source_info sources_v1[CGROUP_SOURCE_COUNT] = {
     [MEMORY_PEAK] = {"memory", "memory.max_usage_in_bytes", NULL, 1, true},
     [MEMORY_NOW] = {"memory", "memory.usage_in_bytes", NULL, 1, false},
     [CPU_TIME] = {"cpuacct", "cpuacct.usage", NULL, 1, false},
@@ -33,7 +31,7 @@ static const struct source_info sources_v1[SOURCE_COUNT] = {
     [PIDS_EVENTS] = {"pids", "pids.events", "max ", 1, false},
 };
 
-static const struct source_info sources_v2[SOURCE_COUNT] = {
+static const struct cgroup_source_info sources_v2[CGROUP_SOURCE_COUNT] = {
     [MEMORY_PEAK] = {NULL, "memory.peak", NULL, 1, true},
     [MEMORY_NOW] = {NULL, "memory.current", NULL, 1, false},
     [CPU_TIME] = {NULL, "cpu.stat", "usage_usec ", 1000, false},
@@ -41,25 +39,15 @@ static const struct source_info sources_v2[SOURCE_COUNT] = {
     [PIDS_EVENTS] = {NULL, "pids.events", "max ", 1, false},
 };
 
-struct instance_cgroup {
-    const struct source_info *sources;
-    int fds[SOURCE_COUNT]; /* owned; -1 for what this host does not have */
-    int kill_fd;           /* owned; v2 cgroup.kill, or -1 */
-    int freeze_fd;         /* owned; v1 freezer.state, v2 cgroup.freeze, or -1 */
-    enum cgroup_version version;
-    char *members; /* owned: a folder whose cgroup.procs lists its processes */
-    bool peak_writable;
-    bool frozen;
-};
-
 /* The folder of the process's cgroup in a controller's hierarchy, or NULL. */
-static char *find_folder(const struct cgroup_hierarchies *all, enum cgroup_version version,
-                         const char *controller, const char *membership)
+char *instance_cgroup_folder(const struct instance_cgroup *instance, const char *controller)
 {
-    const struct cgroup_hierarchy *hierarchy = version == CGROUP_V2
-                                                   ? cgroup_hierarchies_find_v2(all)
-                                                   : cgroup_hierarchies_find_v1(all, controller);
-    autofree char *path = hierarchy ? cgroup_membership_path(membership, hierarchy, NULL) : NULL;
+    const struct cgroup_hierarchy *hierarchy =
+        instance->version == CGROUP_V2
+            ? cgroup_hierarchies_find_v2(instance->hierarchies)
+            : cgroup_hierarchies_find_v1(instance->hierarchies, controller);
+    autofree char *path =
+        hierarchy ? cgroup_membership_path(instance->membership, hierarchy, NULL) : NULL;
 
     return path ? cgroup_folder(hierarchy, path) : NULL;
 }
@@ -71,9 +59,10 @@ static int open_in(const char *folder, const char *file, int flags)
     return path ? open(path, flags | O_CLOEXEC) : -1;
 }
 
-static void open_source(struct instance_cgroup *instance, enum source source, const char *folder)
+static void open_source(struct instance_cgroup *instance, enum cgroup_source source,
+                        const char *folder)
 {
-    const struct source_info *info = &instance->sources[source];
+    const struct cgroup_source_info *info = &instance->sources[source];
     int fd = info->writable ? open_in(folder, info->file, O_RDWR) : -1;
 
     /* memory.peak of a kernel before 6.12 can only be read. */
@@ -90,37 +79,33 @@ static const char *last_part(const char *path)
 }
 
 /* Only when the instance has a cgroup of its own there: whoever shares it would be stopped too. */
-static int open_freezer(const struct instance_cgroup *instance,
-                        const struct cgroup_hierarchies *all, const char *membership)
+static int open_freezer(const struct instance_cgroup *instance)
 {
     if (instance->version == CGROUP_V2)
         return open_in(instance->members, "cgroup.freeze", O_WRONLY);
-    autofree char *folder = find_folder(all, CGROUP_V1, "freezer", membership);
+    autofree char *folder = instance_cgroup_folder(instance, "freezer");
     if (!folder || strcmp(last_part(folder), last_part(instance->members)) != 0)
         return -1;
     return open_in(folder, "freezer.state", O_WRONLY);
 }
 
-static int open_all(struct instance_cgroup *instance, const struct cgroup_hierarchies *all,
-                    enum cgroup_version version, pid_t pid, struct error *err)
+static int open_all(struct instance_cgroup *instance, pid_t pid, struct error *err)
 {
-    autofree char *membership = cgroup_membership_read(pid, err);
-
-    if (!membership)
+    instance->membership = cgroup_membership_read(pid, err);
+    if (!instance->membership)
         return -1;
-    for (int i = 0; i < SOURCE_COUNT; i++) {
-        autofree char *folder =
-            find_folder(all, version, instance->sources[i].controller, membership);
+    for (int i = 0; i < CGROUP_SOURCE_COUNT; i++) {
+        autofree char *folder = instance_cgroup_folder(instance, instance->sources[i].controller);
         if (folder)
             open_source(instance, i, folder);
     }
-    instance->members = find_folder(all, version, "memory", membership);
+    instance->members = instance_cgroup_folder(instance, "memory");
     if (!instance->members)
         return error_set(err, ERROR_NOT_FOUND,
                          "process %d is in no cgroup with a memory controller", (int)pid);
     instance->kill_fd =
-        version == CGROUP_V2 ? open_in(instance->members, "cgroup.kill", O_WRONLY) : -1;
-    instance->freeze_fd = open_freezer(instance, all, membership);
+        instance->version == CGROUP_V2 ? open_in(instance->members, "cgroup.kill", O_WRONLY) : -1;
+    instance->freeze_fd = open_freezer(instance);
     return 0;
 }
 
@@ -134,12 +119,13 @@ struct instance_cgroup *instance_cgroup_new(const struct cgroup_hierarchies *hie
         error_set(err, ERROR_INTERNAL, "out of memory");
         return NULL;
     }
-    instance->sources = version == CGROUP_V2 ? sources_v2 : sources_v1;
+    instance->hierarchies = hierarchies;
     instance->version = version;
+    instance->sources = version == CGROUP_V2 ? sources_v2 : sources_v1;
     instance->kill_fd = instance->freeze_fd = -1;
-    for (int i = 0; i < SOURCE_COUNT; i++)
+    for (int i = 0; i < CGROUP_SOURCE_COUNT; i++)
         instance->fds[i] = -1;
-    if (open_all(instance, hierarchies, version, pid, err) == 0)
+    if (open_all(instance, pid, err) == 0)
         return instance;
     error_wrap(err, "cgroup of process %d", (int)pid);
     instance_cgroup_close(instance);
@@ -150,7 +136,7 @@ void instance_cgroup_close(struct instance_cgroup *instance)
 {
     if (!instance)
         return;
-    for (int i = 0; i < SOURCE_COUNT; i++)
+    for (int i = 0; i < CGROUP_SOURCE_COUNT; i++)
         if (instance->fds[i] >= 0)
             close(instance->fds[i]);
     if (instance->kill_fd >= 0)
@@ -158,6 +144,7 @@ void instance_cgroup_close(struct instance_cgroup *instance)
     if (instance->freeze_fd >= 0)
         close(instance->freeze_fd);
     free(instance->members);
+    free(instance->membership);
     free(instance);
 }
 
@@ -175,10 +162,10 @@ static uint64_t find_number(const char *text, const char *key)
     return 0;
 }
 
-static int read_source(const struct instance_cgroup *instance, enum source source, uint64_t *ret,
-                       struct error *err)
+static int read_source(const struct instance_cgroup *instance, enum cgroup_source source,
+                       uint64_t *ret, struct error *err)
 {
-    const struct source_info *info = &instance->sources[source];
+    const struct cgroup_source_info *info = &instance->sources[source];
     char text[2048];
 
     *ret = 0;
@@ -196,9 +183,9 @@ static int read_source(const struct instance_cgroup *instance, enum source sourc
 int instance_cgroup_read(struct instance_cgroup *instance, struct instance_stats *ret,
                          struct error *err)
 {
-    uint64_t numbers[SOURCE_COUNT];
+    uint64_t numbers[CGROUP_SOURCE_COUNT];
 
-    for (int i = 0; i < SOURCE_COUNT; i++)
+    for (int i = 0; i < CGROUP_SOURCE_COUNT; i++)
         if (read_source(instance, i, &numbers[i], err) < 0)
             return -1;
     *ret = (struct instance_stats){

@@ -1,15 +1,19 @@
-/* What the files of runtime `container` share: runtime_container.c (the runtime itself, readings), container_start.c and
+/* What the files of runtime `container` share: runtime_container.c (the runtime itself, readings), container_start.c,
+ * container_specialise.c and
  * container_remove.c (one instance). */
 #pragma once
 
 #include "base/loop.h"
 #include "oci/image_store.h"
 #include "oci/runc.h"
+#include "worker/attach.h"
 #include "worker/cgroup.h"
 #include "worker/config.h"
 #include "worker/instance_spec.h"
 #include "worker/network.h"
 #include "worker/runtime.h"
+
+#include <sys/stat.h>
 
 struct container_runtime {
     struct runtime base;
@@ -19,8 +23,9 @@ struct container_runtime {
     struct worker_cgroup *cgroup;
     struct network *network;
     struct image_store *images;
-    char *bundles, *netns, *state, *resolv_conf; /* owned paths */
-    bool has_resolv_conf;
+    char *bundles, *netns, *state, *attach, *resolv_conf, *image_index; /* owned paths */
+    uv_fs_event_t *images_watch; /* of the image store's folder */
+    bool has_resolv_conf, attach_open;
     char *apparmor_profile;               /* owned; NULL: none */
     uint8_t slots[INSTANCE_ID_SLOTS / 8]; /* bits of those in use */
     size_t instances;                     /* not yet removed, those given up on included */
@@ -30,12 +35,22 @@ struct container_runtime {
     void *closed_data;
 };
 
+/* Which of its states a file is in that is only ever replaced. */
+struct file_mark {
+    ino_t inode;
+    struct timespec changed;
+};
+
 struct runtime_instance {
     struct container_runtime *runtime;
     char *id, *bundle, *cgroups_path; /* owned */
-    const struct function_spec *spec; /* borrowed until `started` */
-    const char *code_dir;             /* likewise */
+    const struct function_spec *spec; /* borrowed: struct runtime_start, struct runtime_load */
+    const char *code_dir;             /* likewise; NULL: generic */
     const char **command;             /* owned */
+    struct image image;               /* a generic one's; what it was started from */
+    struct file_mark image_mark;      /* of the image store's index when it was `image` */
+    struct attach_point point;        /* one that was generic has it */
+    bool rewriting;                   /* the bundle, on a pool thread */
     int fds[INSTANCE_FD_COUNT];
     int slot;
     struct network_namespace *ns;
@@ -63,6 +78,14 @@ struct runtime_instance {
 struct runtime_instance *container_start(struct runtime *base, const struct runtime_start *start,
                                          runtime_started_fn *started, void *data,
                                          struct error *err);
+/* config.json for what `spec`, `code_dir` and `command` of the instance say; blocks. */
+int container_write_bundle(struct runtime_instance *instance, const struct image *image,
+                           struct error *err);
+int container_specialise(struct runtime_instance *instance, const struct runtime_load *load,
+                         const char ***ret_environment, struct error *err);
+bool container_outdated(struct runtime_instance *instance);
+/* State of the image store's index. */
+struct file_mark container_image_mark(const struct container_runtime *runtime);
 void container_stop(struct runtime_instance *instance, runtime_stopped_fn *stopped, void *data);
 void container_close_fds(struct runtime_instance *instance);
 /* Gives back what the instance holds, and frees it. */

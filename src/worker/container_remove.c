@@ -45,6 +45,7 @@ void container_destroy(struct runtime_instance *instance)
     free(instance->bundle);
     free(instance->cgroups_path);
     free(instance->command);
+    image_deinit(&instance->image);
     free(instance);
 }
 /* All is removed. */
@@ -95,6 +96,7 @@ static void remove_failed(struct runtime_instance *instance, const struct error 
 static void remove_files_work(void *data)
 {
     struct runtime_instance *instance = data;
+    attach_point_remove(&instance->point);
     instance->failed = remove_tree(instance->bundle, &instance->err) < 0;
 }
 
@@ -228,7 +230,7 @@ void container_stop(struct runtime_instance *instance, runtime_stopped_fn *stopp
     instance->stopping = true;
     instance->stopped = stopped;
     instance->stopped_data = data;
-    if (!instance->start_over)
+    if (!instance->start_over || instance->rewriting)
         return; /* what is under way looks at `stopping` when it is done */
     if (instance->pidfd >= 0)
         container_begin_removal(instance);

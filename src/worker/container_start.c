@@ -83,8 +83,8 @@ static void on_run(void *data, const struct oci_outcome *outcome, const struct e
     container_close_fds(instance);
     instance->start_over = true;
     log_info("container started", LOG_STR("instance", instance->id),
-             LOG_STR("function", instance->spec->name), LOG_STR("image", instance->spec->image),
-             LOG_INT("pid", instance->pid),
+             LOG_STR("function", instance->spec->name ? instance->spec->name : ""),
+             LOG_STR("image", instance->spec->image), LOG_INT("pid", instance->pid),
              LOG_INT("us", (int64_t)(clock_monotonic_ns() - instance->started_ns) / 1000));
     if (instance->stopping)
         container_begin_removal(instance);
@@ -103,15 +103,17 @@ static int own_pipes(struct runtime_instance *instance, struct error *err)
     return 0;
 }
 
-static int write_bundle(struct runtime_instance *instance, const struct image *image,
-                        struct error *err)
+int container_write_bundle(struct runtime_instance *instance, const struct image *image,
+                           struct error *err)
 {
     const struct container_runtime *runtime = instance->runtime;
     struct instance_spec spec;
     struct instance_spec_options options = {
         .rootfs = image->rootfs,
         .image_env = (const char *const *)image->env,
-        .code_dir = instance->code_dir,
+        .code_dir = instance->code_dir ? instance->code_dir : instance->point.path,
+        .late_code = !instance->code_dir,
+        .hostname = instance->spec->name ? NULL : instance->id,
         .libexec_dir = runtime->settings->libexec_dir,
         .resolv_conf = runtime->has_resolv_conf ? runtime->resolv_conf : NULL,
         .cgroups_path = instance->cgroups_path,
@@ -133,16 +135,23 @@ static int write_bundle(struct runtime_instance *instance, const struct image *i
 /* On a pool thread: image and bundle. */
 static int prepare(struct runtime_instance *instance, struct error *err)
 {
+    struct container_runtime *runtime = instance->runtime;
     struct image image = {0};
-    struct image_store *images = instance->runtime->images;
-    if (image_store_get(images, instance->spec->image, &image, err) < 0)
+    bool generic = !instance->code_dir;
+    instance->image_mark = container_image_mark(runtime);
+    if (image_store_get(runtime->images, instance->spec->image, &image, err) < 0)
         return -1;
-    int rc = image_store_hold(images, &image, &instance->image_hold, err);
+    int rc = image_store_hold(runtime->images, &image, &instance->image_hold, err);
     if (rc == 0)
         rc = own_pipes(instance, err);
+    if (rc == 0 && generic)
+        rc = attach_point_init(&instance->point, runtime->attach, instance->id, err);
     if (rc == 0)
-        rc = write_bundle(instance, &image, err);
-    image_deinit(&image);
+        rc = container_write_bundle(instance, &image, err);
+    if (rc == 0 && generic)
+        instance->image = image;
+    else
+        image_deinit(&image);
     return rc;
 }
 
@@ -220,6 +229,7 @@ struct runtime_instance *container_start(struct runtime *base, const struct runt
     }
     instance->runtime = runtime;
     instance->slot = instance->image_hold = instance->counters = instance->pidfd = -1;
+    instance->point = ATTACH_POINT_NONE;
     instance->started = started;
     instance->started_data = data;
     memcpy(instance->fds, start->fds, sizeof(instance->fds));

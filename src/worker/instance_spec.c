@@ -169,7 +169,65 @@ const char **instance_command(const struct function_spec *function, const char *
     return packed;
 }
 
+const char **instance_generic_command(enum function_runtime runtime, struct error *err)
+{
+    static const char *const python[] = {
+        "generic", "--", "python3", INSTANCE_LIBEXEC_DIR "/python/adapter.py", "generic", NULL};
+    static const char *const nodejs[] = {
+        "generic", "--", "node", INSTANCE_LIBEXEC_DIR "/nodejs/adapter.js", "generic", NULL};
+    static const char *const other[] = {"generic", NULL};
+    const char **packed = instance_strings_join(runtime == RUNTIME_PYTHON   ? python
+                                                : runtime == RUNTIME_NODEJS ? nodejs
+                                                                            : other,
+                                                NULL);
+    if (!packed)
+        error_set(err, ERROR_INTERNAL, "out of memory");
+    return packed;
+}
+
 /* ---- environment ---- */
+
+/* Ends with '*': every name that begins so. */
+static bool name_matches(const char *name, const char *pattern)
+{
+    size_t len = strlen(pattern);
+    return pattern[len - 1] == '*' ? strncmp(name, pattern, len - 1) == 0
+                                   : strcmp(name, pattern) == 0;
+}
+
+static bool name_in(const char *name, const char *const *patterns)
+{
+    for (; *patterns; patterns++)
+        if (name_matches(name, *patterns))
+            return true;
+    return false;
+}
+
+/* What the interpreter, its loader or its C library have read when they started. */
+static bool is_read_at_start(const char *name, enum function_runtime runtime)
+{
+    static const char *const both[] = {"LD_*",    "GLIBC_TUNABLES", "MALLOC_*", "LANG", "LC_*",
+                                       "LOCPATH", "PATH",           "HOME",     NULL};
+    static const char *const python[] = {"PYTHON*", NULL};
+    static const char *const nodejs[] = {"NODE_*", "UV_*", "OPENSSL_*", "ICU_*", NULL};
+    static const char *const nodejs_late[] = {"NODE_ENV", "NODE_TLS_REJECT_UNAUTHORIZED",
+                                              "UV_THREADPOOL_SIZE", NULL};
+    if (name_in(name, both))
+        return true;
+    if (runtime == RUNTIME_PYTHON)
+        return name_in(name, python);
+    return name_in(name, nodejs) && !name_in(name, nodejs_late);
+}
+
+bool instance_takes_late_environment(const struct function_spec *function)
+{
+    if (function->runtime != RUNTIME_PYTHON && function->runtime != RUNTIME_NODEJS)
+        return true;
+    for (size_t i = 0; i < function->env.count; i++)
+        if (is_read_at_start(function->env.items[i].key, function->runtime))
+            return false;
+    return true;
+}
 
 struct environment {
     const char *entries[ENV_MAX + 1];
@@ -221,6 +279,8 @@ static int env_fill(struct environment *env, const struct function_spec *functio
         if (env_put_owned(env, string_printf("%s=%s", pair->key, pair->value), err) < 0)
             return -1;
     }
+    if (!function->name)
+        return 0;
     if (env_put_owned(env, string_printf("FUNCTION_NAME=%s", function->name), err) < 0 ||
         env_put_owned(env, string_printf("FUNCTION_VERSION=%lld", (long long)function->version),
                       err) < 0 ||
@@ -248,9 +308,12 @@ const char **instance_environment(const struct function_spec *function,
 
 /* ---- the container ---- */
 
-static void add_bind(struct instance_spec *spec, const char *destination, const char *source)
+static void add_bind(struct instance_spec *spec, const char *destination, const char *source,
+                     bool slave)
 {
-    static const char *const options[] = {"bind", "ro", "nosuid", "nodev", NULL};
+    static const char *const plain[] = {"bind", "ro", "nosuid", "nodev", NULL};
+    static const char *const following[] = {"bind", "rslave", "ro", "nosuid", "nodev", NULL};
+    const char *const *options = slave ? following : plain;
     spec->mounts[spec->oci.mount_count++] = (struct oci_mount){
         .destination = destination, .type = "bind", .source = source, .options = options};
 }
@@ -279,10 +342,10 @@ static int add_mounts(struct instance_spec *spec, const struct function_spec *fu
 {
     long long payload =
         options->payload_max_bytes ? (long long)options->payload_max_bytes : 6 * MIB;
-    add_bind(spec, INSTANCE_CODE_DIR, options->code_dir);
-    add_bind(spec, INSTANCE_LIBEXEC_DIR, options->libexec_dir);
+    add_bind(spec, INSTANCE_CODE_DIR, options->code_dir, options->late_code);
+    add_bind(spec, INSTANCE_LIBEXEC_DIR, options->libexec_dir, false);
     if (options->resolv_conf)
-        add_bind(spec, "/etc/resolv.conf", options->resolv_conf);
+        add_bind(spec, "/etc/resolv.conf", options->resolv_conf, false);
     if (add_tmpfs(spec, "/tmp", &spec->tmp_size, function->tmp_mb * MIB, "mode=1777",
                   spec->tmp_options) < 0)
         return -1;
@@ -290,15 +353,24 @@ static int add_mounts(struct instance_spec *spec, const struct function_spec *fu
                      spec->run_options);
 }
 
+struct cgroup_limits instance_cgroup_limits(const struct function_spec *function, bool limit_swap)
+{
+    return (struct cgroup_limits){.memory_bytes = function->memory_mb * MIB,
+                                  .limit_swap = limit_swap,
+                                  .cpu_quota_us = (int64_t)(function->cpus * CPU_PERIOD_US),
+                                  .pids = function->pids + OWN_TASKS};
+}
+
 static void set_limits(struct instance_spec *spec, const struct function_spec *function,
                        const struct instance_spec_options *options)
 {
     struct oci_runtime_spec *oci = &spec->oci;
-    oci->memory_bytes = function->memory_mb * MIB;
-    oci->limit_swap = options->limit_swap;
+    struct cgroup_limits limits = instance_cgroup_limits(function, options->limit_swap);
+    oci->memory_bytes = limits.memory_bytes;
+    oci->limit_swap = limits.limit_swap;
     oci->cpu_period_us = CPU_PERIOD_US;
-    oci->cpu_quota_us = (int64_t)(function->cpus * CPU_PERIOD_US);
-    oci->pids = function->pids + OWN_TASKS;
+    oci->cpu_quota_us = limits.cpu_quota_us;
+    oci->pids = limits.pids;
     oci->nofile = options->open_files;
     oci->shm_bytes = SHM_BYTES;
     spec->oom_score_adj = OOM_SCORE_ADJ;

@@ -7,6 +7,7 @@
 
 #include "model/function.h"
 #include "oci/runtime_spec.h"
+#include "worker/cgroup.h"
 
 /* User and group of functions inside the container. */
 #define INSTANCE_UID 1000
@@ -21,9 +22,12 @@
 
 /* Everything is borrowed until instance_spec_deinit(). */
 struct instance_spec_options {
-    const char *rootfs;            /* unpacked image */
-    const char *const *image_env;  /* the image's own; NULL-terminated, may be NULL */
-    const char *code_dir;          /* on the host */
+    const char *rootfs;           /* unpacked image */
+    const char *const *image_env; /* the image's own; NULL-terminated, may be NULL */
+    const char *code_dir;         /* on the host */
+    bool
+        late_code; /* code_dir is an attach point (worker/attach.h): what is mounted there later shows
+                       in the container */
     const char *libexec_dir;       /* on the host */
     const char *resolv_conf;       /* on the host; NULL: none */
     const char *hostname;          /* NULL: the function's name */
@@ -58,12 +62,20 @@ char *instance_entry(const struct function_spec *function);
  * ERROR_INVALID_REQUEST when the entry file is not in `code_dir`. */
 const char **instance_command(const struct function_spec *function, const char *code_dir,
                               const char *seen_libexec_dir, struct error *err);
-/* A function's environment: the image's, then its own, then the platform's. NULL-terminated, one
- * allocation: free() it. */
+/* The same for a generic instance of that runtime: faas-init, and an interpreter without a function. */
+const char **instance_generic_command(enum function_runtime runtime, struct error *err);
+/* Whether the function can run in an interpreter that was started before its environment was known (init/protocol.h: what LOAD cannot
+ * do). Names decide, whatever their values, so a few functions are refused that could. */
+bool instance_takes_late_environment(const struct function_spec *function);
+/* A function's environment: the image's, then its own, then the platform's; of a nameless one (a generic instance's) the image's only.
+ * NULL-terminated, one allocation: free() it. */
 const char **instance_environment(const struct function_spec *function,
                                   const char *const *image_env, struct error *err);
 /* The list with other strings put in front, as one allocation: free() it. */
 const char **instance_strings_join(const char *const *first, const char *const *second);
+
+/* What the container's cgroup gets, also when the function comes to a container that runs already. */
+struct cgroup_limits instance_cgroup_limits(const struct function_spec *function, bool limit_swap);
 
 int instance_spec_init(struct instance_spec *spec, const struct function_spec *function,
                        const struct instance_spec_options *options, struct error *err);

@@ -8,7 +8,11 @@
  * Life of an instance: start() … `started` is called … usage(), reset_usage() … stop() … `stopped`
  * is called. stop() may come at any time after start(), also before `started`, which is then never
  * called. Everything is on the loop thread; callbacks never come from inside the call that they
- * answer. */
+ * answer.
+ *
+ * A generic instance is started without code, ahead of its function, and gets it once by
+ * specialise(), which is some system calls and does not wait for a disk, a process or a thread. From
+ * then on it is what start() would have made of that function. */
 #pragma once
 
 #include "init/protocol.h"
@@ -31,11 +35,19 @@ struct runtime_usage {
 struct runtime_start {
     const char *id; /* of the instance: letters and digits */
     const struct function_spec
-        *spec; /* limits, image, network, environment; borrowed until `started` or `stopped` */
-    const char *code_dir;       /* unpacked code on the host; likewise */
+        *spec; /* limits, image, network, environment; borrowed until `started` or `stopped`. Of a
+                  generic instance: without a name, and borrowed until specialise() or `stopped` */
+    const char *code_dir;       /* unpacked code on the host; likewise. NULL: a generic instance */
     const char *const *command; /* what faas-init runs: MODE, "--", ARGV…, NULL; copied */
     int fds[INSTANCE_FD_COUNT]; /* the instance's ends; the runtime closes them, also on failure,
                                    but not before the start has succeeded or failed */
+};
+
+/* What a generic instance becomes; borrowed until `stopped`. */
+struct runtime_load {
+    const struct function_spec *spec; /* image, runtime and network are the instance's */
+    const char *code_dir;
+    const char *const *command;
 };
 
 /* err is NULL when faas-init runs. After a failure stop() is still due. */
@@ -48,6 +60,15 @@ struct runtime_ops {
     const char *name;
     struct runtime_instance *(*start)(struct runtime *runtime, const struct runtime_start *start,
                                       runtime_started_fn *started, void *data, struct error *err);
+    /* A started generic instance gets code, limits and all else that is the function's, but for the
+     * environment, which is the caller's to hand over (FRAME_LOAD): *ret_environment is
+     * NULL-terminated and one allocation, the caller's. After a failure the instance is of no use.
+     * ERROR_CONFLICT: its image is not what the image's name means now. NULL: this runtime has no
+     * generic instances. */
+    int (*specialise)(struct runtime_instance *instance, const struct runtime_load *load,
+                      const char ***ret_environment, struct error *err);
+    /* Of a started generic instance: whether specialise() would say ERROR_CONFLICT. NULL as above. */
+    bool (*outdated)(struct runtime_instance *instance);
     /* Kills every process at once, then removes what there was. */
     void (*stop)(struct runtime_instance *instance, runtime_stopped_fn *stopped, void *data);
     int (*usage)(struct runtime_instance *instance, struct runtime_usage *ret, struct error *err);
@@ -63,6 +84,9 @@ struct runtime_ops {
 
 struct runtime {
     const struct runtime_ops *ops;
+    /* Called when the meaning of an image's name may have changed; set by who keeps generic instances. */
+    void (*images_changed)(void *data);
+    void *images_changed_data;
 };
 
 struct worker_settings;

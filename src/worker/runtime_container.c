@@ -58,8 +58,13 @@ static size_t container_leftovers(const struct runtime *base)
 
 /* ---- the runtime ---- */
 
+static void unwatch_images(struct container_runtime *runtime);
+
 static void runtime_destroy(struct container_runtime *runtime)
 {
+    unwatch_images(runtime);
+    if (runtime->attach_open)
+        attach_folder_close(runtime->attach);
     network_free(runtime->network);
     worker_cgroup_free(runtime->cgroup);
     image_store_close(runtime->images);
@@ -67,6 +72,8 @@ static void runtime_destroy(struct container_runtime *runtime)
     free(runtime->bundles);
     free(runtime->netns);
     free(runtime->state);
+    free(runtime->attach);
+    free(runtime->image_index);
     free(runtime->resolv_conf);
     if (runtime->apparmor_profile)
         oci_apparmor_unload(runtime->apparmor_profile, NULL);
@@ -111,8 +118,11 @@ static int make_paths(struct container_runtime *runtime, struct error *err)
     runtime->bundles = string_printf("%s/worker/bundles", settings->data_dir);
     runtime->netns = string_printf("%s/netns", settings->run_dir);
     runtime->state = string_printf("%s/runc", settings->run_dir);
+    runtime->attach = string_printf("%s/attach", settings->run_dir);
     runtime->resolv_conf = string_printf("%s/resolv.conf", settings->run_dir);
-    if (!runtime->bundles || !runtime->netns || !runtime->state || !runtime->resolv_conf)
+    runtime->image_index = string_printf("%s/index.json", settings->image_dir);
+    if (!runtime->bundles || !runtime->netns || !runtime->state || !runtime->attach ||
+        !runtime->resolv_conf || !runtime->image_index)
         return error_set(err, ERROR_INTERNAL, "out of memory");
     autofree char *init = string_printf("%s/init", settings->libexec_dir);
     if (!init || access(init, X_OK) < 0)
@@ -188,6 +198,47 @@ static int open_apparmor(struct container_runtime *runtime, struct error *err)
     return 0;
 }
 
+/* ---- changes of the image store ---- */
+
+static void on_images_changed(uv_fs_event_t *watch, const char *name, int events, int status)
+{
+    const struct container_runtime *runtime = watch->data;
+    (void)events;
+    if (status < 0 || !name || strcmp(name, "index.json") != 0 || !runtime->base.images_changed)
+        return;
+    runtime->base.images_changed(runtime->base.images_changed_data);
+}
+
+static void on_watch_closed(uv_handle_t *handle)
+{
+    free(handle);
+}
+
+static void unwatch_images(struct container_runtime *runtime)
+{
+    if (runtime->images_watch)
+        uv_close((uv_handle_t *)runtime->images_watch, on_watch_closed);
+    runtime->images_watch = NULL;
+}
+
+static int watch_images(struct container_runtime *runtime, struct error *err)
+{
+    uv_fs_event_t *watch = calloc(1, sizeof(*watch));
+    int rc = watch ? uv_fs_event_init(runtime->loop, watch) : UV_ENOMEM;
+    if (rc < 0) {
+        free(watch);
+        return error_set_errno(err, ERROR_INTERNAL, -rc, "cannot watch the image store");
+    }
+    watch->data = runtime;
+    runtime->images_watch = watch;
+    rc = uv_fs_event_start(watch, on_images_changed, runtime->settings->image_dir, 0);
+    if (rc == 0)
+        return 0;
+    unwatch_images(runtime);
+    return error_set_errno(err, ERROR_UNAVAILABLE, -rc, "cannot watch %s",
+                           runtime->settings->image_dir);
+}
+
 static int open_parts(struct container_runtime *runtime, struct error *err)
 {
     const struct worker_settings *settings = runtime->settings;
@@ -207,7 +258,11 @@ static int open_parts(struct container_runtime *runtime, struct error *err)
     runtime->images = image_store_open(settings->image_dir, NULL, err);
     if (!runtime->images)
         return error_wrap(err, "image store (WORKER_IMAGE_DIR)");
-    if (make_directories(runtime->bundles, 0711, err) < 0)
+    if (make_directories(runtime->bundles, 0711, err) < 0 ||
+        attach_folder_open(runtime->attach, err) < 0)
+        return -1;
+    runtime->attach_open = true;
+    if (watch_images(runtime, err) < 0)
         return -1;
     /* Last, because it starts work on the loop, which only network_stop() ends. */
     return open_network(runtime, err);
@@ -219,6 +274,8 @@ struct runtime *runtime_container_new(uv_loop_t *loop, const struct worker_setti
     static const struct runtime_ops ops = {
         .name = "container",
         .start = container_start,
+        .specialise = container_specialise,
+        .outdated = container_outdated,
         .stop = container_stop,
         .usage = container_usage,
         .reset_usage = container_reset_usage,

@@ -1,0 +1,85 @@
+/* Other limits for an instance that runs: the same files with the same values as the OCI runtime writes at a start. */
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "base/text.h"
+#include "worker/cgroup_instance.h"
+
+#include <stdio.h>
+
+#define CPU_PERIOD_US 100000
+
+static int write_limit(const char *folder, const char *file, const char *value, struct error *err)
+{
+    autofree char *path = folder ? string_printf("%s/%s", folder, file) : NULL;
+    if (!path)
+        return error_set(err, ERROR_INTERNAL, "no folder for %s", file);
+    return write_file_value(path, value, err);
+}
+
+static int write_number(const char *folder, const char *file, int64_t value, struct error *err)
+{
+    char text[32];
+    snprintf(text, sizeof(text), "%lld", (long long)value);
+    return write_limit(folder, file, text, err);
+}
+
+/* v1 refuses a limit of memory and swap below that of memory alone, at every moment. */
+static int limit_memory_v1(const char *folder, const struct cgroup_limits *from,
+                           const struct cgroup_limits *to, struct error *err)
+{
+    static const char memory[] = "memory.limit_in_bytes", swap[] = "memory.memsw.limit_in_bytes";
+    bool grows = to->memory_bytes > from->memory_bytes;
+    if (to->limit_swap && grows && write_number(folder, swap, to->memory_bytes, err) < 0)
+        return -1;
+    if (write_number(folder, memory, to->memory_bytes, err) < 0)
+        return -1;
+    if (to->limit_swap && !grows && write_number(folder, swap, to->memory_bytes, err) < 0)
+        return -1;
+    return 0;
+}
+
+/* A kernel that is given less than is used kills (v2) or takes long to refuse (v1). */
+static int limit_memory(struct instance_cgroup *instance, const struct cgroup_limits *from,
+                        const struct cgroup_limits *to, struct error *err)
+{
+    struct instance_stats stats;
+    autofree char *folder = instance_cgroup_folder(instance, "memory");
+    if (to->memory_bytes < from->memory_bytes && (instance_cgroup_read(instance, &stats, err) < 0 ||
+                                                  stats.memory_bytes > (uint64_t)to->memory_bytes))
+        return error_set(err, ERROR_NO_CAPACITY,
+                         "the instance uses more memory already than its function may");
+    /* v2 keeps swap apart, where it stays at none. */
+    return instance->version == CGROUP_V2
+               ? write_number(folder, "memory.max", to->memory_bytes, err)
+               : limit_memory_v1(folder, from, to, err);
+}
+
+static int limit_cpu(struct instance_cgroup *instance, const struct cgroup_limits *to,
+                     struct error *err)
+{
+    char text[64];
+    autofree char *folder = instance_cgroup_folder(instance, "cpu");
+    if (instance->version == CGROUP_V1)
+        return write_number(folder, "cpu.cfs_quota_us", to->cpu_quota_us, err);
+    snprintf(text, sizeof(text), "%lld %d", (long long)to->cpu_quota_us, CPU_PERIOD_US);
+    return write_limit(folder, "cpu.max", text, err);
+}
+
+static int limit_pids(struct instance_cgroup *instance, const struct cgroup_limits *to,
+                      struct error *err)
+{
+    autofree char *folder = instance_cgroup_folder(instance, "pids");
+    return write_number(folder, "pids.max", to->pids, err);
+}
+
+int instance_cgroup_limit(struct instance_cgroup *instance, const struct cgroup_limits *from,
+                          const struct cgroup_limits *to, struct error *err)
+{
+    if (to->memory_bytes != from->memory_bytes && limit_memory(instance, from, to, err) < 0)
+        return error_wrap(err, "memory limit");
+    if (to->cpu_quota_us != from->cpu_quota_us && limit_cpu(instance, to, err) < 0)
+        return error_wrap(err, "CPU limit");
+    if (to->pids != from->pids && limit_pids(instance, to, err) < 0)
+        return error_wrap(err, "limit of processes");
+    return 0;
+}
