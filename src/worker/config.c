@@ -63,6 +63,10 @@ static const struct setting rows[] = {
         .text = "How long an idle instance is kept; 0: one instance for each invocation."),
     ROW("WORKER_START_PARALLEL", INT, start_parallel, .default_value = "0", .min = 0, .max = 256,
         .text = "Instances started at the same time; 0: twice the number of CPUs."),
+    ROW("WORKER_POOL_SIZE", INT, pool_size, .default_value = "4", .min = 0, .max = 64,
+        .text = "Containers kept ready for functions that have no instance yet, of each image, "
+                "runtime and "
+                "network in use; 0: none, each instance is started when it is needed."),
     ROW("WORKER_START_TIMEOUT_MS", INT, start_timeout_ms, .default_value = "30000", .min = 100,
         .max = 600000, .unit = "ms",
         .text = "An instance that is not ready (its code loaded) by then is given up."),

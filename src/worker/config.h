@@ -27,6 +27,7 @@ struct worker_settings {
     int64_t memory_mb;
     int64_t keep_alive_ms;
     int64_t start_parallel;
+    int64_t pool_size;
     int64_t start_timeout_ms;
     int64_t drain_timeout_ms;
     int64_t code_cache_mb;

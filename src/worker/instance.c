@@ -19,7 +19,10 @@ static const struct {
     const char *name;
     unsigned next; /* bits */
 } states[INSTANCE_STATE_COUNT] = {
-    [INSTANCE_CREATING] = {"creating", 1u << INSTANCE_IDLE | 1u << INSTANCE_STOPPING},
+    [INSTANCE_CREATING] = {"creating",
+                           1u << INSTANCE_WARM | 1u << INSTANCE_IDLE | 1u << INSTANCE_STOPPING},
+    [INSTANCE_WARM] = {"warm", 1u << INSTANCE_LOADING | 1u << INSTANCE_STOPPING},
+    [INSTANCE_LOADING] = {"loading", 1u << INSTANCE_IDLE | 1u << INSTANCE_STOPPING},
     [INSTANCE_IDLE] = {"idle", 1u << INSTANCE_BUSY | 1u << INSTANCE_STOPPING},
     [INSTANCE_BUSY] = {"busy", 1u << INSTANCE_IDLE | 1u << INSTANCE_STOPPING},
     [INSTANCE_STOPPING] = {"stopping", 1u << INSTANCE_GONE},
@@ -40,6 +43,12 @@ void instance_move(struct instance *instance, enum instance_state to)
 {
     assert(instance_state_may_move(instance->state, to));
     instance->state = to;
+}
+
+/* For the log. */
+static const char *name_of(const struct instance *instance)
+{
+    return instance->function ? instance->spec->name : "";
 }
 
 /* The instance will not become, or no longer is, of use. */
@@ -73,6 +82,16 @@ static const char *start_failure_type(const struct error *err)
                                           : "Platform.StartFailed";
 }
 
+static void become_warm(struct instance *instance)
+{
+    instance->control_ready = false; /* it says so once more when it is loaded */
+    instance_move(instance, INSTANCE_WARM);
+    log_info("generic instance ready", LOG_STR("instance", instance->id),
+             LOG_STR("image", instance->spec->image),
+             LOG_INT("start_us", (int64_t)(clock_monotonic_ns() - instance->asked_ns) / 1000));
+    instance->events.warm(instance->data, instance);
+}
+
 static void become_ready(struct instance *instance)
 {
     bool loaded = instance->handler ? instance->adapter_ready : instance->control_ready;
@@ -80,12 +99,17 @@ static void become_ready(struct instance *instance)
         return;
     loop_timer_stop(instance->deadline);
     instance->deadline = NULL;
+    if (!instance->function) {
+        become_warm(instance);
+        return;
+    }
+    if (!channel_sending(instance->control))
+        free(steal_pointer(&instance->load));
     instance_move(instance, INSTANCE_IDLE);
     instance->ready_ns = clock_monotonic_ns();
     log_info("instance ready", LOG_STR("instance", instance->id),
-             LOG_STR("function", instance->function->spec.name),
-             LOG_INT("version", instance->function->spec.version),
-             LOG_INT("start_us", (int64_t)(instance->ready_ns - instance->created_ns) / 1000));
+             LOG_STR("function", name_of(instance)), LOG_INT("version", instance->spec->version),
+             LOG_INT("start_us", (int64_t)(instance->ready_ns - instance->asked_ns) / 1000));
     instance->events.ready(instance->data, instance);
 }
 
@@ -96,7 +120,7 @@ static void on_started(void *data, const struct error *err)
         return;
     if (err) {
         log_warn("instance could not be started", LOG_STR("instance", instance->id),
-                 LOG_STR("function", instance->function->spec.name), LOG_ERR(err));
+                 LOG_STR("function", name_of(instance)), LOG_ERR(err));
         break_lost(instance, start_failure_type(err), err);
         return;
     }
@@ -115,7 +139,7 @@ static void on_start_timeout(void *data)
         error_set(&why, ERROR_TIMED_OUT, "the instance was not started within %llu ms",
                   (unsigned long long)instance->limits.start_timeout_ms);
         log_warn("instance not started in time", LOG_STR("instance", instance->id),
-                 LOG_STR("function", instance->function->spec.name));
+                 LOG_STR("function", name_of(instance)));
         break_lost(instance, "Platform.StartTimedOut", &why);
         return;
     }
@@ -133,7 +157,7 @@ void instance_check_memory(struct instance *instance, struct execution *executio
         return;
     outcome_fail(execution, EXECUTION_OUT_OF_MEMORY, "Function.OutOfMemory",
                  "the function needed more than its memory_mb of %lld MiB",
-                 (long long)instance->function->spec.memory_mb);
+                 (long long)instance->spec->memory_mb);
 }
 
 void instance_describe_exit(struct execution *execution, const struct frame_header *header,
@@ -149,12 +173,17 @@ void instance_describe_exit(struct execution *execution, const struct frame_head
     execution->error.message = string_printf("%s %s", message ? message : "", when);
 }
 
+static bool is_rising(const struct instance *instance)
+{
+    return instance->state == INSTANCE_CREATING || instance->state == INSTANCE_LOADING;
+}
+
 /* Frames before the instance is ready. */
-static void take_creating_frame(struct instance *instance, const struct frame_header *header,
-                                const char *meta, const char *body, bool control)
+static void take_rising_frame(struct instance *instance, const struct frame_header *header,
+                              const char *meta, const char *body, bool control)
 {
     struct execution failure;
-    struct runtime_usage before = {0}, after = {0};
+    struct runtime_usage after = {0};
     if (header->type == FRAME_READY) {
         *(control ? &instance->control_ready : &instance->adapter_ready) = true;
         become_ready(instance);
@@ -163,7 +192,7 @@ static void take_creating_frame(struct instance *instance, const struct frame_he
     /* The adapter's own words, if there are any, tell more than its exit status. */
     if (header->type == FRAME_ADAPTER_EXIT && instance->adapter) {
         channel_read(instance->adapter);
-        if (instance->state != INSTANCE_CREATING)
+        if (!is_rising(instance))
             return;
     }
     execution_init(&failure);
@@ -175,26 +204,36 @@ static void take_creating_frame(struct instance *instance, const struct frame_he
         outcome_fail(&failure, EXECUTION_FAILED, "Function.ProtocolError",
                      "the instance answered before it was asked");
     if (instance->runtime->ops->usage(instance->runtime_instance, &after, NULL) == 0)
-        instance_check_memory(instance, &failure, &before, &after);
+        instance_check_memory(instance, &failure, &instance->before, &after);
     break_with(instance, &failure);
+}
+
+/* Nobody waits for it: a generic instance that ends, or an idle one. */
+static void take_unasked_frame(struct instance *instance)
+{
+    struct error why = {0};
+    error_set(&why, ERROR_UNAVAILABLE, "the %s instance ended",
+              instance_state_name(instance->state));
+    log_info("unused instance ended", LOG_STR("instance", instance->id),
+             LOG_STR("function", name_of(instance)),
+             LOG_STR("state", instance_state_name(instance->state)));
+    break_lost(instance, "Platform.InstanceEnded", &why);
 }
 
 static void take_frame(struct instance *instance, const struct frame_header *header,
                        const char *meta, const char *body, bool control)
 {
-    struct error why = {0};
     switch (instance->state) {
     case INSTANCE_CREATING:
-        take_creating_frame(instance, header, meta, body, control);
+    case INSTANCE_LOADING:
+        take_rising_frame(instance, header, meta, body, control);
         break;
     case INSTANCE_BUSY:
         instance_run_frame(instance, header, meta, body);
         break;
+    case INSTANCE_WARM:
     case INSTANCE_IDLE:
-        error_set(&why, ERROR_UNAVAILABLE, "the idle instance ended");
-        log_info("idle instance ended", LOG_STR("instance", instance->id),
-                 LOG_STR("function", instance->function->spec.name));
-        break_lost(instance, "Platform.InstanceEnded", &why);
+        take_unasked_frame(instance);
         break;
     default:
         break;
@@ -221,18 +260,18 @@ static void channel_ended(struct instance *instance, bool control, const struct 
     }
     /* An adapter that ends closes its socket first; faas-init then says how it ended. And what the
      * runtime has to say about a start that failed is better than that a socket closed. */
-    if (instance->state == INSTANCE_CREATING && (!control || !instance->started))
+    if (is_rising(instance) && (!control || !instance->started))
         return;
     log_info("instance ended", LOG_STR("instance", instance->id),
-             LOG_STR("function", instance->function->spec.name),
+             LOG_STR("function", name_of(instance)),
              LOG_STR("state", instance_state_name(instance->state)), LOG_ERR(why));
     struct execution failure;
-    struct runtime_usage before = {0}, after = {0};
+    struct runtime_usage after = {0};
     execution_init(&failure);
     outcome_fail(&failure, EXECUTION_FAILED, "Platform.InstanceEnded",
                  "the instance ended unexpectedly: %s", why->message);
     if (instance->runtime->ops->usage(instance->runtime_instance, &after, NULL) == 0)
-        instance_check_memory(instance, &failure, &before, &after);
+        instance_check_memory(instance, &failure, &instance->before, &after);
     if (failure.status == EXECUTION_FAILED)
         failure.status = EXECUTION_LOST;
     break_with(instance, &failure);
@@ -290,14 +329,23 @@ static int make_descriptors(int ours[INSTANCE_FD_COUNT], int theirs[INSTANCE_FD_
     return 0;
 }
 
+static int open_adapter(struct instance *instance, int fd, struct error *err)
+{
+    static const struct channel_events events = {
+        .frame = on_adapter_frame, .too_large = on_too_large, .closed = on_adapter_closed};
+    instance->adapter =
+        channel_new(instance->loop, fd,
+                    FRAME_BIT(FRAME_READY) | FRAME_BIT(FRAME_RESULT) | FRAME_BIT(FRAME_ERROR),
+                    instance->limits.result_max, &events, instance, err);
+    return instance->adapter ? 0 : -1;
+}
+
 /* Takes all of `fds`. */
 static int open_channels(struct instance *instance, int fds[INSTANCE_FD_COUNT], struct error *err)
 {
-    static const struct channel_events control_events = {
+    static const struct channel_events events = {
         .frame = on_control_frame, .too_large = on_too_large, .closed = on_control_closed};
-    static const struct channel_events adapter_events = {
-        .frame = on_adapter_frame, .too_large = on_too_large, .closed = on_adapter_closed};
-    struct output_options output = {.collect_stdout = !instance->handler,
+    struct output_options output = {.collect_stdout = instance->function && !instance->handler,
                                     .stdout_max = instance->limits.result_max,
                                     .log_max = instance->limits.log_max,
                                     .overflow = on_stdout_overflow,
@@ -306,16 +354,14 @@ static int open_channels(struct instance *instance, int fds[INSTANCE_FD_COUNT], 
     instance->control =
         channel_new(instance->loop, fds[0],
                     FRAME_BIT(FRAME_READY) | FRAME_BIT(FRAME_EXIT) | FRAME_BIT(FRAME_ADAPTER_EXIT),
-                    0, &control_events, instance, err);
-    if (instance->handler)
-        instance->adapter =
-            channel_new(instance->loop, fds[1],
-                        FRAME_BIT(FRAME_READY) | FRAME_BIT(FRAME_RESULT) | FRAME_BIT(FRAME_ERROR),
-                        instance->limits.result_max, &adapter_events, instance, err);
-    else
+                    0, &events, instance, err);
+    if (instance->handler && open_adapter(instance, fds[1], err) < 0)
+        return -1;
+    if (!instance->function)
+        instance->adapter_fd = fds[1];
+    else if (!instance->handler)
         close(fds[1]);
-    return instance->output && instance->control && (instance->adapter || !instance->handler) ? 0
-                                                                                              : -1;
+    return instance->output && instance->control ? 0 : -1;
 }
 
 static void close_channels(struct instance *instance)
@@ -323,6 +369,11 @@ static void close_channels(struct instance *instance)
     channel_free(instance->control);
     channel_free(instance->adapter);
     output_free(instance->output);
+    if (instance->adapter_fd >= 0)
+        close(instance->adapter_fd);
+    instance->adapter_fd = -1;
+    free(instance->load);
+    instance->load = NULL;
     instance->control = instance->adapter = NULL;
     instance->output = NULL;
     loop_timer_stop(instance->deadline);
@@ -333,10 +384,11 @@ static void close_channels(struct instance *instance)
 static int start(struct instance *instance, struct error *err)
 {
     int ours[INSTANCE_FD_COUNT];
+    const struct function *function = instance->function;
     struct runtime_start start = {.id = instance->id,
-                                  .spec = &instance->function->spec,
-                                  .code_dir = code_directory(instance->function->code),
-                                  .command = instance->function->command};
+                                  .spec = instance->spec,
+                                  .code_dir = function ? code_directory(function->code) : NULL,
+                                  .command = instance->command};
     if (make_descriptors(ours, start.fds, err) < 0)
         return -1;
     if (open_channels(instance, ours, err) < 0) {
@@ -351,27 +403,43 @@ static int start(struct instance *instance, struct error *err)
     return instance->runtime_instance ? 0 : -1;
 }
 
-struct instance *instance_new(uv_loop_t *loop, struct runtime *runtime, struct function *function,
-                              const struct instance_limits *limits,
-                              const struct instance_events *events, void *data, struct error *err)
+static void take_function(struct instance *instance, struct function *function)
 {
-    struct instance *instance = calloc(1, sizeof(*instance));
-    if (!instance) {
-        error_set(err, ERROR_INTERNAL, "out of memory");
-        return NULL;
-    }
+    instance->function = function_ref(function);
+    instance->spec = &function->spec;
+    instance->command = function->command;
+    instance->handler = function->spec.contract == CONTRACT_HANDLER;
+    instance->asked_ns = clock_monotonic_ns();
+}
+
+static struct instance *instance_alloc(uv_loop_t *loop, struct runtime *runtime,
+                                       const struct instance_limits *limits,
+                                       const struct instance_events *events, void *data)
+{
     char id[RANDOM_ID_LEN + 1];
+    struct instance *instance = calloc(1, sizeof(*instance));
+    if (!instance)
+        return NULL;
     random_id(id);
     memcpy(instance->id, id, INSTANCE_ID_LEN);
     instance->loop = loop;
     instance->runtime = runtime;
-    instance->function = function_ref(function);
     instance->limits = *limits;
     instance->events = *events;
     instance->data = data;
-    instance->handler = function->spec.contract == CONTRACT_HANDLER;
     instance->state = INSTANCE_CREATING;
-    instance->created_ns = clock_monotonic_ns();
+    instance->created_ns = instance->asked_ns = clock_monotonic_ns();
+    instance->adapter_fd = -1;
+    return instance;
+}
+
+/* Takes `instance`, which may be NULL. */
+static struct instance *begin(struct instance *instance, struct error *err)
+{
+    if (!instance) {
+        error_set(err, ERROR_INTERNAL, "out of memory");
+        return NULL;
+    }
     if (start(instance, err) < 0) {
         close_channels(instance);
         function_unref(instance->function);
@@ -379,8 +447,102 @@ struct instance *instance_new(uv_loop_t *loop, struct runtime *runtime, struct f
         return NULL;
     }
     log_debug("instance starting", LOG_STR("instance", instance->id),
-              LOG_STR("function", function->spec.name));
+              LOG_STR("function", name_of(instance)));
     return instance;
+}
+
+struct instance *instance_new(uv_loop_t *loop, struct runtime *runtime, struct function *function,
+                              const struct instance_limits *limits,
+                              const struct instance_events *events, void *data, struct error *err)
+{
+    struct instance *instance = instance_alloc(loop, runtime, limits, events, data);
+    if (instance)
+        take_function(instance, function);
+    return begin(instance, err);
+}
+
+struct instance *instance_new_generic(uv_loop_t *loop, struct runtime *runtime,
+                                      const struct function_spec *spec, const char *const *command,
+                                      const struct instance_limits *limits,
+                                      const struct instance_events *events, void *data,
+                                      struct error *err)
+{
+    struct instance *instance = instance_alloc(loop, runtime, limits, events, data);
+    if (instance) {
+        instance->spec = spec;
+        instance->command = command;
+    }
+    return begin(instance, err);
+}
+
+/* ---- a generic instance becomes a function's ---- */
+
+/* "MODE", ARGV…, "", environment… of "MODE", "--", ARGV… and the environment; *ret is malloc'd. */
+static int make_load(const char *const *command, const char *const *environment, char **ret,
+                     size_t *ret_len, struct error *err)
+{
+    with_cleanup(buffer_deinit) struct buffer body = BUFFER_INIT(LOAD_MAX);
+    size_t count = 1;
+    int rc = buffer_append(&body, command[0], strlen(command[0]) + 1, err);
+    for (size_t i = 2; rc == 0 && command[i]; i++, count++)
+        rc = buffer_append(&body, command[i], strlen(command[i]) + 1, err);
+    if (rc == 0)
+        rc = buffer_append(&body, "", 1, err);
+    for (size_t i = 0; rc == 0 && environment[i]; i++, count++)
+        rc = buffer_append(&body, environment[i], strlen(environment[i]) + 1, err);
+    if (rc == 0 && count > LOAD_STRINGS_MAX)
+        rc = error_set(err, ERROR_NO_CAPACITY, "%zu strings are too many", count);
+    if (rc < 0)
+        return error_wrap(err, "environment");
+    *ret = buffer_take(&body, ret_len);
+    return *ret ? 0 : error_set(err, ERROR_INTERNAL, "out of memory");
+}
+
+/* The channels that the contract has. */
+static int settle_channels(struct instance *instance, struct error *err)
+{
+    int fd = instance->adapter_fd;
+    instance->adapter_fd = -1;
+    output_collect_stdout(instance->output, !instance->handler);
+    if (instance->handler)
+        return open_adapter(instance, fd, err);
+    close(fd);
+    return 0;
+}
+
+static int send_load(struct instance *instance, struct error *err)
+{
+    struct runtime_load load = {.spec = instance->spec,
+                                .code_dir = code_directory(instance->function->code),
+                                .command = instance->command};
+    autofree const char **environment = NULL;
+    size_t len = 0;
+    if (instance->runtime->ops->specialise(instance->runtime_instance, &load, &environment, err) <
+            0 ||
+        make_load(instance->command, environment, &instance->load, &len, err) < 0 ||
+        settle_channels(instance, err) < 0)
+        return -1;
+    return channel_send(instance->control, FRAME_LOAD, 0, "", instance->load, len, err);
+}
+
+int instance_load(struct instance *instance, struct function *function, struct error *err)
+{
+    instance_move(instance, INSTANCE_LOADING);
+    take_function(instance, function);
+    instance->runtime->ops->usage(instance->runtime_instance, &instance->before, NULL);
+    instance->deadline = loop_timer_start(instance->loop, instance->limits.start_timeout_ms, 0,
+                                          on_start_timeout, instance, err);
+    if (!instance->deadline || send_load(instance, err) < 0)
+        return -1;
+    log_debug("instance loading", LOG_STR("instance", instance->id),
+              LOG_STR("function", name_of(instance)),
+              LOG_INT("us", (int64_t)(clock_monotonic_ns() - instance->asked_ns) / 1000));
+    return 0;
+}
+
+bool instance_outdated(struct instance *instance)
+{
+    return instance->runtime->ops->outdated(instance->runtime_instance);
 }
 
 static void on_stopped(void *data)
@@ -389,7 +551,7 @@ static void on_stopped(void *data)
     instance->runtime_instance = NULL;
     instance_move(instance, INSTANCE_GONE);
     log_info("instance removed", LOG_STR("instance", instance->id),
-             LOG_STR("function", instance->function->spec.name),
+             LOG_STR("function", name_of(instance)),
              LOG_INT("lived_ms", (int64_t)(clock_monotonic_ns() - instance->created_ns) / 1000000));
     instance->events.gone(instance->data, instance);
 }
@@ -426,9 +588,14 @@ struct function *instance_function(const struct instance *instance)
     return instance->function;
 }
 
+const struct function_spec *instance_spec_of(const struct instance *instance)
+{
+    return instance->spec;
+}
+
 uint64_t instance_start_ns(const struct instance *instance)
 {
-    return instance->ready_ns ? instance->ready_ns - instance->created_ns : 0;
+    return instance->ready_ns ? instance->ready_ns - instance->asked_ns : 0;
 }
 
 struct invocation *instance_invocation(const struct instance *instance)

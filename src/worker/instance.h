@@ -2,10 +2,12 @@
  * invocations.
  *
  *     creating -> idle <-> busy
- *     creating, idle, busy -> stopping -> gone
+ *     creating -> warm -> loading -> idle      a generic instance, which has no function before `loading`
+ *     each of them -> stopping -> gone
  *
  * instance_new() makes sockets and pipes and asks the runtime; `ready` follows when faas-init, or
- * the adapter of contract `handler`, said so. instance_run() gives it one invocation. Whatever goes
+ * the adapter of contract `handler`, said so. instance_new_generic() does so without a function, `warm` follows, and
+ * instance_load() makes it a function's, once and for ever, before `ready`. instance_run() gives it one invocation. Whatever goes
  * wrong ends in instance_stop() by the owner, after broken() or finished() said so (it may be
  * called inside of them); it kills at once, `gone` follows when nothing is left, and then the owner
  * frees it. Loop thread only; events never come from inside a call, unless it says so. */
@@ -20,6 +22,8 @@ struct invocation;
 
 enum instance_state {
     INSTANCE_CREATING,
+    INSTANCE_WARM,
+    INSTANCE_LOADING,
     INSTANCE_IDLE,
     INSTANCE_BUSY,
     INSTANCE_STOPPING,
@@ -41,9 +45,11 @@ enum instance_after {
 struct instance_events {
     /* faas-init runs; the function's code may still be loading. */
     void (*started)(void *data, struct instance *instance);
-    /* creating -> idle */
+    /* creating -> warm; of generic instances */
+    void (*warm)(void *data, struct instance *instance);
+    /* creating or loading -> idle */
     void (*ready)(void *data, struct instance *instance);
-    /* Creating or idle, and of no use any more: stop it. `failure` (status, error, log) is for who
+    /* Creating, warm, loading or idle, and of no use any more: stop it. `failure` (status, error, log) is for who
      * waited for it; its texts may be taken. */
     void (*broken)(void *data, struct instance *instance, struct execution *failure);
     /* The invocation's execution is complete (but for RETRY). The instance has let go of it. */
@@ -67,6 +73,16 @@ struct instance_limits {
 struct instance *instance_new(uv_loop_t *loop, struct runtime *runtime, struct function *function,
                               const struct instance_limits *limits,
                               const struct instance_events *events, void *data, struct error *err);
+/* A generic one. `spec` (image, runtime, network, limits; no name) and `command` are borrowed until instance_load() or `gone`. */
+struct instance *instance_new_generic(uv_loop_t *loop, struct runtime *runtime,
+                                      const struct function_spec *spec, const char *const *command,
+                                      const struct instance_limits *limits,
+                                      const struct instance_events *events, void *data,
+                                      struct error *err);
+/* warm -> loading, and a reference on `function` is kept; -1: it is of no use any more, stop it. ERROR_CONFLICT: its image was replaced. */
+int instance_load(struct instance *instance, struct function *function, struct error *err);
+/* Of a warm one: whether its image was replaced or removed. */
+bool instance_outdated(struct instance *instance);
 /* Not while it is busy: instance_abort() first. */
 void instance_stop(struct instance *instance);
 /* Only when gone. Accepts NULL. */
@@ -82,8 +98,11 @@ void instance_abort(struct instance *instance, enum execution_status status, con
 
 const char *instance_id(const struct instance *instance);
 enum instance_state instance_state(const struct instance *instance);
+/* NULL: a generic one. */
 struct function *instance_function(const struct instance *instance);
-/* How long it took from instance_new() to ready; 0 while it is not. */
+/* The function's, or what a generic one was made with. */
+const struct function_spec *instance_spec_of(const struct instance *instance);
+/* How long it took from instance_new() or instance_load() to ready; 0 while it is not. */
 uint64_t instance_start_ns(const struct instance *instance);
 /* What the invocation that runs in it is; NULL unless busy. */
 struct invocation *instance_invocation(const struct instance *instance);

@@ -11,7 +11,10 @@
 struct instance {
     uv_loop_t *loop;
     struct runtime *runtime;
-    struct function *function; /* a reference */
+    struct function *function;        /* a reference; NULL: generic */
+    const struct function_spec *spec; /* the function's, or a borrowed one */
+    const char *const *command;       /* likewise */
+    char *load;                       /* owned; body of the LOAD frame while it is sent */
     struct instance_limits limits;
     struct instance_events events;
     void *data;
@@ -20,9 +23,12 @@ struct instance {
     bool handler; /* contract */
     bool started; /* the runtime is done with starting it */
     bool control_ready, adapter_ready;
-    uint64_t created_ns, ready_ns;
+    uint64_t created_ns; /* monotonic, as the next two */
+    uint64_t asked_ns;   /* when it was made, or loaded */
+    uint64_t ready_ns;
     struct runtime_instance *runtime_instance; /* NULL before start and after stop */
     struct channel *control, *adapter;         /* adapter: contract handler only */
+    int adapter_fd; /* owned; a generic one's until it is known who needs it, or -1 */
     struct output *output;
     struct loop_timer *deadline; /* of the start, then of the invocation */
     struct loop_timer *log_timer;

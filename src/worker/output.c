@@ -206,6 +206,11 @@ void output_free(struct output *output)
     free(output);
 }
 
+void output_collect_stdout(struct output *output, bool collect)
+{
+    output->options.collect_stdout = collect;
+}
+
 void output_begin(struct output *output)
 {
     buffer_clear(&output->text);

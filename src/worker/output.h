@@ -29,6 +29,8 @@ struct output_options {
 struct output *output_new(uv_loop_t *loop, int stdout_fd, int stderr_fd,
                           const struct output_options *options, struct error *err);
 void output_free(struct output *output);
+/* Whether stdout is collected from now on, where it was not known at first. */
+void output_collect_stdout(struct output *output, bool collect);
 /* A new invocation: stdout is emptied. Log text that came since the last one is kept: it belongs to
  * this one. */
 void output_begin(struct output *output);

@@ -1,5 +1,5 @@
 /* Which instance runs which invocation; see pool.h. */
-#include "worker/pool.h"
+#include "worker/pool_internal.h"
 
 #include "base/cleanup.h"
 #include "base/log.h"
@@ -9,54 +9,10 @@
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/queue.h>
 
-/* An instance and its place in the pool's lists. */
-struct member {
-    struct pool *pool;
-    struct pool_slot *slot;
-    struct instance *instance;
-    bool starting; /* the runtime is not done with starting it */
-    bool used;     /* has run an invocation */
-    uint64_t idle_since_ns;
-    TAILQ_ENTRY(member) all;
-    TAILQ_ENTRY(member) idle; /* of its slot: last used first */
-    TAILQ_ENTRY(member) age;  /* of all idle ones: longest idle first */
-};
-TAILQ_HEAD(member_list, member);
-
-/* One function version: its idle instances, and who waits for one. */
-struct pool_slot {
-    struct function *function; /* a reference */
-    struct member_list idle;
-    struct invocation_list waiting;
-    size_t waiting_count;
-    size_t creating;  /* instances that will become ready */
-    size_t instances; /* not yet gone */
-    bool forgotten;
-    TAILQ_ENTRY(pool_slot) slots;
-};
-TAILQ_HEAD(slot_list, pool_slot);
-
-struct pool {
-    uv_loop_t *loop;
-    struct pool_options options;
-    struct slot_list slots;
-    struct member_list members;
-    struct member_list idle; /* by age */
-    size_t count;
-    int64_t memory_mb; /* of all members */
-    size_t waiting;    /* invocations, in all slots */
-    size_t starting;
-    size_t stopping;
-    int64_t stopping_memory_mb;
-    struct loop_timer *keep_alive;
-    void (*stopped)(void *data);
-    void *stopped_data;
-    bool deferred; /* `stopped` is on its way */
-};
-
-static void schedule(struct pool *pool);
+/* How long starting and loading take, before it was seen. */
+#define FIRST_START_NS (100 * 1000000ull)
+#define FIRST_LOAD_NS (5 * 1000000ull)
 
 struct pool *pool_new(uv_loop_t *loop, const struct pool_options *options, struct error *err)
 {
@@ -70,6 +26,9 @@ struct pool *pool_new(uv_loop_t *loop, const struct pool_options *options, struc
     TAILQ_INIT(&pool->slots);
     TAILQ_INIT(&pool->members);
     TAILQ_INIT(&pool->idle);
+    TAILQ_INIT(&pool->kinds);
+    pool->start_ns = FIRST_START_NS;
+    pool->load_ns = FIRST_LOAD_NS;
     return pool;
 }
 
@@ -79,6 +38,8 @@ void pool_free(struct pool *pool)
         return;
     assert(TAILQ_EMPTY(&pool->members));
     loop_timer_stop(pool->keep_alive);
+    loop_timer_stop(pool->rethink);
+    pool_kinds_free(pool);
     free(pool);
 }
 
@@ -93,6 +54,9 @@ static struct pool_slot *slot_get(struct pool *pool, struct function *function)
     if (!slot)
         return NULL;
     slot->function = function_ref(function);
+    slot->kind = pool_kind_for(pool, &function->spec);
+    if (slot->kind)
+        slot->kind->slots++;
     TAILQ_INIT(&slot->idle);
     TAILQ_INIT(&slot->waiting);
     TAILQ_INSERT_TAIL(&pool->slots, slot, slots);
@@ -100,12 +64,14 @@ static struct pool_slot *slot_get(struct pool *pool, struct function *function)
     return slot;
 }
 
-static void slot_drop_if_empty(struct pool *pool, struct pool_slot *slot)
+void pool_slot_drop_if_empty(struct pool *pool, struct pool_slot *slot)
 {
     if (slot->instances > 0 || slot->waiting_count > 0)
         return;
     TAILQ_REMOVE(&pool->slots, slot, slots);
     slot->function->slot = NULL;
+    if (slot->kind)
+        slot->kind->slots--;
     function_unref(slot->function);
     free(slot);
 }
@@ -128,7 +94,7 @@ static void wait_remove(struct pool *pool, struct pool_slot *slot, struct invoca
     pool->waiting--;
 }
 
-static struct invocation *wait_take(struct pool *pool, struct pool_slot *slot)
+struct invocation *pool_wait_take(struct pool *pool, struct pool_slot *slot)
 {
     struct invocation *invocation = TAILQ_FIRST(&slot->waiting);
     if (invocation)
@@ -142,7 +108,7 @@ static void done(struct invocation *invocation)
     invocation->done(invocation->data, invocation);
 }
 
-static void fail_lost(struct invocation *invocation, const char *type, const struct error *why)
+void pool_fail_lost(struct invocation *invocation, const char *type, const struct error *why)
 {
     outcome_lost(&invocation->execution, type, why);
     done(invocation);
@@ -150,16 +116,64 @@ static void fail_lost(struct invocation *invocation, const char *type, const str
 
 /* ---- members ---- */
 
-static int64_t member_memory(const struct member *member)
+static void count(struct member *member, int64_t memory_mb)
 {
-    return member->slot->function->spec.memory_mb;
+    member->pool->memory_mb += memory_mb - member->memory_mb;
+    member->memory_mb = memory_mb;
+}
+
+void pool_member_add(struct member *member, int64_t memory_mb)
+{
+    struct pool *pool = member->pool;
+    TAILQ_INSERT_TAIL(&pool->members, member, all);
+    pool->count++;
+    count(member, memory_mb);
+    if (member->slot) {
+        member->slot->instances++;
+    } else {
+        member->kind->instances++;
+        member->kind->members++;
+        pool->generic_memory_mb += memory_mb;
+    }
+}
+
+/* What it was counted as while it was generic. */
+static void leave_kind(struct member *member)
+{
+    member->kind->instances--;
+    member->pool->generic_memory_mb -= member->memory_mb;
+}
+
+void pool_member_give(struct member *member, struct pool_slot *slot)
+{
+    leave_kind(member);
+    member->slot = slot;
+    slot->instances++;
+    count(member, slot->function->spec.memory_mb);
 }
 
 static void note_started(struct member *member)
 {
-    if (member->starting)
+    if (member->starting && member->slot)
         member->pool->starting--;
+    else if (member->starting)
+        member->pool->refilling--;
     member->starting = false;
+}
+
+static bool is_rising(const struct member *member)
+{
+    enum instance_state state = instance_state(member->instance);
+    return state == INSTANCE_CREATING || state == INSTANCE_LOADING;
+}
+
+/* It will not become ready, or has become so. */
+static void note_risen(struct member *member)
+{
+    if (member->slot)
+        member->slot->creating--;
+    else
+        member->kind->creating--;
 }
 
 static void leave_idle(struct member *member)
@@ -169,23 +183,27 @@ static void leave_idle(struct member *member)
 }
 
 /* Not while it is busy or in the idle lists. */
-static void stop_member(struct member *member)
+void pool_member_stop(struct member *member)
 {
     struct pool *pool = member->pool;
-    if (instance_state(member->instance) == INSTANCE_CREATING)
-        member->slot->creating--;
+    if (is_rising(member))
+        note_risen(member);
     note_started(member);
+    if (member->slot)
+        member->slot->stopping++;
+    else
+        leave_kind(member);
     pool->stopping++;
-    pool->stopping_memory_mb += member_memory(member);
+    pool->stopping_memory_mb += member->memory_mb;
     instance_stop(member->instance);
 }
 
-static void evict(struct member *member, const char *why)
+void pool_evict(struct member *member, const char *why)
 {
     log_debug("idle instance goes", LOG_STR("instance", instance_id(member->instance)),
               LOG_STR("function", member->slot->function->spec.name), LOG_STR("why", why));
     leave_idle(member);
-    stop_member(member);
+    pool_member_stop(member);
 }
 
 static void dispatch(struct member *member, struct invocation *invocation, bool waited)
@@ -211,7 +229,7 @@ static void on_keep_alive(void *data)
     loop_timer_stop(pool->keep_alive);
     pool->keep_alive = NULL;
     while ((member = TAILQ_FIRST(&pool->idle)) && now_ns - member->idle_since_ns >= keep_ns)
-        evict(member, "keep-alive is over");
+        pool_evict(member, "keep-alive is over");
     keep_alive_arm(pool);
 }
 
@@ -234,13 +252,13 @@ static void offer(struct member *member)
 {
     struct pool *pool = member->pool;
     struct pool_slot *slot = member->slot;
-    struct invocation *invocation = wait_take(pool, slot);
+    struct invocation *invocation = pool_wait_take(pool, slot);
     if (invocation) {
         dispatch(member, invocation, true);
         return;
     }
     if (slot->forgotten || pool->stopped || (member->used && pool->options.keep_alive_ms == 0)) {
-        stop_member(member);
+        pool_member_stop(member);
         return;
     }
     member->idle_since_ns = clock_monotonic_ns();
@@ -254,41 +272,76 @@ static void on_started(void *data, struct instance *instance)
     struct member *member = data;
     (void)instance;
     note_started(member);
-    schedule(member->pool);
+    pool_schedule(member->pool);
+}
+
+static void on_warm(void *data, struct instance *instance)
+{
+    struct member *member = data;
+    note_risen(member);
+    member->kind->failures = 0;
+    pool_generic_put(member);
+    if (instance_outdated(instance))
+        pool_generic_evict(member, "its image was replaced or removed");
+    pool_schedule(member->pool);
 }
 
 static void on_ready(void *data, struct instance *instance)
 {
     struct member *member = data;
     (void)instance;
-    member->slot->creating--;
+    note_risen(member);
+    pool_note_ready(member->pool, member);
     offer(member);
-    schedule(member->pool);
+    pool_schedule(member->pool);
+}
+
+/* Takes the texts of `failure`. */
+static void fail_as(struct invocation *invocation, struct execution *failure)
+{
+    struct execution *execution = &invocation->execution;
+    execution->status = failure->status;
+    execution->has_error = failure->has_error;
+    execution->error = failure->error;
+    failure->error = (struct execution_error){.exit_code = -1};
+    execution->logs = steal_pointer(&failure->logs);
+    execution->logs_len = failure->logs_len;
+    execution->cold_start = true;
+    execution->metrics.start_time = clock_monotonic_ns() - invocation->received_ns;
+    done(invocation);
+}
+
+static void break_generic(struct member *member, const struct execution *failure)
+{
+    const char *why = failure->error.message ? failure->error.message : "unknown reason";
+    if (instance_state(member->instance) == INSTANCE_WARM)
+        pool_generic_ended(member);
+    else
+        pool_generic_failed(member->pool, member->kind, why);
+    pool_member_stop(member);
 }
 
 static void on_broken(void *data, struct instance *instance, struct execution *failure)
 {
     struct member *member = data;
     struct pool *pool = member->pool;
+    struct pool_slot *slot = member->slot;
     struct invocation *invocation = NULL;
+    if (!slot) {
+        break_generic(member, failure);
+        pool_schedule(pool);
+        return;
+    }
     if (instance_state(instance) == INSTANCE_IDLE)
         leave_idle(member);
+    else if (instance_state(instance) == INSTANCE_LOADING && failure->status == EXECUTION_LOST)
+        slot->direct = true; /* not the function's fault, and its invocation has not begun */
     else
-        invocation = wait_take(pool, member->slot);
-    stop_member(member);
-    if (invocation) {
-        struct execution *execution = &invocation->execution;
-        execution->status = failure->status;
-        execution->has_error = failure->has_error;
-        execution->error = failure->error;
-        failure->error = (struct execution_error){.exit_code = -1};
-        execution->logs = steal_pointer(&failure->logs);
-        execution->logs_len = failure->logs_len;
-        execution->cold_start = true;
-        execution->metrics.start_time = clock_monotonic_ns() - invocation->received_ns;
-        done(invocation);
-    }
-    schedule(pool);
+        invocation = pool_wait_take(pool, slot);
+    pool_member_stop(member);
+    if (invocation)
+        fail_as(invocation, failure);
+    pool_schedule(pool);
 }
 
 static void retry(struct member *member, struct invocation *invocation)
@@ -301,7 +354,7 @@ static void retry(struct member *member, struct invocation *invocation)
         return;
     }
     error_set(&why, ERROR_UNAVAILABLE, "two instances ended before they had taken the invocation");
-    fail_lost(invocation, "Platform.InstanceEnded", &why);
+    pool_fail_lost(invocation, "Platform.InstanceEnded", &why);
 }
 
 static void on_finished(void *data, struct instance *instance, struct invocation *invocation,
@@ -310,15 +363,17 @@ static void on_finished(void *data, struct instance *instance, struct invocation
     struct member *member = data;
     struct pool *pool = member->pool;
     (void)instance;
-    if (after == INSTANCE_RETRY)
+    if (after == INSTANCE_RETRY) {
         retry(member, invocation);
-    else
+    } else {
+        pool_note_service(member->slot, invocation->execution.metrics.duration);
         done(invocation);
+    }
     if (after == INSTANCE_USABLE && (pool->options.keep_alive_ms > 0 || !member->used))
         offer(member);
     else
-        stop_member(member);
-    schedule(pool);
+        pool_member_stop(member);
+    pool_schedule(pool);
 }
 
 static void on_log(void *data, struct invocation *invocation, uint64_t offset, const char *text,
@@ -349,119 +404,38 @@ static void member_remove(struct member *member)
     struct pool_slot *slot = member->slot;
     TAILQ_REMOVE(&pool->members, member, all);
     pool->count--;
-    pool->memory_mb -= member_memory(member);
-    slot->instances--;
+    pool->stopping--;
+    pool->stopping_memory_mb -= member->memory_mb;
+    count(member, 0);
+    if (member->kind)
+        member->kind->members--;
     free(member);
-    slot_drop_if_empty(pool, slot);
+    if (!slot)
+        return;
+    slot->instances--;
+    slot->stopping--;
+    pool_slot_drop_if_empty(pool, slot);
 }
 
 static void on_gone(void *data, struct instance *instance)
 {
     struct member *member = data;
     struct pool *pool = member->pool;
-    pool->stopping--;
-    pool->stopping_memory_mb -= member_memory(member);
     instance_free(instance);
     member_remove(member);
-    schedule(pool);
+    pool_schedule(pool);
     stopped_if_empty(pool);
 }
 
-/* ---- making instances ---- */
-
-static const struct instance_events events = {
+const struct instance_events pool_instance_events = {
     .started = on_started,
+    .warm = on_warm,
     .ready = on_ready,
     .broken = on_broken,
     .finished = on_finished,
     .log = on_log,
     .gone = on_gone,
 };
-
-static int member_start(struct pool *pool, struct pool_slot *slot, struct error *err)
-{
-    struct member *member = calloc(1, sizeof(*member));
-    if (!member)
-        return error_set(err, ERROR_INTERNAL, "out of memory");
-    member->pool = pool;
-    member->slot = slot;
-    member->instance = instance_new(pool->loop, pool->options.runtime, slot->function,
-                                    &pool->options.limits, &events, member, err);
-    if (!member->instance) {
-        free(member);
-        return -1;
-    }
-    TAILQ_INSERT_TAIL(&pool->members, member, all);
-    member->starting = true;
-    pool->starting++;
-    pool->count++;
-    pool->memory_mb += member_memory(member);
-    slot->instances++;
-    slot->creating++;
-    return 0;
-}
-
-/* The slot whose first waiting invocation has no instance on its way and is the oldest. */
-static struct pool_slot *most_urgent(struct pool *pool)
-{
-    struct pool_slot *urgent = NULL, *slot;
-    TAILQ_FOREACH(slot, &pool->slots, slots)
-    {
-        if (slot->waiting_count <= slot->creating)
-            continue;
-        if (!urgent ||
-            TAILQ_FIRST(&slot->waiting)->received_ns < TAILQ_FIRST(&urgent->waiting)->received_ns)
-            urgent = slot;
-    }
-    return urgent;
-}
-
-/* Whether there is room for one more of `memory_mb`; if not, makes some (that takes until the evicted are gone). */
-static bool has_room(struct pool *pool, int64_t memory_mb)
-{
-    const struct pool_options *options = &pool->options;
-    struct member *oldest;
-    if (pool->memory_mb + memory_mb <= options->memory_mb && pool->count < options->max_instances)
-        return true;
-    while ((pool->memory_mb - pool->stopping_memory_mb + memory_mb > options->memory_mb ||
-            pool->count - pool->stopping >= options->max_instances) &&
-           (oldest = TAILQ_FIRST(&pool->idle)))
-        evict(oldest, "room is needed");
-    return false;
-}
-
-static void schedule(struct pool *pool)
-{
-    struct pool_slot *slot;
-    while (pool->waiting > 0 && !pool->stopped && pool->starting < pool->options.start_parallel &&
-           (slot = most_urgent(pool))) {
-        struct error err = {0};
-        int64_t memory_mb = slot->function->spec.memory_mb;
-        const char *type = "Platform.StartFailed";
-        int rc = 0;
-        if (memory_mb > pool->options.memory_mb) {
-            type = "Platform.NoCapacity";
-            rc = error_set(&err, ERROR_NO_CAPACITY,
-                           "the function needs %lld MiB, this worker has %lld MiB for functions "
-                           "(WORKER_MEMORY_MB)",
-                           (long long)memory_mb, (long long)pool->options.memory_mb);
-        } else if (!has_room(pool, memory_mb)) {
-            return;
-        } else {
-            rc = member_start(pool, slot, &err);
-        }
-        if (rc < 0) {
-            struct invocation *invocation = wait_take(pool, slot);
-            slot_drop_if_empty(pool, slot);
-            fail_lost(invocation, type, &err);
-        }
-    }
-}
-
-static void deferred_schedule(void *data)
-{
-    schedule(data);
-}
 
 /* ---- the interface ---- */
 
@@ -472,7 +446,7 @@ void pool_run(struct pool *pool, struct invocation *invocation)
         struct error err = {0};
         error_set(&err, ERROR_UNAVAILABLE,
                   pool->stopped ? "the worker is stopping" : "out of memory");
-        fail_lost(invocation, "Platform.Stopping", &err);
+        pool_fail_lost(invocation, "Platform.Stopping", &err);
         return;
     }
     slot->forgotten = false;
@@ -483,8 +457,7 @@ void pool_run(struct pool *pool, struct invocation *invocation)
         return;
     }
     wait_add(pool, slot, invocation, false);
-    /* Deferred, because a failure to start finishes the invocation. */
-    loop_defer(pool->loop, deferred_schedule, pool, NULL);
+    pool_schedule_later(pool);
 }
 
 void pool_cancel(struct pool *pool, struct invocation *invocation)
@@ -496,7 +469,7 @@ void pool_cancel(struct pool *pool, struct invocation *invocation)
     }
     struct pool_slot *slot = invocation->function->slot;
     wait_remove(pool, slot, invocation);
-    slot_drop_if_empty(pool, slot);
+    pool_slot_drop_if_empty(pool, slot);
     outcome_fail(&invocation->execution, EXECUTION_CANCELLED, "Function.Cancelled", "%s", message);
     done(invocation);
 }
@@ -511,7 +484,7 @@ void pool_forget(struct pool *pool, const char *name, int64_t version)
         slot->forgotten = true;
         struct member *member;
         while ((member = TAILQ_FIRST(&slot->idle)))
-            evict(member, "its version is of no more use");
+            pool_evict(member, "its version is of no more use");
     }
 }
 
@@ -523,9 +496,9 @@ static void fail_all_waiting(struct pool *pool)
     for (slot = TAILQ_FIRST(&pool->slots); slot; slot = next) {
         struct invocation *invocation;
         next = TAILQ_NEXT(slot, slots);
-        while ((invocation = wait_take(pool, slot)))
-            fail_lost(invocation, "Platform.Stopping", &err);
-        slot_drop_if_empty(pool, slot);
+        while ((invocation = pool_wait_take(pool, slot)))
+            pool_fail_lost(invocation, "Platform.Stopping", &err);
+        pool_slot_drop_if_empty(pool, slot);
     }
 }
 
@@ -536,16 +509,22 @@ void pool_stop(struct pool *pool, void (*stopped)(void *data), void *data)
         return;
     pool->stopped = stopped;
     pool->stopped_data = data;
+    loop_timer_stop(pool->rethink);
+    pool->rethink = NULL;
     fail_all_waiting(pool);
     /* `next` stays valid: a member leaves the list in on_gone() only, which comes later. */
     for (member = TAILQ_FIRST(&pool->members); member; member = next) {
         next = TAILQ_NEXT(member, all);
         switch (instance_state(member->instance)) {
         case INSTANCE_IDLE:
-            evict(member, "the worker is stopping");
+            pool_evict(member, "the worker is stopping");
+            break;
+        case INSTANCE_WARM:
+            pool_generic_evict(member, "the worker is stopping");
             break;
         case INSTANCE_CREATING:
-            stop_member(member);
+        case INSTANCE_LOADING:
+            pool_member_stop(member);
             break;
         case INSTANCE_BUSY:
             instance_abort(member->instance, EXECUTION_LOST, "Platform.Stopping",

@@ -4,7 +4,10 @@
  * waits for one that is made for it. Instances are made within bounds (number, memory, how many at
  * once); when there is no room, the idle ones that were not used for longest go first, and
  * invocations wait in order. An idle instance goes after keep_alive_ms; 0 means that each
- * invocation gets an instance of its own. Loop thread only. */
+ * invocation gets an instance of its own.
+ *
+ * Where the runtime can, generic instances are kept ready for each image, runtime and network that is in use, and a function that finds no
+ * idle instance is loaded into one. It is that function's for ever. Loop thread only. */
 #pragma once
 
 #include "worker/instance.h"
@@ -19,6 +22,7 @@ struct pool_options {
     int64_t memory_mb; /* of all live instances' limits together */
     size_t max_instances;
     size_t start_parallel; /* instances being started at the same time */
+    size_t generic_size;   /* generic ones of a kind that is in use; 0: none at all */
     /* Log text of a running invocation; see struct instance_events. */
     void (*log)(struct invocation *invocation, uint64_t offset, const char *text, size_t len);
 };
@@ -27,6 +31,10 @@ struct pool *pool_new(uv_loop_t *loop, const struct pool_options *options, struc
 /* After pool_stop()'s `done`. */
 void pool_free(struct pool *pool);
 
+/* From now on a generic instance for functions with this one's image, runtime and network is kept ready, even when there are no calls. */
+void pool_prewarm(struct pool *pool, const struct function_spec *like);
+/* What an image's name means may have changed: generic instances of what it was go. */
+void pool_images_changed(struct pool *pool);
 /* `invocation->function` is set. Its done() is called exactly once, later, or from
  * inside when the pool is stopped. */
 void pool_run(struct pool *pool, struct invocation *invocation);

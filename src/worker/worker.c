@@ -62,6 +62,29 @@ static void check_drained(struct worker *worker);
 
 /* ---- what a poll says ---- */
 
+static bool has_image(const struct worker *worker, const char *name)
+{
+    for (size_t i = 0; i < worker->image_list.count; i++)
+        if (strcmp(worker->image_list.images[i].name, name) == 0)
+            return true;
+    return false;
+}
+
+/* The built-in runtimes whose images are here get a generic instance each, so that not even the first call starts one. */
+static void prewarm(struct worker *worker)
+{
+    for (int runtime = 0; runtime < RUNTIME_COUNT && worker->pool; runtime++) {
+        const char *image = function_runtime_default_image(runtime);
+        struct function_spec like;
+        function_spec_init(&like);
+        like.runtime = runtime;
+        like.image = strdup(image);
+        if (like.image && has_image(worker, image) && !worker->stopping)
+            pool_prewarm(worker->pool, &like);
+        function_spec_deinit(&like);
+    }
+}
+
 static void refresh_images(struct worker *worker)
 {
     struct stat st;
@@ -79,6 +102,7 @@ static void refresh_images(struct worker *worker)
     image_list_deinit(&worker->image_list);
     worker->image_list = list;
     worker->images_changed = st.st_mtim;
+    prewarm(worker);
 }
 
 static void write_instance(void *data, const struct instance *instance)
@@ -87,8 +111,11 @@ static void write_instance(void *data, const struct instance *instance)
     const struct function *function = instance_function(instance);
     json_object_begin(writer);
     json_member_string(writer, "id", instance_id(instance));
-    json_member_string(writer, "function", function->spec.name);
-    json_member_int(writer, "version", function->spec.version);
+    if (function) {
+        json_member_string(writer, "function", function->spec.name);
+        json_member_int(writer, "version", function->spec.version);
+    }
+    json_member_string(writer, "image", instance_spec_of(instance)->image);
     json_member_string(writer, "state", instance_state_name(instance_state(instance)));
     json_object_end(writer);
 }
@@ -583,6 +610,15 @@ static int open_runtime(struct worker *worker, struct error *err)
     return worker->runtime && (worker->images || worker->kind == WORKER_RUNTIME_SIMPLE) ? 0 : -1;
 }
 
+static void on_images_changed(void *data)
+{
+    struct worker *worker = data;
+    if (!worker->pool)
+        return;
+    pool_images_changed(worker->pool);
+    refresh_images(worker);
+}
+
 static int open_pool(struct worker *worker, struct error *err)
 {
     const struct worker_settings *settings = worker->settings;
@@ -596,10 +632,15 @@ static int open_pool(struct worker *worker, struct error *err)
         .memory_mb = settings->memory_mb,
         .max_instances = (size_t)settings->max_instances,
         .start_parallel = (size_t)settings->start_parallel,
+        .generic_size = (size_t)settings->pool_size,
         .log = on_log,
     };
     worker->pool = pool_new(worker->loop, &options, err);
-    return worker->pool ? 0 : -1;
+    if (!worker->pool)
+        return -1;
+    worker->runtime->images_changed_data = worker;
+    worker->runtime->images_changed = on_images_changed;
+    return 0;
 }
 
 static void on_build_over(void *data)

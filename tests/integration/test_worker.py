@@ -56,7 +56,7 @@ class WorkerTest(unittest.TestCase):
         self.assertEqual((result.status, result.error.get("type")), (status, kind), result)
 
     def instances(self):
-        return [i for i in self.controller.polls[-1]["instances"] if i["function"] == self.name]
+        return [i for i in self.controller.polls[-1]["instances"] if i.get("function") == self.name]
 
 
 class ContractCases:

@@ -50,7 +50,8 @@ static struct invocation *invoke(struct function *function)
     return invocation;
 }
 
-static void open_pool(uint64_t keep_alive_ms, int64_t memory_mb, size_t start_parallel)
+static void open_pool_of(size_t generic_size, uint64_t keep_alive_ms, int64_t memory_mb,
+                         size_t start_parallel)
 {
     struct error err = {0};
     struct pool_options options = {.runtime = &fake_runtime,
@@ -61,12 +62,18 @@ static void open_pool(uint64_t keep_alive_ms, int64_t memory_mb, size_t start_pa
                                    .keep_alive_ms = keep_alive_ms,
                                    .memory_mb = memory_mb,
                                    .max_instances = 10,
-                                   .start_parallel = start_parallel};
+                                   .start_parallel = start_parallel,
+                                   .generic_size = generic_size};
     fixture_open();
     pool = pool_new(&loop, &options, &err);
     cr_assert_not_null(pool, "%s", err.message);
     alpha = fixture_function("alpha", 100);
     beta = fixture_function("beta", 100);
+}
+
+static void open_pool(uint64_t keep_alive_ms, int64_t memory_mb, size_t start_parallel)
+{
+    open_pool_of(0, keep_alive_ms, memory_mb, start_parallel);
 }
 
 static void on_pool_stopped(void *data)
@@ -299,4 +306,248 @@ Test(pool, stopping_ends_everything)
         cr_expect_eq(outcomes[i].status, EXECUTION_LOST);
         cr_expect_str_eq(outcomes[i].type, "Platform.Stopping");
     }
+}
+
+/* ---- generic instances ---- */
+
+static struct function_spec *generic_like(void)
+{
+    return &alpha->spec;
+}
+
+/* Lets the loop run until there are so many fakes; the pool replaces what was taken a moment later. */
+static void await_fakes(size_t count)
+{
+    while (fake_count < count)
+        uv_run(&loop, UV_RUN_ONCE);
+    settle();
+}
+
+static enum instance_state counted_state;
+static size_t counted;
+
+static void count_one(void *data, const struct instance *one)
+{
+    (void)data;
+    counted += instance_state(one) == counted_state;
+}
+
+static size_t count_state(enum instance_state state)
+{
+    counted = 0;
+    counted_state = state;
+    pool_each(pool, count_one, NULL);
+    return counted;
+}
+
+static void open_warm_pool(size_t size)
+{
+    open_pool_of(size, 60000, 1000, 4);
+    pool_prewarm(pool, generic_like());
+    await_fakes(1);
+}
+
+Test(pool, a_prewarmed_kind_has_one_that_waits)
+{
+    open_warm_pool(3);
+    cr_expect_eq(fake_count, 1);
+    cr_expect(fakes[0].generic);
+    cr_expect_eq(count_state(INSTANCE_WARM), 1);
+    pool_prewarm(pool, generic_like());
+    settle();
+    cr_expect_eq(fake_count, 1);
+}
+
+Test(pool, a_function_without_instance_takes_a_generic_one)
+{
+    open_warm_pool(1);
+    invoke(alpha);
+    cr_expect_str_eq(fakes[0].function, "alpha");
+    cr_expect(fake_was_asked(&fakes[0]));
+    fake_answer(&fakes[0], "1", 0);
+    cr_expect(outcomes[0].cold);
+    cr_expect_str_eq(outcomes[0].result, "1");
+}
+
+Test(pool, what_was_taken_is_replaced_and_a_kind_in_use_is_kept_in_full)
+{
+    open_warm_pool(3);
+    invoke(alpha);
+    await_fakes(4);
+    fake_answer(&fakes[0], "1", 0);
+    cr_expect_eq(count_state(INSTANCE_WARM), 3);
+    cr_expect_eq(count_state(INSTANCE_IDLE), 1);
+}
+
+Test(pool, an_instance_that_was_generic_serves_its_function_for_ever)
+{
+    open_warm_pool(1);
+    invoke(alpha);
+    fake_answer(&fakes[0], "1", 0);
+    await_fakes(2);
+    invoke(beta);
+    cr_expect_str_eq(fakes[0].function, "alpha");
+    cr_expect_str_eq(fakes[1].function, "beta");
+    fake_answer(&fakes[1], "2", 0);
+    cr_expect_str_eq(outcomes[1].result, "2");
+}
+
+Test(pool, keep_alive_zero_takes_a_fresh_generic_one_each_time)
+{
+    open_pool_of(1, 0, 1000, 4);
+    pool_prewarm(pool, generic_like());
+    await_fakes(1);
+    invoke(alpha);
+    fake_answer(&fakes[0], "1", 0);
+    cr_expect(fakes[0].stopped);
+    await_fakes(2);
+    invoke(alpha);
+    cr_expect_not(fakes[1].generic);
+    fake_answer(&fakes[1], "2", 0);
+    cr_expect(fakes[1].stopped);
+    cr_expect(outcomes[1].cold);
+}
+
+Test(pool, an_environment_that_the_interpreter_reads_at_its_start_is_started_for)
+{
+    open_warm_pool(1);
+    struct function_spec *spec = &beta->spec;
+    spec->env.items = calloc(1, sizeof(*spec->env.items));
+    spec->env.items[0] =
+        (struct key_value){.key = strdup("PYTHONPATH"), .value = strdup("/app/function/lib")};
+    spec->env.count = 1;
+    invoke(beta);
+    cr_expect(fakes[0].generic);
+    cr_expect_str_eq(fakes[1].function, "beta");
+    fake_answer(&fakes[1], "1", 0);
+}
+
+Test(pool, an_empty_pool_costs_nothing_extra)
+{
+    open_pool_of(1, 60000, 1000, 4);
+    invoke(alpha);
+    cr_expect_eq(fake_count, 1);
+    cr_expect_str_eq(fakes[0].function, "alpha");
+    fake_answer(&fakes[0], "1", 0);
+}
+
+Test(pool, a_generic_one_that_ends_while_it_waits_is_removed)
+{
+    open_warm_pool(1);
+    fake_close(&fakes[0]);
+    settle();
+    cr_expect(fakes[0].stopped);
+    cr_expect_eq(pool_instances(pool), 0);
+    invoke(alpha);
+    cr_expect_str_eq(fakes[1].function, "alpha");
+    fake_answer(&fakes[1], "1", 0);
+    cr_expect_eq(outcomes[0].status, EXECUTION_SUCCEEDED);
+}
+
+Test(pool, a_generic_one_that_ends_while_it_is_loaded_costs_its_invocation_nothing)
+{
+    open_warm_pool(1);
+    fake_loads_end = true;
+    invoke(alpha);
+    fake_loads_end = false;
+    cr_expect(fakes[0].stopped);
+    cr_expect_eq(outcomes[0].done, 0);
+    fake_answer(&fakes[1], "1", 0);
+    cr_expect_eq(outcomes[0].status, EXECUTION_SUCCEEDED);
+}
+
+Test(pool, a_function_that_cannot_be_loaded_is_started_from_then_on)
+{
+    open_warm_pool(1);
+    fake_specialise_error = ERROR_NO_CAPACITY;
+    invoke(alpha);
+    fake_specialise_error = 0;
+    cr_expect(fakes[0].stopped);
+    cr_expect_not(fakes[1].generic);
+    await_fakes(3);
+    invoke(alpha);
+    cr_expect(fakes[2].generic, "not tried again");
+    cr_expect_str_eq(fakes[3].function, "alpha");
+    fake_answer(&fakes[1], "1", 0);
+    fake_answer(&fakes[3], "2", 0);
+}
+
+Test(pool, generic_ones_of_a_replaced_image_go)
+{
+    open_warm_pool(1);
+    fakes[0].outdated = true;
+    pool_images_changed(pool);
+    settle();
+    cr_expect(fakes[0].stopped);
+    await_fakes(2);
+    fakes[1].outdated = true; /* and nobody says so */
+    invoke(alpha);
+    cr_expect(fakes[1].stopped);
+    cr_expect_str_eq(fakes[2].function, "alpha");
+    fake_answer(&fakes[2], "1", 0);
+}
+
+Test(pool, generic_ones_make_room_for_functions)
+{
+    open_pool_of(1, 60000, 200, 4);
+    pool_prewarm(pool, generic_like());
+    await_fakes(1);
+    beta->spec.network = NETWORK_NONE; /* another kind */
+    invoke(beta);
+    invoke(beta);
+    cr_expect(fakes[0].stopped);
+    fake_answer(&fakes[1], "1", 0);
+    fake_answer(&fakes[2], "2", 0);
+    cr_expect_str_eq(outcomes[1].result, "2");
+}
+
+Test(pool, a_kind_that_cannot_be_started_is_not_tried_again_at_once)
+{
+    fake_starts_fail = true;
+    open_warm_pool(3);
+    settle();
+    cr_expect_eq(fake_count, 1);
+    fake_starts_fail = false;
+    cr_expect_eq(pool_instances(pool), 0);
+}
+
+Test(pool, who_waits_takes_the_generic_one_that_is_on_its_way)
+{
+    open_pool_of(1, 60000, 1000, 4);
+    pool_prewarm(pool, generic_like());
+    while (fake_count < 1)
+        uv_run(&loop, UV_RUN_NOWAIT);
+    cr_assert_not(fakes[0].started);
+    invoke(alpha);
+    cr_expect_eq(fake_count, 1);
+    cr_expect_str_eq(fakes[0].function, "alpha");
+    fake_answer(&fakes[0], "1", 0);
+}
+
+Test(pool, short_calls_wait_for_the_busy_instance_instead_of_many_new_ones)
+{
+    open_pool(60000, 1000, 4);
+    invoke(alpha);
+    fake_answer(&fakes[0], "1", 0);
+    for (int i = 0; i < 5; i++)
+        invoke(alpha);
+    cr_expect_eq(fake_count, 1);
+    for (int i = 0; i < 5; i++)
+        fake_answer(&fakes[0], "2", 0);
+    cr_expect_eq(outcomes[5].done, 1);
+    cr_expect_eq(fake_count, 1);
+}
+
+Test(pool, who_has_waited_for_as_long_as_a_start_takes_gets_one)
+{
+    open_pool(60000, 1000, 4);
+    invoke(alpha);
+    fake_answer(&fakes[0], "1", 0);
+    invoke(alpha);
+    invoke(alpha);
+    cr_expect_eq(fake_count, 1);
+    await_fakes(2);
+    fake_answer(&fakes[1], "2", 0);
+    fake_answer(&fakes[0], "3", 0);
+    cr_expect_str_eq(outcomes[2].result, "2");
 }

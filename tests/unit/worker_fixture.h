@@ -9,6 +9,7 @@
 #include "base/text.h"
 #include "init/frame.h"
 #include "worker/instance.h"
+#include "worker/instance_spec.h"
 #include "worker/invocation.h"
 
 #include <criterion/criterion.h>
@@ -25,6 +26,8 @@ struct runtime_instance {
     int fds[INSTANCE_FD_COUNT];
     char function[64];
     bool started, stopped;
+    bool generic;  /* was started without a function */
+    bool outdated; /* its image was replaced */
     runtime_started_fn *on_started;
     runtime_stopped_fn *on_stopped;
     void *started_data, *stopped_data;
@@ -33,6 +36,8 @@ struct runtime_instance {
 static struct runtime_instance fakes[FAKES_MAX];
 static size_t fake_count;
 static bool fake_starts_fail;
+static enum error_code fake_specialise_error; /* 0: it works */
+static bool fake_loads_end;                   /* a loaded one ends instead of becoming ready */
 static uint64_t fake_oom_kills;
 
 static uv_loop_t loop;
@@ -78,12 +83,52 @@ static struct runtime_instance *fake_start(struct runtime *runtime,
     struct runtime_instance *fake = &fakes[fake_count++];
     (void)runtime;
     cr_assert_leq(fake_count, FAKES_MAX);
-    snprintf(fake->function, sizeof(fake->function), "%s", start->spec->name);
+    fake->generic = !start->code_dir;
+    cr_assert_eq(fake->generic, !start->spec->name);
+    snprintf(fake->function, sizeof(fake->function), "%s",
+             fake->generic ? start->spec->image : start->spec->name);
     memcpy(fake->fds, start->fds, sizeof(fake->fds));
     fake->on_started = started;
     fake->started_data = data;
     loop_defer(&loop, fake_started, fake, err);
     return fake;
+}
+
+/* Takes the LOAD. */
+static void fake_loaded(void *data)
+{
+    struct runtime_instance *fake = data;
+    struct frame_header header;
+    char body[4096];
+    if (fake->stopped)
+        return;
+    cr_assert_eq(recv(fake->fds[0], &header, sizeof(header), MSG_DONTWAIT),
+                 (ssize_t)sizeof(header));
+    cr_assert_eq(header.type, FRAME_LOAD);
+    cr_assert_eq(recv(fake->fds[0], body, sizeof(body), MSG_DONTWAIT), (ssize_t)header.body_len);
+    if (fake_loads_end)
+        fake_close(fake);
+    else
+        fake_say(fake, 0, FRAME_READY, 0, "");
+}
+
+static int fake_specialise(struct runtime_instance *fake, const struct runtime_load *load,
+                           const char ***ret_environment, struct error *err)
+{
+    static const char *const environment[] = {"A=1", NULL};
+    cr_assert(fake->generic && fake->started && !fake->stopped);
+    if (fake->outdated || fake_specialise_error)
+        return error_set(err, fake->outdated ? ERROR_CONFLICT : fake_specialise_error,
+                         "the fake was told to refuse");
+    fake->generic = false;
+    snprintf(fake->function, sizeof(fake->function), "%s", load->spec->name);
+    *ret_environment = instance_strings_join(environment, NULL);
+    return loop_defer(&loop, fake_loaded, fake, err);
+}
+
+static bool fake_is_outdated(struct runtime_instance *fake)
+{
+    return fake->outdated;
 }
 
 static void fake_stopped(void *data)
@@ -117,6 +162,8 @@ static void fake_reset_usage(struct runtime_instance *fake)
 
 static const struct runtime_ops fake_ops = {.name = "fake",
                                             .start = fake_start,
+                                            .specialise = fake_specialise,
+                                            .outdated = fake_is_outdated,
                                             .stop = fake_stop,
                                             .usage = fake_usage,
                                             .reset_usage = fake_reset_usage};
@@ -204,9 +251,11 @@ static inline struct function *fixture_function(const char *name, int64_t memory
     struct error err = {0};
     function_spec_init(&spec);
     spec.name = strdup(name);
+    spec.image = strdup("an-image:latest");
     spec.version = 1;
     spec.memory_mb = memory_mb;
-    const char **command = calloc(1, sizeof(*command));
+    static const char *const words[] = {"zygote", "--", "python3", NULL};
+    const char **command = instance_strings_join(words, NULL);
     struct function *function = function_new(&spec, code_ref(fixture_code), command, &err);
     cr_assert_not_null(function, "%s", err.message);
     function_spec_deinit(&spec);

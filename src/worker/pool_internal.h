@@ -1,0 +1,140 @@
+/* What the files of the pool share: pool.c (interface, events of instances), pool_start.c (which instances are made for those who
+ * wait, and who goes to make room), pool_generic.c (generic instances that are kept ready). */
+#pragma once
+
+#include "worker/pool.h"
+
+#include <sys/queue.h>
+
+/* An instance and its place in the pool's lists. */
+struct member {
+    struct pool *pool;
+    struct pool_slot *slot;    /* NULL: generic */
+    struct generic_kind *kind; /* NULL: started for its slot */
+    struct instance *instance;
+    int64_t memory_mb; /* that it is counted with */
+    bool starting;     /* the runtime is not done with starting it */
+    bool used;         /* has run an invocation */
+    bool stopping;
+    uint64_t idle_since_ns;
+    TAILQ_ENTRY(member) all;
+    TAILQ_ENTRY(member)
+    idle; /* of its slot: last used first; or warm ones of its kind: oldest first */
+    TAILQ_ENTRY(member) age; /* of all idle ones: longest idle first */
+};
+TAILQ_HEAD(member_list, member);
+
+/* One function version: its idle instances, and who waits for one. */
+struct pool_slot {
+    struct function *function; /* a reference */
+    struct generic_kind *kind; /* that it can be loaded into; NULL: none */
+    struct member_list idle;
+    struct invocation_list waiting;
+    size_t waiting_count;
+    size_t creating;     /* instances that will become ready */
+    size_t promised;     /* while schedule works: who waits and needs no more thought */
+    size_t instances;    /* not yet gone */
+    size_t stopping;     /* of them */
+    bool direct;         /* loading it failed: its instances are started */
+    uint64_t service_ns; /* how long its invocations take of late; 0: not known */
+    bool forgotten;
+    TAILQ_ENTRY(pool_slot) slots;
+};
+TAILQ_HEAD(slot_list, pool_slot);
+
+/* Generic instances that are alike: any function of this image, runtime and network can be loaded into one. */
+struct generic_kind {
+    struct function_spec spec; /* owned; nameless, with the limits that one waits under */
+    const char **command;      /* owned */
+    struct member_list warm;
+    size_t warm_count;
+    size_t creating;  /* not yet warm */
+    size_t promised;  /* while schedule works: of them, spoken for */
+    size_t instances; /* creating and warm */
+    size_t slots;     /* that have it as theirs */
+    size_t members;   /* not yet gone that were started as this kind */
+    bool prewarmed;   /* one is kept even when nobody has asked for long */
+    uint64_t used_ns; /* when it was last asked for; 0: never */
+    unsigned failures;
+    uint64_t retry_ns; /* after failures: not before */
+    TAILQ_ENTRY(generic_kind) kinds;
+};
+TAILQ_HEAD(kind_list, generic_kind);
+
+struct pool {
+    uv_loop_t *loop;
+    struct pool_options options;
+    struct slot_list slots;
+    struct kind_list kinds;
+    size_t kind_count;
+    struct member_list members;
+    struct member_list idle; /* by age */
+    size_t count;
+    int64_t memory_mb; /* of all members */
+    size_t waiting;    /* invocations, in all slots */
+    size_t starting;   /* for those who wait */
+    size_t refilling;  /* the same of generic ones */
+    size_t stopping;
+    int64_t stopping_memory_mb;
+    int64_t generic_memory_mb; /* of those that are generic still */
+    uint64_t start_ns; /* what starting an instance takes of late, and loading a generic one */
+    uint64_t load_ns;
+    struct loop_timer *keep_alive;
+    struct loop_timer
+        *rethink;        /* when one who waits for a busy instance has waited for long enough */
+    uint64_t rethink_ns; /* when that fires */
+    struct loop_timer *refill;
+    uint64_t refill_ns;        /* when that fires */
+    uint64_t refill_due_ns;    /* not before, when nobody waits */
+    uint64_t refill_latest_ns; /* not before, when somebody does */
+    struct loop_timer *trim;
+    void (*stopped)(void *data);
+    void *stopped_data;
+    bool deferred;  /* `stopped` is on its way */
+    bool scheduled; /* as is pool_schedule() */
+};
+
+/* ---- pool.c ---- */
+
+extern const struct instance_events pool_instance_events;
+/* Counts a new member and puts it into the lists, as its slot's or its kind's. */
+void pool_member_add(struct member *member, int64_t memory_mb);
+/* A generic member becomes its slot's. */
+void pool_member_give(struct member *member, struct pool_slot *slot);
+/* Not while it is busy or in a list of idle or warm ones. */
+void pool_member_stop(struct member *member);
+/* An idle one. */
+void pool_evict(struct member *member, const char *why);
+struct invocation *pool_wait_take(struct pool *pool, struct pool_slot *slot);
+void pool_slot_drop_if_empty(struct pool *pool, struct pool_slot *slot);
+void pool_fail_lost(struct invocation *invocation, const char *type, const struct error *why);
+
+/* ---- pool_start.c ---- */
+
+/* Starts what is needed and possible: for those who wait, then generic ones. */
+void pool_schedule(struct pool *pool);
+/* Soon, because it may finish invocations. */
+void pool_schedule_later(struct pool *pool);
+/* Moving averages of what was seen. */
+void pool_note_service(struct pool_slot *slot, uint64_t ns);
+void pool_note_ready(struct pool *pool, const struct member *member);
+
+/* ---- pool_generic.c ---- */
+
+/* The kind that the function can be loaded into; made if need be. NULL: none. */
+struct generic_kind *pool_kind_for(struct pool *pool, const struct function_spec *function);
+void pool_kinds_free(struct pool *pool);
+/* An instance of a function of that kind is needed. */
+void pool_generic_asked(struct pool *pool, struct generic_kind *kind);
+/* A warm one, which is the caller's to load, put back or stop; NULL: there is none. */
+struct member *pool_generic_take(struct generic_kind *kind);
+void pool_generic_put(struct member *member);
+/* The warm one that is missed least; NULL: there is none. */
+struct member *pool_generic_dispensable(struct pool *pool);
+void pool_generic_evict(struct member *member, const char *why);
+/* A start failed: not again for a while. */
+void pool_generic_failed(struct pool *pool, struct generic_kind *kind, const char *why);
+/* A warm one ended by itself; it is the caller's to stop. */
+void pool_generic_ended(struct member *member);
+/* Starts generic ones as far as they are wanted and nobody waits. */
+void pool_generic_refill(struct pool *pool);

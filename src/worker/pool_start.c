@@ -1,0 +1,254 @@
+/* Which instances are made for invocations that wait, and who goes to make room for them.
+ *
+ * An invocation that finds no idle instance waits in its slot, and whichever instance becomes free or ready first takes it. Meanwhile one is
+ * made for it: a generic one is loaded when there is one, otherwise one that is on its way is awaited, otherwise one is started. None is
+ * made while those that are busy will be free sooner. */
+#include "base/log.h"
+#include "base/loop.h"
+#include "worker/pool_internal.h"
+
+#include <stdlib.h>
+
+#define NS_PER_MS 1000000ull
+/* Weight of the newest value in a moving average: one part of so many. */
+#define AVERAGE_PARTS 4
+
+/* ---- what was seen ---- */
+
+static uint64_t average(uint64_t old_ns, uint64_t new_ns)
+{
+    return old_ns ? old_ns - old_ns / AVERAGE_PARTS + new_ns / AVERAGE_PARTS : new_ns;
+}
+
+void pool_note_service(struct pool_slot *slot, uint64_t ns)
+{
+    slot->service_ns = average(slot->service_ns, ns);
+}
+
+void pool_note_ready(struct pool *pool, const struct member *member)
+{
+    uint64_t *seen_ns = member->kind ? &pool->load_ns : &pool->start_ns;
+    *seen_ns = average(*seen_ns, instance_start_ns(member->instance));
+}
+
+/* ---- policy: is another instance worth its start? ---- */
+
+static size_t unserved(const struct pool_slot *slot)
+{
+    size_t coming = slot->creating + slot->promised;
+    return slot->waiting_count > coming ? slot->waiting_count - coming : 0;
+}
+
+/* 0: now; otherwise when to ask again. While those that there are would have served everybody sooner than a new one is ready, it is not made;
+ * but who has waited for as long as a start takes, because the estimate was wrong, waits no longer. So waiting costs at most as much
+ * again as starting at once would have. */
+static uint64_t worth_starting_at(const struct pool *pool, const struct pool_slot *slot,
+                                  uint64_t now_ns)
+{
+    size_t servers = slot->instances - slot->stopping;
+    bool is_warm = slot->kind && slot->kind->warm_count > 0;
+    uint64_t start_ns = is_warm ? pool->load_ns : pool->start_ns;
+    if (servers == 0 || slot->service_ns == 0 || pool->options.keep_alive_ms == 0)
+        return 0;
+    uint64_t wait_ns = unserved(slot) * slot->service_ns / servers;
+    uint64_t age_ns = now_ns - TAILQ_FIRST(&slot->waiting)->received_ns;
+    return age_ns + wait_ns >= start_ns ? 0 : now_ns + start_ns - wait_ns - age_ns;
+}
+
+static void on_rethink(void *data)
+{
+    struct pool *pool = data;
+    loop_timer_stop(pool->rethink);
+    pool->rethink = NULL;
+    pool_schedule(pool);
+}
+
+static void rethink_at(struct pool *pool, uint64_t at_ns, uint64_t now_ns)
+{
+    if (pool->rethink && pool->rethink_ns <= at_ns)
+        return;
+    loop_timer_stop(pool->rethink);
+    pool->rethink_ns = at_ns;
+    pool->rethink =
+        loop_timer_start(pool->loop, (at_ns - now_ns) / NS_PER_MS + 1, 0, on_rethink, pool, NULL);
+}
+
+/* The slot whose first waiting invocation has no instance on its way, should have one, and is the oldest. */
+static struct pool_slot *most_urgent(struct pool *pool)
+{
+    struct pool_slot *urgent = NULL, *slot;
+    uint64_t now_ns = clock_monotonic_ns();
+    TAILQ_FOREACH(slot, &pool->slots, slots)
+    {
+        if (unserved(slot) == 0)
+            continue;
+        uint64_t at_ns = worth_starting_at(pool, slot, now_ns);
+        if (at_ns > 0) {
+            rethink_at(pool, at_ns, now_ns);
+            continue;
+        }
+        if (!urgent ||
+            TAILQ_FIRST(&slot->waiting)->received_ns < TAILQ_FIRST(&urgent->waiting)->received_ns)
+            urgent = slot;
+    }
+    return urgent;
+}
+
+/* ---- policy: who makes room ---- */
+
+/* The instance that was idle for longest; then generic ones, which take less room and are of use to more. */
+static bool evict_one(struct pool *pool)
+{
+    struct member *member = TAILQ_FIRST(&pool->idle);
+    if (member) {
+        pool_evict(member, "room is needed");
+        return true;
+    }
+    member = pool_generic_dispensable(pool);
+    if (member)
+        pool_generic_evict(member, "room is needed");
+    return member != NULL;
+}
+
+/* Whether there is room for so much more; if not, makes some (that takes until the evicted are gone). */
+static bool has_room(struct pool *pool, size_t count, int64_t memory_mb)
+{
+    const struct pool_options *options = &pool->options;
+    if (pool->memory_mb + memory_mb <= options->memory_mb &&
+        pool->count + count <= options->max_instances)
+        return true;
+    while ((pool->memory_mb - pool->stopping_memory_mb + memory_mb > options->memory_mb ||
+            pool->count - pool->stopping + count > options->max_instances) &&
+           evict_one(pool)) {
+    }
+    return false;
+}
+
+/* ---- making instances ---- */
+
+static int start_for(struct pool *pool, struct pool_slot *slot, struct error *err)
+{
+    struct member *member = calloc(1, sizeof(*member));
+    if (!member)
+        return error_set(err, ERROR_INTERNAL, "out of memory");
+    member->pool = pool;
+    member->slot = slot;
+    member->starting = true;
+    member->instance = instance_new(pool->loop, pool->options.runtime, slot->function,
+                                    &pool->options.limits, &pool_instance_events, member, err);
+    if (!member->instance) {
+        free(member);
+        return -1;
+    }
+    pool->starting++;
+    slot->creating++;
+    pool_member_add(member, slot->function->spec.memory_mb);
+    return 0;
+}
+
+/* The member is its slot's from now on, whatever becomes of it. */
+static void load(struct member *member, struct pool_slot *slot)
+{
+    struct error err = {0};
+    pool_member_give(member, slot);
+    slot->creating++;
+    if (instance_load(member->instance, slot->function, &err) == 0)
+        return;
+    log_info("generic instance cannot be loaded",
+             LOG_STR("instance", instance_id(member->instance)),
+             LOG_STR("function", slot->function->spec.name), LOG_ERR(&err));
+    if (err.code != ERROR_CONFLICT)
+        slot->direct = true;
+    pool_member_stop(member);
+}
+
+enum step { STEP_DONE, STEP_LATER, STEP_FULL, STEP_FAILED };
+
+/* An instance less to make for `slot`. LATER: so many are being started already; FULL: there is no room. */
+static enum step serve(struct pool *pool, struct pool_slot *slot, struct error *err)
+{
+    int64_t memory_mb = slot->function->spec.memory_mb;
+    struct generic_kind *kind = slot->direct ? NULL : slot->kind;
+    struct member *member = kind ? pool_generic_take(kind) : NULL;
+    if (kind)
+        pool_generic_asked(pool, kind);
+    if (member) {
+        if (!has_room(pool, 0, memory_mb - member->memory_mb)) {
+            pool_generic_put(member);
+            return STEP_FULL;
+        }
+        load(member, slot);
+        return STEP_DONE;
+    }
+    if (kind && kind->creating > kind->promised) {
+        kind->promised++;
+        slot->promised++;
+        return STEP_DONE;
+    }
+    if (pool->starting >= pool->options.start_parallel)
+        return STEP_LATER;
+    if (!has_room(pool, 1, memory_mb))
+        return STEP_FULL;
+    return start_for(pool, slot, err) == 0 ? STEP_DONE : STEP_FAILED;
+}
+
+static enum step refuse_too_large(const struct pool *pool, const struct pool_slot *slot,
+                                  struct error *err)
+{
+    error_set(err, ERROR_NO_CAPACITY,
+              "the function needs %lld MiB, this worker has %lld MiB for functions "
+              "(WORKER_MEMORY_MB)",
+              (long long)slot->function->spec.memory_mb, (long long)pool->options.memory_mb);
+    return STEP_FAILED;
+}
+
+static void forget_promises(struct pool *pool)
+{
+    struct pool_slot *slot;
+    struct generic_kind *kind;
+    TAILQ_FOREACH(slot, &pool->slots, slots)
+    slot->promised = 0;
+    TAILQ_FOREACH(kind, &pool->kinds, kinds)
+    kind->promised = 0;
+}
+
+static void serve_all(struct pool *pool)
+{
+    struct pool_slot *slot;
+    forget_promises(pool);
+    while (pool->waiting > 0 && !pool->stopped && (slot = most_urgent(pool))) {
+        struct error err = {0};
+        bool too_large = slot->function->spec.memory_mb > pool->options.memory_mb;
+        enum step step = too_large ? refuse_too_large(pool, slot, &err) : serve(pool, slot, &err);
+        if (step == STEP_FULL)
+            return;
+        if (step == STEP_LATER)
+            slot->promised = slot->waiting_count;
+        if (step == STEP_FAILED) {
+            struct invocation *invocation = pool_wait_take(pool, slot);
+            pool_slot_drop_if_empty(pool, slot);
+            pool_fail_lost(invocation, too_large ? "Platform.NoCapacity" : "Platform.StartFailed",
+                           &err);
+        }
+    }
+}
+
+void pool_schedule(struct pool *pool)
+{
+    if (pool->waiting > 0)
+        serve_all(pool);
+    pool_generic_refill(pool);
+}
+
+static void deferred_schedule(void *data)
+{
+    struct pool *pool = data;
+    pool->scheduled = false;
+    pool_schedule(pool);
+}
+
+void pool_schedule_later(struct pool *pool)
+{
+    if (!pool->scheduled)
+        pool->scheduled = loop_defer(pool->loop, deferred_schedule, pool, NULL) == 0;
+}
