@@ -124,6 +124,7 @@ static int write_number_options(const struct cli *cli, struct json_writer *write
     if (write_int_option(cli, writer, "memory", "memory_mb", err) ||
         write_int_option(cli, writer, "tmp", "tmp_mb", err) ||
         write_int_option(cli, writer, "pids", "pids", err) ||
+        write_int_option(cli, writer, "network-kbps", "network_kbps", err) ||
         write_int_option(cli, writer, "min-instances", "min_instances", err) ||
         write_int_option(cli, writer, "max-instances", "max_instances", err) ||
         write_duration_option(cli, writer, "timeout", "timeout_ms", err) ||
@@ -166,6 +167,19 @@ static int write_pairs(const struct cli *cli, struct json_writer *writer, const 
     return 0;
 }
 
+/* All --network-allow options as one list. */
+static void write_network_allow(const struct cli *cli, struct json_writer *writer)
+{
+    if (!cli_option(cli, "network-allow"))
+        return;
+    json_key(writer, "network_allow");
+    json_array_begin(writer);
+    for (size_t i = 0; i < cli->option_count; i++)
+        if (strcmp(cli->options[i].name, "network-allow") == 0)
+            json_write_string(writer, cli->options[i].value);
+    json_array_end(writer);
+}
+
 static const struct {
     const char *option, *key;
 } string_options[] = {{"runtime", "runtime"},
@@ -187,6 +201,8 @@ static bool field_overridden(const struct cli *cli, const char *key)
                   {"env", "env"},
                   {"label", "labels"},
                   {"public", "public"},
+                  {"network-allow", "network_allow"},
+                  {"network-kbps", "network_kbps"},
                   {"min-instances", "min_instances"},
                   {"max-instances", "max_instances"},
                   {"keep-alive", "keep_alive_ms"}};
@@ -224,6 +240,7 @@ static int write_fields(const struct cli *cli, struct json_writer *writer,
     }
     if (cli_flag(cli, "public"))
         json_member_bool(writer, "public", true);
+    write_network_allow(cli, writer);
     if (write_number_options(cli, writer, err) || write_pairs(cli, writer, "env", "env", err) ||
         write_pairs(cli, writer, "label", "labels", err))
         return -1;
@@ -335,6 +352,9 @@ static const struct cli_option options[] = {
     {"timeout", 't', "DUR", "time limit, such as 500ms, 30s or 5m (default 30s)", NULL},
     {"env", 'e', "K=V", "an environment variable; may be given often", NULL},
     {"network", 0, "N", "out through NAT (default), or loopback only", "bridge|none"},
+    {"network-allow", 0, "DEST",
+     "reach this only: HOST[:PORT[-PORT]][/tcp|/udp]; may be given often", NULL},
+    {"network-kbps", 0, "N", "kilobits a second, each way (default: no limit)", NULL},
     {"image", 0, "NAME", "another image than the runtime's own", NULL},
     {"tmp", 0, "MB", "size of /tmp in MiB (default 64)", NULL},
     {"pids", 0, "N", "most processes and threads at once (default 64)", NULL},

@@ -44,6 +44,7 @@ void function_spec_deinit(struct function_spec *spec)
     free(spec->artifact_sha256);
     key_values_deinit(&spec->env);
     key_values_deinit(&spec->labels);
+    destinations_deinit(&spec->network_allow);
     function_spec_init(spec);
 }
 
@@ -83,6 +84,7 @@ int function_spec_copy(struct function_spec *to, const struct function_spec *fro
     complete &= copy_string(&copy.artifact_sha256, from->artifact_sha256);
     complete &= copy_key_values(&copy.env, &from->env);
     complete &= copy_key_values(&copy.labels, &from->labels);
+    complete &= destinations_copy(&copy.network_allow, &from->network_allow) == 0;
     if (!complete) {
         function_spec_deinit(&copy);
         return error_set(err, ERROR_INTERNAL, "out of memory");

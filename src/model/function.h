@@ -6,6 +6,7 @@
 #pragma once
 
 #include "base/json.h"
+#include "model/destination.h"
 
 enum function_runtime { RUNTIME_PYTHON, RUNTIME_NODEJS, RUNTIME_GO, RUNTIME_NATIVE, RUNTIME_COUNT };
 enum function_contract { CONTRACT_PROCESS, CONTRACT_HANDLER };
@@ -21,6 +22,9 @@ enum function_state { FUNCTION_BUILDING, FUNCTION_READY, FUNCTION_FAILED };
 #define FUNCTION_TIMEOUT_MS_MAX 900000
 #define FUNCTION_INSTANCES_MAX 10000 /* of min_instances and max_instances */
 #define FUNCTION_KEEP_ALIVE_MS_MAX 86400000
+#define FUNCTION_NETWORK_ALLOW_MAX 32
+#define FUNCTION_NETWORK_KBPS_MIN 64
+#define FUNCTION_NETWORK_KBPS_MAX 10000000
 
 /* A list of key/value pairs (env, labels). */
 struct key_value {
@@ -47,6 +51,8 @@ struct function_spec {
     int64_t tmp_mb;
     int64_t pids;
     enum function_network network;
+    struct destinations network_allow; /* empty: everything that bridge reaches */
+    int64_t network_kbps;              /* kilobits a second, each way; 0: no limit */
     bool public;
     int64_t min_instances; /* kept ready, on all workers together */
     int64_t max_instances; /* at the same time, on all workers together; 0: no bound of its own */

@@ -4,6 +4,7 @@
 #include "base/cleanup.h"
 
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -72,6 +73,52 @@ static int read_network(void *object, const struct json *value, const char *poin
     if (read_choice(value, pointer, "bridge", "none", &choice, err) < 0)
         return -1;
     spec->network = choice ? NETWORK_NONE : NETWORK_BRIDGE;
+    return 0;
+}
+
+/* What was read so far is in the list, which the spec owns, also on failure. */
+static int read_destination(struct destinations *list, const struct json *value,
+                            const char *pointer, size_t index, struct error *err)
+{
+    char key[24], below[128], shown[JSON_SHOWN_SIZE];
+    size_t len;
+    const char *text = json_string(value, &len);
+
+    snprintf(key, sizeof(key), "%zu", index);
+    json_pointer_join(below, sizeof(below), pointer, key);
+    json_show(value, shown);
+    if (!text || strlen(text) != len)
+        return error_set_field(err, ERROR_INVALID_REQUEST, below,
+                               "an entry of network_allow must be a text, not %s", shown);
+    struct error why = {0};
+    if (destination_parse(text, &list->items[list->count], &why) < 0)
+        return error_set_field(err, why.code, below, "network_allow: %s", why.message);
+    list->count++;
+    return 0;
+}
+
+static int read_network_allow(void *object, const struct json *value, const char *pointer,
+                              struct error *err)
+{
+    struct destinations *list = &((struct function_spec *)object)->network_allow;
+    char shown[JSON_SHOWN_SIZE];
+    size_t count = json_count(value);
+
+    json_show(value, shown);
+    if (json_type(value) != JSON_ARRAY)
+        return error_set_field(err, ERROR_INVALID_REQUEST, pointer,
+                               "network_allow must be a list of destinations, not %s", shown);
+    if (count == 0 || count > FUNCTION_NETWORK_ALLOW_MAX)
+        return error_set_field(err, ERROR_INVALID_REQUEST, pointer,
+                               "network_allow must have 1 to %d entries, not %zu; leave it out to "
+                               "allow everything that bridge reaches, or set network to none",
+                               FUNCTION_NETWORK_ALLOW_MAX, count);
+    list->items = calloc(count, sizeof(*list->items));
+    if (!list->items)
+        return error_set(err, ERROR_INTERNAL, "out of memory");
+    json_foreach (i, item, value)
+        if (read_destination(list, item, pointer, i, err) < 0)
+            return -1;
     return 0;
 }
 
@@ -166,6 +213,8 @@ enum { FIELD_CPUS };
     {MEMBER(tmp_mb), .type = JSON_FIELD_INT64, .min = 1, .max = TMP_MB_MAX},                       \
     {MEMBER(pids), .type = JSON_FIELD_INT64, .min = 1, .max = PIDS_MAX},                           \
     {MEMBER(network), .type = JSON_FIELD_CUSTOM, .read = read_network},                            \
+    {MEMBER(network_allow), .type = JSON_FIELD_CUSTOM, .read = read_network_allow},                \
+    {MEMBER(network_kbps), .type = JSON_FIELD_INT64, .min = 0, .max = FUNCTION_NETWORK_KBPS_MAX},  \
     {MEMBER(public), .type = JSON_FIELD_BOOL},                                                     \
     {MEMBER(min_instances), .type = JSON_FIELD_INT64, .max = FUNCTION_INSTANCES_MAX},              \
     {MEMBER(max_instances), .type = JSON_FIELD_INT64, .max = FUNCTION_INSTANCES_MAX},              \

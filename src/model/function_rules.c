@@ -204,9 +204,29 @@ static int check_scaling(const struct function_spec *spec, struct error *err)
                            (long long)spec->max_instances, (long long)spec->min_instances);
 }
 
+static int check_network(const struct function_spec *spec, struct error *err)
+{
+    if (spec->network_kbps != 0 && spec->network_kbps < FUNCTION_NETWORK_KBPS_MIN)
+        return error_set_field(err, ERROR_INVALID_REQUEST, "/network_kbps",
+                               "network_kbps must be 0 (no limit) or %d to %d, not %lld",
+                               FUNCTION_NETWORK_KBPS_MIN, FUNCTION_NETWORK_KBPS_MAX,
+                               (long long)spec->network_kbps);
+    if (spec->network == NETWORK_BRIDGE)
+        return 0;
+    if (spec->network_allow.count > 0)
+        return error_set_field(err, ERROR_INVALID_REQUEST, "/network_allow",
+                               "network_allow needs network bridge; with network none leave it "
+                               "out");
+    if (spec->network_kbps > 0)
+        return error_set_field(err, ERROR_INVALID_REQUEST, "/network_kbps",
+                               "network_kbps needs network bridge; with network none leave it out");
+    return 0;
+}
+
 int function_check_whole(struct function_spec *spec, struct error *err)
 {
-    if (check_contract(spec, err) < 0 || check_scaling(spec, err) < 0)
+    if (check_contract(spec, err) < 0 || check_scaling(spec, err) < 0 ||
+        check_network(spec, err) < 0)
         return -1;
     if (!spec->image)
         spec->image = strdup(function_runtime_default_image(spec->runtime));

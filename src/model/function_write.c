@@ -10,6 +10,18 @@ static void write_pairs(struct json_writer *writer, const char *key, const struc
     json_object_end(writer);
 }
 
+/* Nothing when there is none, as for a string. */
+static void write_destinations(struct json_writer *writer, const struct destinations *list)
+{
+    if (list->count == 0)
+        return;
+    json_key(writer, "network_allow");
+    json_array_begin(writer);
+    for (size_t i = 0; i < list->count; i++)
+        json_write_string(writer, list->items[i].text);
+    json_array_end(writer);
+}
+
 void function_spec_write_members(struct json_writer *writer, const struct function_spec *spec)
 {
     json_member_string(writer, "name", spec->name);
@@ -26,6 +38,8 @@ void function_spec_write_members(struct json_writer *writer, const struct functi
     json_member_int(writer, "tmp_mb", spec->tmp_mb);
     json_member_int(writer, "pids", spec->pids);
     json_member_string(writer, "network", function_network_name(spec->network));
+    write_destinations(writer, &spec->network_allow);
+    json_member_int(writer, "network_kbps", spec->network_kbps);
     json_member_bool(writer, "public", spec->public);
     json_member_int(writer, "min_instances", spec->min_instances);
     json_member_int(writer, "max_instances", spec->max_instances);

@@ -136,8 +136,9 @@ Test(function, users_cannot_set_what_the_platform_keeps)
 {
     assert_refused("{\"runtime\":\"go\",\"version\":3}", "/version",
                    "unknown field \"version\"; known are cpus, name, runtime, image, contract, "
-                   "handler, env, labels, memory_mb, timeout_ms, tmp_mb, pids, network, public, "
-                   "min_instances, max_instances, keep_alive_ms, code");
+                   "handler, env, labels, memory_mb, timeout_ms, tmp_mb, pids, network, "
+                   "network_allow, network_kbps, public, min_instances, max_instances, "
+                   "keep_alive_ms, code");
     assert_refused("{\"runtime\":\"go\",\"memory\":64}", "/memory",
                    "unknown field \"memory\"; did you mean \"memory_mb\"?");
 }
@@ -369,6 +370,54 @@ Test(function, runtimes_have_names_and_images)
     cr_assert_str_eq(function_state_name(FUNCTION_BUILDING), "building");
     cr_assert_str_eq(function_state_name(FUNCTION_READY), "ready");
     cr_assert_str_eq(function_state_name(FUNCTION_FAILED), "failed");
+}
+
+Test(function, destinations_are_read_copied_and_written)
+{
+    struct function_spec spec;
+    autospec copy, again;
+    autobuffer text = BUFFER_INIT(10000);
+    struct error err = {0};
+    function_spec_init(&again);
+    cr_assert_eq(read_request("{\"runtime\":\"go\",\"network_kbps\":1000,\"network_allow\":"
+                              "[\"10.0.0.0/8:443\",\"Example.ORG:80-90/tcp\"]}",
+                              "f", &spec, &err),
+                 0, "%s", err.message);
+    cr_assert_eq(function_spec_copy(&copy, &spec, NULL), 0);
+    function_spec_deinit(&spec);
+    struct json_writer *writer = json_writer_new(&text);
+    json_object_begin(writer);
+    function_spec_write_members(writer, &copy);
+    json_object_end(writer);
+    cr_assert_eq(json_writer_finish(writer, NULL), 0);
+    autojson *value = json_parse(text.data, text.len, NULL, NULL);
+    cr_assert_eq(function_spec_read(value, &again, &err), 0, "%s", err.message);
+    cr_assert_eq(again.network_kbps, 1000);
+    cr_assert_eq(again.network_allow.count, 2);
+    cr_assert_str_eq(again.network_allow.items[0].text, "10.0.0.0/8:443");
+    cr_assert_str_eq(again.network_allow.items[1].name, "example.org");
+    cr_assert(destinations_have_names(&again.network_allow));
+}
+
+Test(function, a_network_policy_fits_its_network)
+{
+    assert_refused("{\"runtime\":\"go\",\"network\":\"none\",\"network_allow\":[\"10.0.0.1\"]}",
+                   "/network_allow",
+                   "network_allow needs network bridge; with network none leave it out");
+    assert_refused("{\"runtime\":\"go\",\"network\":\"none\",\"network_kbps\":64}", "/network_kbps",
+                   "network_kbps needs network bridge; with network none leave it out");
+    assert_refused("{\"runtime\":\"go\",\"network_kbps\":63}", "/network_kbps",
+                   "network_kbps must be 0 (no limit) or 64 to 10000000, not 63");
+    assert_refused(
+        "{\"runtime\":\"go\",\"network_allow\":[]}", "/network_allow",
+        "network_allow must have 1 to 32 entries, not 0; leave it out to allow everything "
+        "that bridge reaches, or set network to none");
+    assert_refused("{\"runtime\":\"go\",\"network_allow\":\"10.0.0.1\"}", "/network_allow",
+                   "network_allow must be a list of destinations, not \"10.0.0.1\"");
+    assert_refused("{\"runtime\":\"go\",\"network_allow\":[\"10.0.0.1\",7]}", "/network_allow/1",
+                   "an entry of network_allow must be a text, not 7");
+    assert_refused("{\"runtime\":\"go\",\"network_allow\":[\"10.0.0.1/8\"]}", "/network_allow/0",
+                   "network_allow: network \"10.0.0.1/8\" has bits set beyond its first 8");
 }
 
 Test(function, a_stored_digest_must_be_one)
