@@ -165,6 +165,29 @@ static void find_host_interface(const struct json *root, const char *bridge, str
     }
 }
 
+static bool parse_mac(const char *text, uint8_t mac[6])
+{
+    unsigned bytes[6];
+    char extra;
+
+    if (!text || sscanf(text, "%2x:%2x:%2x:%2x:%2x:%2x%c", &bytes[0], &bytes[1], &bytes[2],
+                        &bytes[3], &bytes[4], &bytes[5], &extra) != 6)
+        return false;
+    for (size_t i = 0; i < 6; i++)
+        mac[i] = (uint8_t)bytes[i];
+    return true;
+}
+
+static bool find_mac(const struct json *root, struct cni_result *ret)
+{
+    json_foreach (i, interface, json_get(root, "interfaces")) {
+        const char *sandbox = json_get_string(interface, "sandbox");
+        if (sandbox && *sandbox)
+            return parse_mac(json_get_string(interface, "mac"), ret->mac);
+    }
+    return false;
+}
+
 static void find_address(const struct json *root, struct cni_result *ret)
 {
     json_foreach (i, ip, json_get(root, "ips")) {
@@ -193,6 +216,9 @@ int cni_parse_result(const char *text, size_t len, const char *bridge, struct cn
         return error_wrap(err, "result of the CNI plugin");
     find_host_interface(root, bridge, ret);
     find_address(root, ret);
+    if (!find_mac(root, ret))
+        return error_set(err, ERROR_UNAVAILABLE,
+                         "the CNI plugin's result has no MAC address of the container's interface");
     if (!ret->host_interface[0] || !ret->address[0])
         return error_set(err, ERROR_UNAVAILABLE, "the CNI plugin's result has no %s",
                          ret->address[0] ? "host interface" : "IPv4 address");

@@ -38,6 +38,7 @@ void cni_command_deinit(struct cni_command *command);
 struct cni_result {
     char address[INET_ADDRSTRLEN]; /* first IPv4 address, without prefix length */
     char host_interface[IFNAMSIZ]; /* first interface outside of the sandbox that is not `bridge` */
+    uint8_t mac[6];                /* of the first interface in the sandbox */
 };
 /* What an ADD printed. */
 int cni_parse_result(const char *text, size_t len, const char *bridge, struct cni_result *ret,

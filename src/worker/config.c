@@ -4,6 +4,7 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/text.h"
+#include "worker/network.h"
 
 #include <ctype.h>
 #include <stdlib.h>
@@ -51,6 +52,12 @@ static const struct setting rows[] = {
     ROW("WORKER_APPARMOR", CHOICE, apparmor, .default_value = "auto", .choices = "auto|require|off",
         .text = "AppArmor profile for containers: where it can be had, always (or the worker does "
                 "not start), or never."),
+    ROW("WORKER_NETWORK_DENY", STRING, network_deny,
+        .text = "Networks that no function may reach, separated by commas, such as "
+                "10.0.0.0/8,192.168.0.0/16; name servers stay reachable on port 53."),
+    ROW("WORKER_DNS", STRING, dns,
+        .text = "Name servers for functions, up to 3 IPv4 addresses separated by commas; default: "
+                "the host's."),
     ROW("WORKER_CONCURRENCY", INT, concurrency, .default_value = "64", .min = 1, .max = 4096,
         .text = "Invocations at the same time."),
     ROW("WORKER_MAX_INSTANCES", INT, max_instances, .default_value = "256", .min = 1, .max = 8192,
@@ -164,11 +171,24 @@ static int check_name(const char *name, struct error *err)
     return 0;
 }
 
+static int check_networks(const struct worker_settings *settings, struct error *err)
+{
+    struct name_servers servers;
+
+    if (network_filter_check_list(settings->network_deny, err) < 0)
+        return error_wrap(err, "WORKER_NETWORK_DENY");
+    if (name_servers_parse(settings->dns, &servers, err) < 0)
+        return error_wrap(err, "WORKER_DNS");
+    return 0;
+}
+
 static int check(const void *object, struct error *err)
 {
     const struct worker_settings *settings = object;
     enum worker_runtime_kind kind;
     if (settings->name && *settings->name && check_name(settings->name, err) < 0)
+        return -1;
+    if (check_networks(settings, err) < 0)
         return -1;
     return worker_settings_runtime(settings, &kind, err);
 }

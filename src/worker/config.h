@@ -22,6 +22,8 @@ struct worker_settings {
     char *oci_runtime;
     char *network_subnet;
     char *apparmor;
+    char *network_deny;
+    char *dns;
     int64_t concurrency;
     int64_t max_instances;
     int64_t memory_mb;

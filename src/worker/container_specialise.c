@@ -82,10 +82,27 @@ static int set_limits(struct runtime_instance *instance, const struct function_s
     return instance_cgroup_limit(instance->cgroup, &from, &to, err);
 }
 
+static void on_late_policy(void *data, const struct error *err)
+{
+    struct runtime_instance *instance = data;
+    log_error("network policy came late", LOG_STR("instance", instance->id), LOG_ERR(err));
+}
+
+/* At once: the pool gives no generic instance to a function whose policy has to be waited for. */
+static int limit_network(struct runtime_instance *instance, const struct function_spec *spec,
+                         struct error *err)
+{
+    int rc = network_apply(instance->runtime->network, instance->ns, spec, on_late_policy, instance,
+                           err);
+    if (rc == 0)
+        return error_set(err, ERROR_INTERNAL, "the network policy has to be waited for");
+    return rc < 0 ? -1 : 0;
+}
+
 static int enter(struct runtime_instance *instance, const struct runtime_load *load,
                  struct error *err)
 {
-    if (set_limits(instance, load->spec, err) < 0 ||
+    if (set_limits(instance, load->spec, err) < 0 || limit_network(instance, load->spec, err) < 0 ||
         attach_hostname(instance->pidfd, load->spec->name, err) < 0)
         return -1;
     if (load->spec->tmp_mb != instance->spec->tmp_mb &&

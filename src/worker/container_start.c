@@ -181,10 +181,10 @@ static void prepare_done(void *data)
         start_failed(instance, &instance->err);
 }
 
-static void on_network(void *data, struct network_namespace *ns, const struct error *err)
+/* The namespace is what the function may have of the network. */
+static void on_policy(void *data, const struct error *err)
 {
     struct runtime_instance *instance = data;
-    instance->ns = ns;
     if (err || instance->stopping) {
         if (err)
             instance->err = *err;
@@ -194,6 +194,22 @@ static void on_network(void *data, struct network_namespace *ns, const struct er
     if (loop_work(instance->runtime->loop, prepare_work, prepare_done, instance, &instance->err) <
         0)
         start_failed(instance, &instance->err);
+}
+
+static void on_network(void *data, struct network_namespace *ns, const struct error *err)
+{
+    struct runtime_instance *instance = data;
+    instance->ns = ns;
+    if (err || instance->stopping) {
+        on_policy(instance, err);
+        return;
+    }
+    int rc = network_apply(instance->runtime->network, ns, instance->spec, on_policy, instance,
+                           &instance->err);
+    if (rc < 0)
+        start_failed(instance, &instance->err);
+    else if (rc > 0)
+        on_policy(instance, NULL);
 }
 
 static int fill_instance(struct runtime_instance *instance, const struct runtime_start *start,

@@ -1,8 +1,9 @@
 /* The pool of network namespaces: what is wanted, what is ready, and each one's way from nothing to nothing.
  *
- *     MAKING -> WIRING -> READY -> TAKEN -> UNWIRING -> REMOVING -> (freed)
+ *     MAKING -> WIRING -> READY -> TAKEN -> CLEARING -> UNWIRING -> REMOVING -> (freed)
  *
- * A namespace of kind none skips WIRING and UNWIRING; a failure on the way up goes straight to the way down. */
+ * A namespace of kind none skips WIRING, CLEARING and UNWIRING; a failure on the way up goes straight to the way down. WIRING ends with
+ * the port's isolation and its rules, CLEARING takes back what the packet filter has of it while its address is still its own. */
 #include "worker/network.h"
 
 #include "base/cleanup.h"
@@ -13,7 +14,9 @@
 #include "worker/cni.h"
 #include "worker/network_host.h"
 #include "worker/network_namespace.h"
+#include "worker/network_policy.h"
 
+#include <arpa/inet.h>
 #include <assert.h>
 #include <dirent.h>
 #include <errno.h>
@@ -33,7 +36,7 @@
 static const char *const kind_prefixes[KINDS] = {
     [NETWORK_BRIDGE] = "faas-b-", [NETWORK_NONE] = "faas-n-"};
 
-enum item_state { MAKING, WIRING, READY, TAKEN, UNWIRING, REMOVING };
+enum item_state { MAKING, WIRING, READY, TAKEN, CLEARING, UNWIRING, REMOVING };
 
 struct item {
     struct network_namespace public; /* first: a pointer to it is a pointer to the item */
@@ -44,6 +47,11 @@ struct item {
     char *path;     /* owned */
     const char *id; /* the file's name, in path: the CNI container id */
     struct cni_command command;
+    struct filter_port port; /* its interface is public.host_interface */
+    bool filtered;           /* the packet filter has the port */
+    struct network_policy *policy;
+    network_applied_fn *applied;
+    void *applied_data;
     struct error err; /* why it failed; code 0 if it did not */
 };
 
@@ -59,8 +67,10 @@ struct take {
 
 struct network {
     uv_loop_t *loop;
-    char *worker, *directory, *state, *cni_path, *bridge, *subnet; /* owned */
-    struct cni_config cni;                                         /* borrows from the above */
+    char *worker, *directory, *state, *cni_path, *bridge, *subnet, *denied; /* owned */
+    struct name_servers name_servers;
+    struct names *names;
+    struct cni_config cni; /* borrows from the above */
     struct network_host *host;
     struct error bridge_problem; /* code 0: none */
     size_t pool[KINDS];
@@ -176,12 +186,53 @@ static void start_unwiring(struct item *item)
     start_removing(item);
 }
 
+static void clear_work(void *job)
+{
+    struct item *item = job;
+    const char *table = network_host_table(item->network->host);
+
+    item->err = (struct error){0};
+    if (network_host_link_down(item->public.host_interface, &item->err) == 0 &&
+        network_filter_remove_port(table, &item->port, &item->err) == 0)
+        item->filtered = false;
+}
+
+static void cleared(void *job)
+{
+    struct item *item = job;
+
+    if (item->err.code)
+        log_warn("packet filter rules of an instance are left behind",
+                 LOG_STR("namespace", item->id), LOG_ERR(&item->err));
+    start_unwiring(item);
+}
+
+static void start_clearing(void *data)
+{
+    struct item *item = data;
+
+    item->policy = NULL;
+    if (!item->filtered) {
+        start_unwiring(item);
+        return;
+    }
+    if (loop_work(item->network->loop, clear_work, cleared, item, NULL) == 0)
+        return;
+    clear_work(item);
+    cleared(item);
+}
+
 static void start_destroying(struct item *item)
 {
-    if (item->kind == NETWORK_BRIDGE)
-        start_unwiring(item);
-    else
+    if (item->kind != NETWORK_BRIDGE) {
         start_removing(item);
+        return;
+    }
+    item->state = CLEARING;
+    if (item->policy)
+        network_policy_close(item->policy, start_clearing, item);
+    else
+        start_clearing(item);
 }
 
 /* ---- takes ---- */
@@ -285,21 +336,51 @@ static void came_up(struct item *item)
     refill(network);
 }
 
+/* Nothing but its own frames may come from this port, and none go to other functions' ports. */
+static void protect_work(void *job)
+{
+    struct item *item = job;
+
+    if (network_host_isolate(item->public.host_interface, &item->err) == 0)
+        item->filtered = network_filter_add_port(network_host_table(item->network->host),
+                                                 &item->port, &item->err) == 0;
+}
+
+static void protected(void *job)
+{
+    struct item *item = job;
+
+    if (item->err.code)
+        failed_on_the_way_up(item);
+    else
+        came_up(item);
+}
+
+static int take_result(struct item *item, const struct spawn_result *result, struct error *err)
+{
+    struct cni_result parsed;
+    struct in_addr address = {0};
+
+    if (cni_check(result, "ADD", err) < 0 ||
+        cni_parse_result(result->output, result->output_len, item->network->bridge, &parsed, err) <
+            0)
+        return -1;
+    memcpy(item->public.address, parsed.address, sizeof(parsed.address));
+    memcpy(item->public.host_interface, parsed.host_interface, sizeof(parsed.host_interface));
+    inet_pton(AF_INET, parsed.address, &address);
+    item->port.interface = item->public.host_interface;
+    item->port.address = ntohl(address.s_addr);
+    memcpy(item->port.mac, parsed.mac, sizeof(parsed.mac));
+    return 0;
+}
+
 static void wired(void *data, const struct spawn_result *result)
 {
     struct item *item = data;
-    struct cni_result parsed;
 
-    if (cni_check(result, "ADD", &item->err) < 0 ||
-        cni_parse_result(result->output, result->output_len, item->network->bridge, &parsed,
-                         &item->err) < 0 ||
-        network_host_isolate(parsed.host_interface, &item->err) < 0) {
+    if (take_result(item, result, &item->err) < 0 ||
+        loop_work(item->network->loop, protect_work, protected, item, &item->err) < 0)
         failed_on_the_way_up(item);
-        return;
-    }
-    memcpy(item->public.address, parsed.address, sizeof(parsed.address));
-    memcpy(item->public.host_interface, parsed.host_interface, sizeof(parsed.host_interface));
-    came_up(item);
 }
 
 static void make_work(void *job)
@@ -465,10 +546,13 @@ static int copy_options(struct network *network, const struct network_options *o
     network->cni_path = copy_or(options->cni_path, CNI_PATH_DEFAULT);
     network->bridge = copy_or(options->bridge, BRIDGE_DEFAULT);
     network->subnet = copy_or(options->subnet, SUBNET_DEFAULT);
+    network->denied = copy_or(options->denied, "");
+    if (options->name_servers)
+        network->name_servers = *options->name_servers;
     network->pool[NETWORK_BRIDGE] = options->pool_bridge;
     network->pool[NETWORK_NONE] = options->pool_none;
     if (!network->worker || !network->directory || !network->state || !network->cni_path ||
-        !network->bridge || !network->subnet)
+        !network->bridge || !network->subnet || !network->denied)
         return error_set(err, ERROR_INTERNAL, "out of memory");
     network->cni = (struct cni_config){.path = network->cni_path,
                                        .bridge = network->bridge,
@@ -485,7 +569,11 @@ static int open_network(struct network *network, const struct network_options *o
         return -1;
     /* Before the leftovers: taking them back changes what the workers of a bridge share. */
     if (check_bridge(network, &network->bridge_problem) == 0)
-        network->host = network_host_join(&network->cni, network->worker, &network->bridge_problem);
+        network->host = network_host_join(&network->cni, network->worker, network->denied,
+                                          &network->name_servers, &network->bridge_problem);
+    network->names = names_new(network->loop, &network->name_servers, err);
+    if (!network->names)
+        return -1;
     return remove_leftovers(network, err);
 }
 
@@ -550,6 +638,39 @@ void network_release(struct network *network, struct network_namespace *ns)
     start_destroying(item);
 }
 
+static void on_policy_ready(void *data, const struct error *err)
+{
+    struct item *item = data;
+
+    item->applied(item->applied_data, err);
+}
+
+int network_apply(struct network *network, struct network_namespace *ns,
+                  const struct function_spec *spec, network_applied_fn *done, void *data,
+                  struct error *err)
+{
+    struct item *item = (struct item *)ns;
+
+    assert(item->network == network && item->state == TAKEN && !item->policy);
+    if (!network_policy_needed(spec))
+        return 1;
+    if (item->kind != NETWORK_BRIDGE)
+        return error_set(err, ERROR_INTERNAL, "a network policy for a namespace without network");
+    const struct network_policy_options options = {.table = network_host_table(network->host),
+                                                   .path = item->path,
+                                                   .host_interface = item->public.host_interface,
+                                                   .address = item->port.address};
+    if (!network_policy_waits(spec)) {
+        item->policy = network_policy_start_now(network->loop, &options, spec, err);
+        return item->policy ? 1 : -1;
+    }
+    item->applied = done;
+    item->applied_data = data;
+    item->policy = network_policy_start(network->loop, network->names, &options, spec,
+                                        on_policy_ready, item, err);
+    return item->policy ? 0 : -1;
+}
+
 /* ---- stop ---- */
 
 static void teardown_work(void *job)
@@ -612,6 +733,8 @@ void network_free(struct network *network)
         return;
     assert(!network->items && !network->takes);
     network_host_leave(network->host);
+    names_free(network->names);
+    free(network->denied);
     free(network->worker);
     free(network->directory);
     free(network->state);

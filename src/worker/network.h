@@ -6,9 +6,10 @@
  *
  *     none    loopback only
  *     bridge  a veth pair to the bridge (CNI 1.0.0 plugins `bridge` and `host-local`), masqueraded
- *             by one rule of the worker's nftables table, which also drops: everything from the
- *             bridge to the host itself, from function to function, to 169.254.0.0/16, and with a
- *             source that is not of the bridge's subnet. Bridge ports are isolated from each other.
+ *             and filtered by the worker's nftables tables (worker/network_filter.h): nothing to the
+ *             host itself, to other functions, to 169.254.0.0/16, to what the operator forbids, and
+ *             nothing with a source that is not its own. Bridge ports are isolated from each other.
+ *             What one function may reach, and how fast, is put in force by network_apply().
  *
  * Life cycle:
  *
@@ -16,6 +17,7 @@
  *                                              sets up the host)
  *     network_take() … network_release()       loop thread, asynchronous; a release destroys,
  *                                              nothing is used twice
+ *     network_apply()                          between the two, when it is known whose it is
  *     network_stop(done), then network_free()
  *
  * Where bridge cannot be had (a missing plugin, no nftables), `none` still works and network_take()
@@ -24,6 +26,7 @@
 
 #include "base/error.h"
 #include "model/function.h"
+#include "worker/network_filter.h"
 
 #include <net/if.h>
 #include <netinet/in.h>
@@ -41,7 +44,9 @@ struct network_options {
                              /usr/lib/cni:/opt/cni/bin:/usr/libexec/cni */
     const char *bridge;   /* NULL: faas0 */
     const char *subnet;   /* NULL: 10.88.64.0/18 */
-    size_t pool_bridge;   /* ready namespaces kept in advance of each kind */
+    const char *denied;   /* networks that no function may reach, comma-separated; NULL: none */
+    const struct name_servers *name_servers; /* copied; NULL: none */
+    size_t pool_bridge;                      /* ready namespaces kept in advance of each kind */
     size_t pool_none;
 };
 
@@ -68,6 +73,14 @@ typedef void network_done_fn(void *data, struct network_namespace *ns, const str
 /* Always asynchronous. -1: `done` is never called. */
 int network_take(struct network *network, enum function_network kind, network_done_fn *done,
                  void *data, struct error *err);
+/* Puts the function's network policy (network_allow, network_kbps) in force on a namespace that was taken of the spec's kind: once,
+ * before any of its code runs. 1: it is, or there is none, and `done` is not called. 0: `done` follows, never from inside this call, unless
+ * the namespace is released before; so it is when network_policy_waits(spec). With an error: nothing may run in it. A name that is not known (yet) is no error; its addresses are let
+ * through as soon as they are. */
+typedef void network_applied_fn(void *data, const struct error *err);
+int network_apply(struct network *network, struct network_namespace *ns,
+                  const struct function_spec *spec, network_applied_fn *done, void *data,
+                  struct error *err);
 /* Destroys it in the background; accepts NULL. Processes in it should have ended. */
 void network_release(struct network *network, struct network_namespace *ns);
 
@@ -92,8 +105,10 @@ int network_counters_read(int fd, struct network_counters *ret, struct error *er
 
 /* ---- name resolution ---- */
 
-/* Writes a resolv.conf for containers to `path` (mode 0644): the host's, without name servers on
- * loopback addresses, which mean the container itself there. If none is left: those that
- * systemd-resolved uses upstream, or else `fallback` (addresses separated by commas; may be NULL).
- */
-int network_write_resolv_conf(const char *path, const char *fallback, struct error *err);
+/* Writes a resolv.conf for containers to `path` (mode 0644), and tells which name servers are in it. `list` (IPv4 addresses
+ * separated by commas) is what it names, unless it is NULL or "": then the host's file, without name servers on loopback addresses, which mean the
+ * container itself there, and without IPv6 ones. If none is left: those that systemd-resolved uses upstream. */
+int network_write_resolv_conf(const char *path, const char *list, struct name_servers *ret,
+                              struct error *err);
+/* Whether `list` is one. */
+int name_servers_parse(const char *list, struct name_servers *ret, struct error *err);

@@ -24,11 +24,13 @@
 
 struct network_host {
     const struct cni_config *config;
-    char *table;     /* owned: name of the nftables table */
+    const char *denied;
+    const struct name_servers *name_servers;
+    char *table;     /* owned: name of the nftables tables */
     char *folder;    /* owned: <state>/<bridge> */
     char *user_path; /* owned */
     int user_lock;   /* owned; -1 until joined */
-    bool filtered;   /* the table was installed */
+    bool filtered;   /* the tables were installed */
 };
 
 /* ---- tools ---- */
@@ -50,15 +52,6 @@ static int run_tool(const char *const *argv, const char *input, char **ret_outpu
     return 0;
 }
 
-static int run_nft(const char *commands, struct error *err)
-{
-    const char *const argv[] = {"nft", "-f", "-", NULL};
-
-    if (run_tool(argv, commands, NULL, err) == 0)
-        return 0;
-    return error_wrap(err, "packet filter (nftables is needed for network \"bridge\")");
-}
-
 /* ---- the packet filter ---- */
 
 /* A worker's name may hold what a table's may not; two names never make the same table. */
@@ -76,49 +69,23 @@ static char *table_name(const char *worker)
     return buffer_take(&name, NULL);
 }
 
-static char *filter_text(const struct network_host *host)
-{
-    const char *table = host->table, *bridge = host->config->bridge, *subnet = host->config->subnet;
-
-    return string_printf("add table inet %s\n"
-                         "delete table inet %s\n"
-                         "table inet %s {\n"
-                         "  chain input {\n"
-                         "    type filter hook input priority -10; policy accept;\n"
-                         "    iifname \"%s\" drop\n"
-                         "  }\n"
-                         "  chain forward {\n"
-                         "    type filter hook forward priority -10; policy accept;\n"
-                         "    iifname \"%s\" oifname \"%s\" drop\n"
-                         "    iifname \"%s\" ip daddr 169.254.0.0/16 drop\n"
-                         "    iifname \"%s\" ip saddr != %s drop\n"
-                         "    iifname \"%s\" meta nfproto ipv6 drop\n"
-                         "    oifname \"%s\" ct state != { established, related } drop\n"
-                         "  }\n"
-                         "  chain postrouting {\n"
-                         "    type nat hook postrouting priority 100; policy accept;\n"
-                         "    ip saddr %s oifname != \"%s\" masquerade\n"
-                         "  }\n"
-                         "}\n",
-                         table, table, table, bridge, bridge, bridge, bridge, bridge, subnet,
-                         bridge, bridge, subnet, bridge);
-}
-
 static int install_filter(const struct network_host *host, struct error *err)
 {
-    autofree char *text = filter_text(host);
+    struct network_filter_options options = {.table = host->table,
+                                             .bridge = host->config->bridge,
+                                             .subnet = host->config->subnet,
+                                             .denied = host->denied,
+                                             .name_servers = host->name_servers};
 
-    return text ? run_nft(text, err) : error_set(err, ERROR_INTERNAL, "out of memory");
+    return network_filter_install(&options, err);
 }
 
 static void remove_filter(const struct network_host *host)
 {
-    autofree char *text =
-        string_printf("add table inet %s\ndelete table inet %s\n", host->table, host->table);
     struct error err = {0};
 
-    if (text && run_nft(text, &err) < 0)
-        log_warn("nftables table is left behind", LOG_STR("table", host->table), LOG_ERR(&err));
+    if (network_filter_remove(host->table, &err) < 0)
+        log_warn("nftables tables are left behind", LOG_STR("table", host->table), LOG_ERR(&err));
 }
 
 /* Docker, for one, sets the policy of iptables' FORWARD chain to DROP; then what may pass must be said there, too. */
@@ -313,6 +280,7 @@ static int join(struct network_host *host, const char *worker, struct error *err
 }
 
 struct network_host *network_host_join(const struct cni_config *config, const char *worker,
+                                       const char *denied, const struct name_servers *name_servers,
                                        struct error *err)
 {
     struct network_host *host = calloc(1, sizeof(*host));
@@ -321,7 +289,8 @@ struct network_host *network_host_join(const struct cni_config *config, const ch
         error_set(err, ERROR_INTERNAL, "out of memory");
         return NULL;
     }
-    *host = (struct network_host){.config = config, .user_lock = -1};
+    *host = (struct network_host){
+        .config = config, .denied = denied, .name_servers = name_servers, .user_lock = -1};
     if (join(host, worker, err) == 0)
         return host;
     network_host_leave(host);
@@ -351,6 +320,23 @@ void network_host_leave(struct network_host *host)
     free(host->folder);
     free(host->user_path);
     free(host);
+}
+
+const char *network_host_table(const struct network_host *host)
+{
+    return host->table;
+}
+
+int network_host_link_down(const char *interface, struct error *err)
+{
+    struct ifreq request = {0};
+    autoclose int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+    strncpy(request.ifr_name, interface, IFNAMSIZ - 1);
+    /* Gone is down, too. */
+    if (fd < 0 || (ioctl(fd, SIOCSIFFLAGS, &request) < 0 && errno != ENODEV))
+        return error_set_errno(err, ERROR_INTERNAL, errno, "switch off interface %s", interface);
+    return 0;
 }
 
 int network_host_isolate(const char *interface, struct error *err)

@@ -3,9 +3,11 @@
 
 #include "base/cleanup.h"
 #include "base/file.h"
+#include "worker/netlink.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/netlink.h>
 #include <net/if.h>
 #include <pthread.h>
 #include <sched.h>
@@ -15,8 +17,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-struct making {
-    const char *path;
+/* What a thread of its own does, and how it went. */
+struct errand {
+    int (*run)(struct errand *errand, struct error *err);
+    const char *path, *interface;
+    int index, fd;
     struct error err;
     int failed;
 };
@@ -55,35 +60,69 @@ static int make_here(const char *path, struct error *err)
     return 0;
 }
 
-static void *making_thread(void *data)
+static void *errand_thread(void *data)
 {
-    struct making *making = data;
+    struct errand *errand = data;
 
-    making->failed = make_here(making->path, &making->err);
+    errand->failed = errand->run(errand, &errand->err);
     return NULL;
+}
+
+static int run_in_thread(struct errand *errand, struct error *err)
+{
+    pthread_t thread;
+    int failed = pthread_create(&thread, NULL, errand_thread, errand);
+
+    if (failed)
+        return error_set_errno(err, ERROR_INTERNAL, failed, "start a thread");
+    pthread_join(thread, NULL);
+    if (errand->failed && err)
+        *err = errand->err;
+    return errand->failed;
+}
+
+static int run_make(struct errand *errand, struct error *err)
+{
+    return make_here(errand->path, err);
 }
 
 int network_namespace_make(const char *path, struct error *err)
 {
-    struct making making = {.path = path};
-    pthread_t thread;
+    struct errand errand = {.run = run_make, .path = path};
     int fd = open(path, O_RDONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0444);
 
     if (fd < 0)
         return error_set_errno(err, ERROR_UNAVAILABLE, errno, "make %s", path);
     close(fd);
-    int failed = pthread_create(&thread, NULL, making_thread, &making);
-    if (failed) {
-        unlink(path);
-        return error_set_errno(err, ERROR_INTERNAL, failed, "start a thread");
-    }
-    pthread_join(thread, NULL);
-    if (!making.failed)
+    if (run_in_thread(&errand, err) == 0)
         return 0;
     unlink(path);
-    if (err)
-        *err = making.err;
     return -1;
+}
+
+static int run_netlink(struct errand *errand, struct error *err)
+{
+    autoclose int namespace_fd = open(errand->path, O_RDONLY | O_CLOEXEC);
+
+    if (namespace_fd < 0 || setns(namespace_fd, CLONE_NEWNET) < 0)
+        return error_set_errno(err, ERROR_UNAVAILABLE, errno, "enter %s", errand->path);
+    errand->index = (int)if_nametoindex(errand->interface);
+    if (errand->index == 0)
+        return error_set_errno(err, ERROR_UNAVAILABLE, errno, "interface %s in %s",
+                               errand->interface, errand->path);
+    errand->fd = netlink_open(NETLINK_ROUTE, err);
+    return errand->fd < 0 ? -1 : 0;
+}
+
+int network_namespace_netlink(const char *path, const char *interface, int *ret_index,
+                              struct error *err)
+{
+    struct errand errand = {.run = run_netlink, .path = path, .interface = interface, .fd = -1};
+
+    if (run_in_thread(&errand, err) < 0)
+        return -1;
+    *ret_index = errand.index;
+    return errand.fd;
 }
 
 int network_namespace_remove(const char *path, struct error *err)

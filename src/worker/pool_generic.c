@@ -7,6 +7,7 @@
 #include "base/loop.h"
 #include "oci/image_store.h"
 #include "worker/instance_spec.h"
+#include "worker/network_policy.h"
 #include "worker/pool_internal.h"
 
 #include <stdlib.h>
@@ -90,7 +91,7 @@ struct generic_kind *pool_kind_for(struct pool *pool, const struct function_spec
     char image[IMAGE_NAME_MAX + 1];
     if (pool->options.generic_size == 0 || !pool->options.runtime->ops->specialise ||
         !function->image || !instance_takes_late_environment(function) ||
-        image_name_normalise(function->image, image, NULL) < 0)
+        network_policy_waits(function) || image_name_normalise(function->image, image, NULL) < 0)
         return NULL;
     struct generic_kind *kind = kind_find(pool, image, function);
     return kind ? kind : kind_new(pool, image, function);

@@ -155,9 +155,17 @@ static int open_oci_runtime(struct container_runtime *runtime, struct error *err
 static int open_network(struct container_runtime *runtime, struct error *err)
 {
     const struct worker_settings *settings = runtime->settings;
+    struct name_servers servers = {0};
+    struct error why = {0};
+    runtime->has_resolv_conf =
+        network_write_resolv_conf(runtime->resolv_conf, settings->dns, &servers, &why) == 0;
+    if (!runtime->has_resolv_conf)
+        log_warn("functions have no name resolution", LOG_ERR(&why));
     struct network_options options = {
         .worker = settings->name,
         .directory = runtime->netns,
+        .denied = settings->network_deny,
+        .name_servers = &servers,
         .subnet = *settings->network_subnet ? settings->network_subnet : NULL,
         .pool_bridge = POOL_BRIDGE,
         .pool_none = POOL_NONE,
@@ -168,10 +176,6 @@ static int open_network(struct container_runtime *runtime, struct error *err)
     const struct error *problem = network_bridge_problem(runtime->network);
     if (problem)
         log_warn("functions with network \"bridge\" cannot run here", LOG_ERR(problem));
-    struct error why = {0};
-    runtime->has_resolv_conf = network_write_resolv_conf(runtime->resolv_conf, NULL, &why) == 0;
-    if (!runtime->has_resolv_conf)
-        log_warn("functions have no name resolution", LOG_ERR(&why));
     return 0;
 }
 

@@ -1,260 +1,7 @@
-/* Network namespaces on a "host" that is a network namespace of the test's own: nothing here touches the machine's
- * interfaces, and no packet leaves it. Needs root, the CNI plugins and nftables. */
-#include "base/cleanup.h"
-#include "base/file.h"
-#include "base/loop.h"
-#include "base/spawn.h"
-#include "base/text.h"
-#include "worker/cni.h"
-#include "worker/network.h"
-#include "worker/network_namespace.h"
-
-#include <arpa/inet.h>
-#include <criterion/criterion.h>
-#include <dirent.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <poll.h>
-#include <sched.h>
-#include <signal.h>
-#include <stdio.h>
-#include <string.h>
-#include <sys/mount.h>
-#include <sys/prctl.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-#define LAN_ADDRESS "198.51.100.9"
-#define HOST_ADDRESS "198.51.100.1"
-
-static char base[] = "/tmp/faas-network-XXXXXX";
-static char directory[64], state[64], lan[64];
-static uv_loop_t loop;
-
-static char *shell(const char *command)
-{
-    const char *const argv[] = {"sh", "-c", command, NULL};
-    const struct spawn_options options = {.argv = argv, .timeout_ms = 20000, .output_max = 65536};
-    with_cleanup(spawn_result_deinit) struct spawn_result result = {0};
-    struct error err = {0};
-
-    cr_assert_eq(spawn_run(&options, &result, &err), 0, "%s", err.message);
-    cr_assert_eq(result.wait_status, 0, "%s: %s", command, result.errors);
-    return steal_pointer(&result.output);
-}
-
-static void run(const char *command)
-{
-    free(shell(command));
-}
-
-/* The host: a namespace with an uplink to a second one, the "LAN", which has no other way out. */
-static void set_up(void)
-{
-    autofree char *command = NULL;
-    struct error err = {0};
-
-    if (geteuid() != 0)
-        cr_skip_test("needs root");
-    cr_assert_eq(unshare(CLONE_NEWNET | CLONE_NEWNS), 0);
-    cr_assert_eq(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL), 0);
-    cr_assert_eq(mount("sysfs", "/sys", "sysfs", 0, NULL), 0);
-    cr_assert_not_null(mkdtemp(base));
-    snprintf(directory, sizeof(directory), "%s/netns", base);
-    snprintf(state, sizeof(state), "%s/cni", base);
-    snprintf(lan, sizeof(lan), "%s/lan", base);
-    cr_assert_eq(network_namespace_make(lan, &err), 0, "%s", err.message);
-    command = string_printf(
-        "ip link set lo up && ip link add up0 type veth peer name lan0 &&"
-        "ip addr add " HOST_ADDRESS "/24 dev up0 && ip link set up0 up &&"
-        "nsenter --net=%s sh -c 'true' && exec 7<%s && ip link set lan0 netns /proc/self/fd/7 &&"
-        "nsenter --net=%s sh -c 'ip addr add " LAN_ADDRESS "/24 dev lan0 && ip link set lan0 up'",
-        lan, lan, lan);
-    run(command);
-    uv_loop_init(&loop);
-}
-
-static void tear_down(void)
-{
-    struct error err = {0};
-
-    if (geteuid() != 0)
-        return;
-    loop_close(&loop);
-    cr_expect_eq(network_namespace_remove(lan, &err), 0, "%s", err.message);
-    cr_expect_eq(rmdir(base), 0, "%s is not empty: %s", base, strerror(errno));
-}
+/* worker/network.h: the pool of namespaces, what the rules for all forbid, and that the host is left as it was. */
+#include "network_fixture.h"
 
 TestSuite(network, .init = set_up, .fini = tear_down, .timeout = 60);
-
-/* ---- driving the pool ---- */
-
-struct taken {
-    struct network_namespace *ns;
-    struct error err;
-    bool called;
-};
-
-static void on_taken(void *data, struct network_namespace *ns, const struct error *err)
-{
-    struct taken *taken = data;
-
-    taken->called = true;
-    taken->ns = ns;
-    if (err)
-        taken->err = *err;
-}
-
-static struct network *open_network_with(const struct network_options *options)
-{
-    struct error err = {0};
-    struct network *network = network_new(&loop, options, &err);
-
-    cr_assert_not_null(network, "%s", err.message);
-    return network;
-}
-
-static struct network *open_network(size_t pool)
-{
-    struct network *network = open_network_with(&(struct network_options){.worker = "test-1",
-                                                                          .directory = directory,
-                                                                          .state = state,
-                                                                          .bridge = "faastest0",
-                                                                          .pool_bridge = pool});
-
-    cr_assert_null(network_bridge_problem(network), "%s", network_bridge_problem(network)->message);
-    return network;
-}
-
-static struct network_namespace *take(struct network *network, enum function_network kind)
-{
-    struct taken taken = {0};
-    struct error err = {0};
-
-    cr_assert_eq(network_take(network, kind, on_taken, &taken, &err), 0, "%s", err.message);
-    cr_assert_not(taken.called, "a take is asynchronous");
-    while (!taken.called)
-        uv_run(&loop, UV_RUN_ONCE);
-    cr_assert_not_null(taken.ns, "%s", taken.err.message);
-    return taken.ns;
-}
-
-static void set_flag(void *data)
-{
-    *(bool *)data = true;
-}
-
-static void close_network(struct network *network)
-{
-    bool stopped = false;
-
-    network_stop(network, set_flag, &stopped);
-    while (!stopped)
-        uv_run(&loop, UV_RUN_ONCE);
-    network_free(network);
-}
-
-/* ---- looking from inside ---- */
-
-/* A failing test must not leave processes behind. */
-static pid_t fork_bound(void)
-{
-    pid_t pid = fork();
-
-    cr_assert_geq(pid, 0);
-    if (pid == 0)
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-    return pid;
-}
-
-static int in_namespace(const char *path, int (*what)(const void *), const void *data)
-{
-    int status = 0;
-    pid_t pid = fork_bound();
-
-    if (pid == 0) {
-        int fd = path ? open(path, O_RDONLY) : -1;
-        if (path && (fd < 0 || setns(fd, CLONE_NEWNET) < 0))
-            _exit(250);
-        _exit(what(data));
-    }
-    waitpid(pid, &status, 0);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : 251;
-}
-
-struct endpoint {
-    const char *address;
-    int port;
-};
-
-static struct sockaddr_in socket_address(const struct endpoint *endpoint)
-{
-    struct sockaddr_in address = {.sin_family = AF_INET,
-                                  .sin_port = htons((uint16_t)endpoint->port)};
-
-    inet_pton(AF_INET, endpoint->address, &address.sin_addr);
-    return address;
-}
-
-/* 0: connected; 1: no answer in time or refused. */
-static int try_connect(const void *data)
-{
-    struct sockaddr_in address = socket_address(data);
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), failed = 0;
-    socklen_t len = sizeof(failed);
-
-    if (connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0)
-        return 0;
-    if (errno != EINPROGRESS)
-        return 1;
-    struct pollfd wait = {.fd = fd, .events = POLLOUT};
-    if (poll(&wait, 1, 700) != 1)
-        return 1;
-    getsockopt(fd, SOL_SOCKET, SO_ERROR, &failed, &len);
-    return failed != 0;
-}
-
-static bool reaches(const char *namespace_path, const char *address, int port)
-{
-    int result = in_namespace(namespace_path, try_connect, &(struct endpoint){address, port});
-
-    cr_assert_leq(result, 1, "the child failed: %d", result);
-    return result == 0;
-}
-
-/* A process that listens in a namespace (NULL: the host's) until it is killed. */
-static pid_t start_server(const char *namespace_path, int port)
-{
-    int ready[2];
-    char byte;
-
-    cr_assert_eq(pipe(ready), 0);
-    pid_t pid = fork_bound();
-    if (pid == 0) {
-        struct sockaddr_in any = socket_address(&(struct endpoint){"0.0.0.0", port});
-        int fd = namespace_path ? open(namespace_path, O_RDONLY) : -1;
-        if (namespace_path && setns(fd, CLONE_NEWNET) < 0)
-            _exit(1);
-        int server = socket(AF_INET, SOCK_STREAM, 0);
-        if (bind(server, (struct sockaddr *)&any, sizeof(any)) < 0 || listen(server, 8) < 0 ||
-            write(ready[1], "x", 1) != 1)
-            _exit(1);
-        for (;;)
-            pause();
-    }
-    close(ready[1]);
-    cr_assert_eq(read(ready[0], &byte, 1), 1, "the server did not start");
-    close(ready[0]);
-    return pid;
-}
-
-static void stop_process(pid_t pid)
-{
-    kill(pid, SIGKILL);
-    waitpid(pid, NULL, 0);
-}
 
 static int interface_count(const void *data)
 {
@@ -377,44 +124,6 @@ Test(network, link_local_metadata_addresses_are_dropped)
     cr_expect_not(reaches(ns->path, "169.254.169.254", 80));
     stop_process(server);
     close_network(network);
-}
-
-static int send_datagram(const void *data)
-{
-    struct sockaddr_in address = socket_address(data);
-    int fd = socket(AF_INET, SOCK_DGRAM, 0);
-
-    return sendto(fd, "x", 1, 0, (struct sockaddr *)&address, sizeof(address)) != 1;
-}
-
-/* Whether a datagram that is sent in `namespace_path` arrives in the LAN. */
-static bool datagram_arrives(const char *namespace_path)
-{
-    const struct endpoint target = {LAN_ADDRESS, 53};
-    int ready[2], status = 0;
-    char byte;
-
-    cr_assert_eq(pipe(ready), 0);
-    pid_t receiver = fork_bound();
-    if (receiver == 0) {
-        struct sockaddr_in address = socket_address(&target);
-        int fd = open(lan, O_RDONLY);
-        if (setns(fd, CLONE_NEWNET) < 0)
-            _exit(2);
-        int server = socket(AF_INET, SOCK_DGRAM, 0);
-        struct pollfd wait = {.fd = server, .events = POLLIN};
-        if (bind(server, (struct sockaddr *)&address, sizeof(address)) < 0 ||
-            write(ready[1], "x", 1) != 1)
-            _exit(2);
-        _exit(poll(&wait, 1, 700) == 1 ? 0 : 1);
-    }
-    close(ready[1]);
-    cr_assert_eq(read(ready[0], &byte, 1), 1);
-    close(ready[0]);
-    cr_assert_eq(in_namespace(namespace_path, send_datagram, &target), 0);
-    waitpid(receiver, &status, 0);
-    cr_assert(WIFEXITED(status) && WEXITSTATUS(status) < 2);
-    return WEXITSTATUS(status) == 0;
 }
 
 Test(network, a_false_source_address_is_dropped)
@@ -713,13 +422,15 @@ Test(cni, result_gives_address_and_host_interface)
 {
     struct cni_result result;
 
-    cr_assert_eq(parse("{\"interfaces\":[{\"name\":\"faas0\"},{\"name\":\"eth0\",\"sandbox\":\"/"
-                       "x\"},{\"name\":\"veth1\"}],"
+    cr_assert_eq(parse("{\"interfaces\":[{\"name\":\"faas0\"},{\"name\":\"eth0\",\"mac\":\"02:00:"
+                       "00:0a:0b:ff\","
+                       "\"sandbox\":\"/x\"},{\"name\":\"veth1\"}],"
                        "\"ips\":[{\"address\":\"fd00::2/64\"},{\"address\":\"10.88.64.2/18\"}]}",
                        &result),
                  0);
     cr_expect_str_eq(result.host_interface, "veth1");
     cr_expect_str_eq(result.address, "10.88.64.2");
+    cr_expect_arr_eq(result.mac, "\x02\x00\x00\x0a\x0b\xff", 6);
 }
 
 Test(cni, hostile_results_are_refused)
@@ -734,6 +445,10 @@ Test(cni, hostile_results_are_refused)
          "\"ips\":[{\"address\":\"10.0.0.2.3.4.5.6.7.8.9.10/8\"}]}"),
         "{\"interfaces\":[{\"name\":\"veth1\"}],\"ips\":[{\"address\":7}]}",
         "{\"interfaces\":{\"name\":\"veth1\"},\"ips\":\"10.0.0.2/8\"}",
+        ("{\"interfaces\":[{\"name\":\"veth1\"},{\"name\":\"eth0\",\"sandbox\":\"/x\"}],"
+         "\"ips\":[{\"address\":\"10.0.0.2/8\"}]}"),
+        ("{\"interfaces\":[{\"name\":\"veth1\"},{\"name\":\"eth0\",\"sandbox\":\"/x\","
+         "\"mac\":\"02:00:00:0a:0b\"}],\"ips\":[{\"address\":\"10.0.0.2/8\"}]}"),
     };
     struct cni_result result;
 
@@ -754,7 +469,7 @@ Test(cni, error_message_is_one_printable_line)
 
 /* ---- resolv.conf ---- */
 
-static char *resolv_conf(const char *host_text, const char *fallback)
+static char *resolv_conf(const char *host_text, const char *list, struct name_servers *servers)
 {
     char host_file[] = "/tmp/faas-resolv-XXXXXX", out_file[64];
     with_cleanup(buffer_deinit) struct buffer text = BUFFER_INIT(65536);
@@ -767,7 +482,7 @@ static char *resolv_conf(const char *host_text, const char *fallback)
     close(fd);
     cr_assert_eq(mount(host_file, "/etc/resolv.conf", NULL, MS_BIND, NULL), 0);
     snprintf(out_file, sizeof(out_file), "%s.out", host_file);
-    cr_assert_eq(network_write_resolv_conf(out_file, fallback, &err), 0, "%s", err.message);
+    cr_assert_eq(network_write_resolv_conf(out_file, list, servers, &err), 0, "%s", err.message);
     cr_assert_eq(buffer_read_file(&text, out_file, &err), 0, "%s", err.message);
     unlink(out_file);
     umount2("/etc/resolv.conf", MNT_DETACH);
@@ -776,23 +491,42 @@ static char *resolv_conf(const char *host_text, const char *fallback)
     return result;
 }
 
-Test(resolv_conf, servers_on_loopback_are_left_out)
+Test(resolv_conf, servers_of_no_use_are_left_out)
 {
+    struct name_servers servers;
+
     if (geteuid() != 0)
         cr_skip_test("needs root");
     autofree char *text = resolv_conf("# made by hand\nnameserver 127.0.0.1\nnameserver "
-                                      "192.0.2.53\nnameserver ::1\nsearch example.org\n",
-                                      "9.9.9.9");
+                                      "192.0.2.53\nnameserver ::1\nnameserver "
+                                      "2001:db8::53\nsearch example.org\n",
+                                      NULL, &servers);
     cr_expect_str_eq(text, "nameserver 192.0.2.53\nsearch example.org\n");
+    cr_expect_eq(servers.count, 1);
+    cr_expect_eq(servers.addresses[0], 0xc0000235);
 }
 
-Test(resolv_conf, the_fallback_is_used_when_no_server_is_left)
+Test(resolv_conf, the_setting_is_used_instead_of_the_hosts)
 {
+    struct name_servers servers;
+
     if (geteuid() != 0)
         cr_skip_test("needs root");
-    if (path_exists("/run/systemd/resolve/resolv.conf"))
-        cr_skip_test("systemd-resolved names upstream servers here");
-    autofree char *text =
-        resolv_conf("nameserver 127.0.0.53\noptions edns0\n", "192.0.2.1, 192.0.2.2");
-    cr_expect_str_eq(text, "options edns0\nnameserver 192.0.2.1\nnameserver 192.0.2.2\n");
+    autofree char *text = resolv_conf("nameserver 192.0.2.53\n", "192.0.2.1, 192.0.2.2", &servers);
+    cr_expect_str_eq(text, "nameserver 192.0.2.1\nnameserver 192.0.2.2\n");
+    cr_expect_eq(servers.count, 2);
+}
+
+Test(resolv_conf, a_list_of_servers_is_checked)
+{
+    static const char *const bad[] = {
+        "x",   "127.0.0.53",   "0.0.0.0",
+        "::1", "192.0.2.1/24", "192.0.2.1,192.0.2.2,192.0.2.3,192.0.2.4"};
+    struct name_servers servers;
+    struct error err = {0};
+
+    cr_expect_eq(name_servers_parse("", &servers, &err), 0);
+    cr_expect_eq(servers.count, 0);
+    for (size_t i = 0; i < ARRAY_LENGTH(bad); i++)
+        cr_expect_eq(name_servers_parse(bad[i], &servers, &err), -1, "%s", bad[i]);
 }
