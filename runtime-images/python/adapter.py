@@ -81,11 +81,15 @@ def read_invoke(fd):
     return meta.decode("utf-8", "replace"), value, body
 
 
-def send_frame(fd, kind, flags=0, value=0, body=b""):
-    header = b"".join((
+def encode_header(kind, flags, value, body_len):
+    return b"".join((
         kind.to_bytes(2, "little"), flags.to_bytes(2, "little"), bytes(4),
-        len(body).to_bytes(4, "little"), value.to_bytes(4, "little"),
+        body_len.to_bytes(4, "little"), value.to_bytes(4, "little"),
     ))  # fmt: skip
+
+
+def send_frame(fd, kind, flags=0, value=0, body=b""):
+    header = encode_header(kind, flags, value, len(body))
     sent = os.writev(fd, [header, body])
     view = memoryview(body)[max(sent - HEADER_BYTES, 0) :]
     while view:
@@ -138,16 +142,39 @@ PR_SET_DUMPABLE = 4
 PR_SET_CHILD_SUBREAPER = 36
 
 
-def c_call(name, *arguments):
-    try:
-        import _ctypes
+class CLibrary:
+    """Found once, while no folder of the function is in sys.path."""
 
-        return _ctypes.call_cdeclfunction(_ctypes.dlsym(_ctypes.dlopen(None, 0), name), arguments)
-    except (ImportError, AttributeError, OSError):
-        return -1  # an interpreter without it; what is called is a second line of defence
+    def __init__(self):
+        try:
+            import _ctypes
+
+            self.call = _ctypes.call_cdeclfunction
+            self.prctl_address = _ctypes.dlsym(_ctypes.dlopen(None, 0), "prctl")
+        except (ImportError, AttributeError, OSError):
+            self.call = None  # an interpreter without it; what is called is a second line of defence
+
+    def prctl(self, option, value):
+        return self.call(self.prctl_address, (option, value, 0, 0, 0)) if self.call else -1
 
 
 # ---- contract process ----
+
+# What almost every script does, done by a child before it has one: a page that it shares with the zygote is copied when it
+# is first written to, and every use of an object writes to it. An invocation would wait for two hundred such copies.
+REHEARSAL = compile("""
+import json, os
+json.dumps(json.loads('{"a": [1, 2.5, "text", true, null]}'))
+os.environ.get("FUNCTION_PAYLOAD", "{}")
+class Class:
+    def method(self, *arguments, **named):
+        return f"{arguments} {named}"
+try:
+    Class().method(1, a=2).missing
+except AttributeError as error:
+    str(error)
+print(end="")
+""", "rehearsal", "exec")  # fmt: skip
 
 
 class Zygote:
@@ -162,10 +189,28 @@ class Zygote:
         import warnings
 
         self.warnings = warnings
+        self.library = CLibrary()
         self.script = None
-        self.state = mmap.mmap(-1, 1)  # shared with the child that stands ready
+        self.hidden = False
+        self.child = None  # that stands ready; 0 in itself
+        self.state = mmap.mmap(-1, 1)  # shared with it
         self.code = None
         preload(PRELOAD)
+
+    def hide(self):
+        """Before any child can run the function's code: that has the same uid."""
+        if not self.hidden:
+            for number in (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP):
+                _signal.signal(number, _signal.SIG_IGN)
+            self.library.prctl(PR_SET_DUMPABLE, 0)
+        self.hidden = True
+
+    def show(self):
+        """In what runs the function's code."""
+        _signal.signal(_signal.SIGINT, _signal.default_int_handler)
+        _signal.signal(_signal.SIGTERM, _signal.SIG_DFL)
+        _signal.signal(_signal.SIGHUP, _signal.SIG_DFL)
+        self.library.prctl(PR_SET_DUMPABLE, 1)
 
     def compile(self):
         """Done here for all children, unless there is something to say about it: then each child
@@ -179,22 +224,29 @@ class Zygote:
         except Exception:
             self.code = None
 
+    def fork(self):
+        """True in the child."""
+        gc.freeze()  # what is here now stays in pages that parent and child share
+        self.state[0] = self.WAITING
+        self.child = os.fork()
+        return self.child == 0
+
     def serve(self, script):
         """Returns in a child that has an invocation, with the script's module and code."""
         self.script = script
-        for number in (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP):
-            _signal.signal(number, _signal.SIG_IGN)
-        c_call("prctl", PR_SET_DUMPABLE, 0, 0, 0, 0)
+        if self.child == 0:
+            self.compile()
+            return self.stand_ready()
+        self.hide()
         send_frame(SOCKET, FRAME_READY)
         served = 0
         while True:
             self.compile()
-            gc.freeze()  # what is here now stays in pages that parent and child share
-            self.state[0] = self.WAITING
-            child = os.fork()
-            if child == 0:
+            if self.child is None and self.fork():
+                self.leave_parent()
                 return self.stand_ready()
-            status = self.wait_for(child)
+            self.rehearse_report()
+            status = self.wait_for_child()
             if self.state[0] == self.HUNG_UP:
                 os._exit(0)
             if self.state[0] == self.RUNNING:
@@ -203,10 +255,19 @@ class Zygote:
             if served == 1:
                 preload(PRELOAD_LATER)
 
-    def wait_for(self, child):
+    def rehearse_report(self):
+        """So that the next report waits for no copies of pages either."""
+        try:
+            encode_header(FRAME_EXIT, 0, 0, 0)
+            os.waitpid(os.getpid(), os.WNOHANG)  # no child of its own
+        except ChildProcessError:
+            pass
+
+    def wait_for_child(self):
         while True:
             pid, status = os.waitpid(-1, 0)
-            if pid == child:
+            if pid == self.child:
+                self.child = None
                 return status
 
     def report(self, status):
@@ -219,15 +280,22 @@ class Zygote:
         except ChildProcessError:
             send_frame(SOCKET, FRAME_EXIT, 0, status)
 
-    def stand_ready(self):
+    # ---- in the child ----
+
+    def leave_parent(self):
         os.setsid()
-        c_call("prctl", PR_SET_DUMPABLE, 1, 0, 0, 0)
+        self.show()
         be_expendable()
-        _signal.signal(_signal.SIGINT, _signal.default_int_handler)
-        _signal.signal(_signal.SIGTERM, _signal.SIG_DFL)
-        _signal.signal(_signal.SIGHUP, _signal.SIG_DFL)
         if "threading" in sys.modules:  # some versions keep the parent's id over a fork
             sys.modules["threading"].main_thread()._set_native_id()
+        known = len(sys.modules)
+        exec(REHEARSAL, {"__name__": "rehearsal"})
+        os.environ["EXECUTION_ID"] = os.environ["FUNCTION_PAYLOAD"] = ""
+        del os.environ["EXECUTION_ID"], os.environ["FUNCTION_PAYLOAD"]
+        has_foreign_code(known)
+        flush_streams(0)
+
+    def stand_ready(self):
         enter_folder()
         module = fresh_main(self.script)
         try:
@@ -380,7 +448,7 @@ def clear_modules(main, known):
         for name in list(names):
             if name != "__builtins__":
                 names[name] = None
-    gc.collect()
+    gc.collect(2 if gc.get_objects(2) else 1)  # a collection of all three generations empties the free lists too
 
 
 # ---- contract handler ----
@@ -578,42 +646,68 @@ def replace_environment(entries):
         time.tzset()
 
 
-def take_role(folder, usual):
-    """Waits for LOAD; returns mode and target when this process has become what they name. `usual`: the modules that
-    both roles have."""
-    body = read_frame(KEEPER_SOCKET, FRAME_LOAD)[2]
-    arguments, _, environment = bytes(body).partition(b"\0\0")
-    role, *arguments = [os.fsdecode(argument) for argument in arguments.split(b"\0")]
-    mode, target = arguments[-2:]
-    if (role, mode) not in (("zygote", "process"), ("handler", "handler")):
-        os._exit(1)
-    if role == "zygote":
-        os.dup2(KEEPER_SOCKET, SOCKET)
-    else:
-        c_call("prctl", PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+class Keeper:
+    """Holds what both roles need and what takes time, and becomes one of them. A child for the first invocation stands
+    ready already: it hears of LOAD through a pipe, and becomes what it would have been as a child of the zygote."""
+
+    def __init__(self):
+        self.folder = os.getcwd()  # a mount will cover it: its name is entered again
+        preload(PRELOAD)
+        self.usual_modules = set(sys.modules)
+        self.zygote = Zygote()
+        self.zygote.hide()
+        if self.zygote.library.prctl(PR_SET_CHILD_SUBREAPER, 1) != 0:
+            os._exit(1)  # orphans would not come to a zygote
+
+    def take_role(self):
+        """(zygote or None, arguments) once this process has become what LOAD says; in the child too."""
+        read_end, write_end = os.pipe()
+        if self.zygote.fork():
+            os.close(write_end)
+            self.zygote.leave_parent()
+            replace_environment([name + b"=" + value for name, value in os.environb.items()])  # rehearsed too
+            body = read_frame(read_end, FRAME_LOAD)[2]
+            os.close(read_end)
+        else:
+            os.close(read_end)
+            send_frame(KEEPER_SOCKET, FRAME_READY)
+            body = read_frame(KEEPER_SOCKET, FRAME_LOAD)[2]
+            self.pass_on(write_end, body)
+            os.close(write_end)
+        return self.become(body)
+
+    def pass_on(self, pipe, body):
+        if body.startswith(b"zygote\0"):
+            try:
+                send_frame(pipe, FRAME_LOAD, body=body)
+            except BrokenPipeError:
+                pass  # it is gone, and is replaced like any other
+        else:
+            os.kill(self.zygote.child, _signal.SIGKILL)
+
+    def become(self, body):
+        arguments, _, environment = bytes(body).partition(b"\0\0")
+        role, *arguments = [os.fsdecode(argument) for argument in arguments.split(b"\0")]
+        mode, target = arguments[-2:]
+        if (role, mode) not in (("zygote", "process"), ("handler", "handler")):
+            os._exit(1)
+        if role == "zygote":
+            os.dup2(KEEPER_SOCKET, SOCKET)
+        os.close(KEEPER_SOCKET)
+        replace_environment(environment.split(b"\0")[:-1])
+        os.chdir(self.folder)
+        sys.orig_argv = arguments
+        if role == "handler":
+            self.become_handler()
+        return self.zygote, (mode, target)
+
+    def become_handler(self):
+        os.waitpid(self.zygote.child, 0)
+        self.zygote.show()
+        self.zygote.library.prctl(PR_SET_CHILD_SUBREAPER, 0)
         be_expendable()
-        for name in set(sys.modules) - usual:
+        for name in set(sys.modules) - self.usual_modules:
             del sys.modules[name]
-    os.close(KEEPER_SOCKET)
-    replace_environment(environment.split(b"\0")[:-1])
-    os.chdir(folder)
-    sys.orig_argv = arguments
-    return mode, target
-
-
-def keep():
-    """Everything that both roles need, and that takes time; then it waits."""
-    folder = os.getcwd()  # a mount will cover it: its name is entered again
-    preload(PRELOAD)
-    usual = set(sys.modules)
-    zygote = Zygote()
-    if c_call("prctl", PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
-        os._exit(1)  # orphans would not come to a zygote
-    try:
-        send_frame(KEEPER_SOCKET, FRAME_READY)
-        return zygote, *take_role(folder, usual)
-    except (HungUp, BrokenPipeError, ConnectionResetError):
-        os._exit(0)
 
 
 # ---- start ----
@@ -655,7 +749,10 @@ def main():
     gc.disable()
     zygote = None
     if arguments == ["generic"]:
-        zygote, *arguments = keep()
+        try:
+            zygote, arguments = Keeper().take_role()
+        except (HungUp, BrokenPipeError, ConnectionResetError):
+            os._exit(0)
     if len(arguments) != 2 or arguments[0] not in ("process", "handler"):
         sys.exit("usage: adapter.py process SCRIPT | handler MODULE.FUNCTION | generic")
     mode, target = arguments
