@@ -82,13 +82,31 @@ int standby_start(struct server *server, char *message)
     return pid < 0 ? -1 : 0;
 }
 
+/* A process that was started in place of a zygote that could not be forked is a zygote after all. */
+static void standby_forks(struct server *server)
+{
+    struct instance *instance = server->instance;
+
+    instance->mode = MODE_ZYGOTE;
+    instance->keeper = server->phase == PHASE_RUNNING ? server->main : server->standby;
+    server->zygote_fd = server->standby_fd;
+    server->main = 0;
+    server->standby = 0;
+    server->standby_fd = -1;
+    server->falls_back = false;
+    frame_reader_init(&server->zygote, FRAME_BIT(FRAME_READY) | FRAME_BIT(FRAME_EXIT), 0);
+}
+
+/* Its frame is small enough to come in one piece; whatever else comes is no matter. */
 void standby_heard(struct server *server)
 {
-    uint8_t ignored[64];
+    struct frame_header header = {0};
+    ssize_t got = recv(server->standby_fd, &header, sizeof(header), MSG_DONTWAIT);
 
-    while (recv(server->standby_fd, ignored, sizeof(ignored), MSG_DONTWAIT) > 0)
-        ;
     server->standby_up = true;
+    if (server->falls_back && got == sizeof(header) && header.type == FRAME_READY &&
+        !(header.flags & FRAME_FLAG_STANDS_BY))
+        standby_forks(server);
     say_ready_once(server);
 }
 
@@ -143,6 +161,23 @@ void keeper_ended(struct server *server, uint32_t status)
     answer(server, FRAME_ADAPTER_EXIT, 0, status, "");
 }
 
+/* It may have an invocation already: INVOKE may come before READY. */
+static void zygote_stands_by(struct server *server)
+{
+    struct instance *instance = server->instance;
+
+    instance->mode = MODE_STANDBY;
+    if (server->phase == PHASE_RUNNING)
+        server->main = instance->keeper;
+    else
+        server->standby = instance->keeper;
+    instance->keeper = 0;
+    server->standby_fd = server->zygote_fd;
+    server->standby_up = true;
+    server->zygote_fd = -1;
+    server->falls_back = true;
+}
+
 /* EXIT with DIRTY from the zygote: the main process ended, other children are still there. EXIT
  * without: no child is left. */
 static void take_zygote_frame(struct server *server, const struct frame_header *header)
@@ -150,6 +185,8 @@ static void take_zygote_frame(struct server *server, const struct frame_header *
     bool dirty = header->flags & FRAME_FLAG_DIRTY;
 
     if (header->type == FRAME_READY) {
+        if (server->instance->mode == MODE_ZYGOTE && header->flags & FRAME_FLAG_STANDS_BY)
+            zygote_stands_by(server);
         say_ready_once(server);
     } else if (server->phase == PHASE_RUNNING && dirty) {
         server->phase = PHASE_CLEANING;

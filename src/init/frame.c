@@ -58,7 +58,7 @@ static const char *header_problem(const struct frame_reader *reader)
 
     if (header->type >= 32 || !(reader->types & FRAME_BIT(header->type)))
         return "a frame of a type that is not expected here";
-    if (header->flags & ~(FRAME_FLAG_NOT_STARTED | FRAME_FLAG_DIRTY))
+    if (header->flags & ~(FRAME_FLAG_NOT_STARTED | FRAME_FLAG_DIRTY | FRAME_FLAG_STANDS_BY))
         return "a frame with flags that do not exist";
     if (header->meta_len > FRAME_META_MAX)
         return "a frame with more than 4096 bytes of meta";

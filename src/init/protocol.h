@@ -34,7 +34,7 @@
  *
  *     python  process   zygote -- python3 /.faas/python/adapter.py process main.py
  *     python  handler   handler -- python3 /.faas/python/adapter.py handler main.handler
- *     nodejs  process   standby -- node /.faas/nodejs/adapter.js process index.js
+ *     nodejs  process   zygote -- node /.faas/nodejs/adapter.js process index.js
  *                       (or index.mjs: whichever the code has)
  *     nodejs  handler   handler -- node /.faas/nodejs/adapter.js handler index.handler
  *     go, native        exec -- ./bootstrap
@@ -84,6 +84,8 @@
  * contract `process`:
  *     worker -> init     INVOKE (value: timeout_ms, meta: execution id, body: payload)
  *     init -> zygote, standby   INVOKE (the same without body: the payload is in RUN_DIR/payload)
+ *     A process of mode zygote that cannot be forked says READY with flag STANDS_BY: the mode is then
+ *     standby, with that process as the first, until one says READY without.
  *     zygote -> init     EXIT   (value: wait status; flag DIRTY: other processes are left. A second
  *                               EXIT follows when they are gone, which init sees to)
  *     init -> worker     EXIT   (value: wait status, flags, meta: message when it could not be
@@ -136,6 +138,8 @@ enum frame_flags {
     FRAME_FLAG_NOT_STARTED = 1,
     /* EXIT: something was left that could not be removed; destroy the instance */
     FRAME_FLAG_DIRTY = 2,
+    /* READY of a zygote: it cannot be forked, and stands by for one invocation itself */
+    FRAME_FLAG_STANDS_BY = 4,
 };
 
 struct frame_header {

@@ -20,6 +20,7 @@ struct server {
     pid_t standby;       /* standby: the process that waits for the next invocation; 0: none */
     bool standby_up;     /* it was heard of (or of its end): no more to wait for */
     int standby_fd;      /* our end of its socket; -1: none */
+    bool falls_back;     /* standby, since the mode's zygote could not be forked */
     uint32_t status;     /* PHASE_CLEANING: its wait status */
     uint64_t give_up_ms; /* PHASE_CLEANING, monotonic */
     bool ready_said;

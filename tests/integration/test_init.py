@@ -554,6 +554,40 @@ os.kill(os.getpid(), 9)""")
         self.assertEqual(read_frame(instance.control).kind, READY)
 
 
+class FallsBack(Common):
+    """A zygote that cannot be forked stands by itself, until one can."""
+
+    SOURCE = """
+folder = os.path.dirname(os.environ["FUNCTION_PAYLOAD_FILE"]) + "/../starts"
+os.makedirs(folder, exist_ok=True)
+start = len(os.listdir(folder))
+open(f"{folder}/{start}", "w").close()
+forks = start == FORKS_AT
+os.write(3, b"\\x02\\0" + bytes([0 if forks else 4]) + bytes(13))
+while os.read(3, 4096):
+    os.write(1, b"%d" % start)
+    if not forks:
+        sys.exit(7)
+    os.write(3, b"\\x03\\0" + bytes(14))
+"""
+
+    def start(self, forks_at):
+        return self.instance("zygote", ["./bootstrap"], python(self.SOURCE.replace("FORKS_AT", str(forks_at))), **self.options)
+
+    def outcomes(self, instance, count):
+        return [(done.stdout, done.exit_code, done.flags) for done in (instance.invoke() for _ in range(count))]
+
+    def test_each_process_serves_one_invocation(self):
+        instance = self.start(99)
+        self.assertEqual(instance.wait_ready().kind, READY)
+        self.assertEqual(self.outcomes(instance, 3), [(b"0", 7, 0), (b"1", 7, 0), (b"2", 7, 0)])
+
+    def test_one_that_can_be_forked_is_a_zygote_again(self):
+        instance = self.start(1)
+        self.assertEqual(instance.wait_ready().kind, READY)
+        self.assertEqual(self.outcomes(instance, 4), [(b"0", 7, 0), (b"1", 0, 0), (b"1", 0, 0), (b"1", 0, 0)])
+
+
 class AsPid1(Common):
     options = {"pid1": True}
 
@@ -640,7 +674,7 @@ def as_pid1(case):
     return type(case.__name__ + "AsPid1", (case,), {"options": {"pid1": True}})
 
 
-for case in (Invocations, Leftovers, Endings, Handler, BadZygote):
+for case in (Invocations, Leftovers, Endings, Handler, BadZygote, FallsBack):
     for variant in (as_pid1(case), as_generic(case), as_generic(as_pid1(case))):
         globals()[variant.__name__] = variant
 AsPid1Generic = as_generic(AsPid1)

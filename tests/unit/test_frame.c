@@ -107,7 +107,7 @@ Test(frame, flags_that_do_not_exist_are_refused)
 {
     struct wire wire = {.len = 0};
 
-    put(&wire, FRAME_EXIT, 4, 0, "", "");
+    put(&wire, FRAME_EXIT, 8, 0, "", "");
     cr_assert_str_eq(problem_with(&wire), "a frame with flags that do not exist");
 }
 
