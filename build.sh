@@ -395,7 +395,7 @@ verb_bench() {
 
 # ---- lint ----
 
-c_files() { find src oci tests -name '*.[ch]' | sort; }
+c_files() { find src oci runtime-images tests -name '*.[ch]' | sort; }
 shell_files() { { find . -path ./build -prune -o -name '*.sh' -print; echo .ci/run; } | sort; }
 
 lint_format() { c_files | xargs clang-format --dry-run -Werror; }
@@ -411,7 +411,7 @@ lint_cppcheck() {
     cppcheck --quiet --error-exitcode=1 --enable=warning,portability --inline-suppr --std=c11 \
         --suppress=missingIncludeSystem --suppress=unknownMacro "--include=$queue" \
         --suppress=memleak --suppress=uninitvar --suppress=autoVariables --suppress=internalAstError \
-        -I src -I . -j "$(nproc)" src oci
+        -I src -I . -j "$(nproc)" src oci runtime-images
 }
 
 # One file, unless the text that the compiler sees of it is what it was when it was last found clean.
@@ -420,8 +420,8 @@ tidy_one() {
     stamp=$STAMPS/tidy/${file//\//_}
     key=$( (clang -E -std=gnu17 -D_GNU_SOURCE -Isrc -I. "$file" 2>/dev/null; cat .clang-tidy) | sha256sum)
     [ "$(cat "$stamp" 2>/dev/null)" != "$key" ] || return 0
-    # faas-init is compiled by a rule of its own and so is not in the compile commands.
-    if [[ $file == src/init/* ]]; then
+    # faas-init and the addon are compiled by rules of their own and so are not in the compile commands.
+    if [[ $file == src/init/* || $file == runtime-images/* ]]; then
         clang-tidy --quiet "$file" -- -std=gnu17 -D_GNU_SOURCE -Isrc -I.
     else
         clang-tidy --quiet -p "$OUT/clang" "$file"
@@ -434,7 +434,7 @@ lint_tidy() {
     export -f tidy_one
     export STAMPS OUT
     # shellcheck disable=SC2016 # $1 is the inner shell's
-    find src oci -name '*.c' -print0 | xargs -0 -n 1 -P "$(nproc)" bash -c 'tidy_one "$1"' tidy
+    find src oci runtime-images -name '*.c' -print0 | xargs -0 -n 1 -P "$(nproc)" bash -c 'tidy_one "$1"' tidy
 }
 
 lint_clang() {

@@ -1,6 +1,8 @@
 /* Runs Node.js functions inside an instance; the other side is src/init/protocol.h.
  *
- *     node adapter.js process index.js         waits for one invocation, then is what `node index.js` would be
+ *     node adapter.js process index.js         a zygote: forks a child for each invocation, which then is what
+ *                                              `node index.js` would be (zygote/zygote.c). Where it cannot be forked, it
+ *                                              waits for one invocation itself
  *     node adapter.js handler index.handler    loads the module once, calls the handler once per invocation
  *     node adapter.js generic                  becomes one of the two when it is told which (a LOAD frame)
  *
@@ -17,6 +19,7 @@ const fs = require('fs');
 const path = require('path');
 
 const FRAME = { INVOKE: 1, READY: 2, RESULT: 4, ERROR: 5, LOAD: 7 };
+const FLAG_STANDS_BY = 4;
 const HEADER_BYTES = 16;
 const META_MAX = 4096;
 const BODY_MAX = 64 * 1024 * 1024;
@@ -37,9 +40,10 @@ function makeOutputBlocking() {
 
 // ---- frames ----
 
-function encodeFrame(type, body) {
+function encodeFrame(type, body, flags = 0) {
   const frame = Buffer.alloc(HEADER_BYTES + body.length);
   frame.writeUInt16LE(type, 0);
+  frame.writeUInt16LE(flags, 2);
   frame.writeUInt32LE(body.length, 8);
   body.copy(frame, HEADER_BYTES);
   return frame;
@@ -305,10 +309,35 @@ function readExactly(socket, size) {
   return bytes;
 }
 
+/* Options of Node.js that every invocation may share: what others start (a debugger, modules of the function's) must be
+ * started for each. */
+const SHARED_OPTIONS =
+  /^(\s*--(max-old-space-size|max-semi-space-size|stack-size|stack-trace-limit|max-http-header-size|dns-result-order|unhandled-rejections)=[\w-]+|\s*--(enable-source-maps|no-deprecation|no-warnings|trace-deprecation|trace-uncaught|trace-warnings))*\s*$/;
+
+/* The addon that makes a zygote of this process; null where there is none that fits. */
+function loadZygote() {
+  const addon = { exports: {} };
+  try {
+    process.dlopen(addon, path.join(__dirname, 'zygote.node'));
+    return addon.exports;
+  } catch {
+    return null;
+  }
+}
+
+/* What is the parent's own in a process that was forked. */
+function becomeAnother(zygote) {
+  Object.defineProperty(process, 'pid', { ...Object.getOwnPropertyDescriptor(process, 'pid'), value: zygote.pid() });
+  const skip = zygote.seedRandom();
+  for (let i = 0; i <= skip; i++) Math.random();
+  zygote.randomSeeded();
+}
+
 /* Sleeps until the invocation comes, and takes its payload: as standard input, which nothing has touched yet (a closed
  * descriptor's number is given to the next file), and in the environment. */
-function awaitInvocation(socket) {
-  fs.writeSync(socket, encodeFrame(FRAME.READY, Buffer.alloc(0)));
+function standBy(socket) {
+  beExpendable();
+  fs.writeSync(socket, encodeFrame(FRAME.READY, Buffer.alloc(0), FLAG_STANDS_BY));
   const header = readExactly(socket, HEADER_BYTES);
   process.env.EXECUTION_ID = readExactly(socket, Math.min(header.readUInt32LE(4), META_MAX)).toString();
   fs.closeSync(socket);
@@ -319,6 +348,14 @@ function awaitInvocation(socket) {
   const payload = Buffer.alloc(size);
   fs.readSync(0, payload, 0, size, 0);
   if (!payload.includes(0)) process.env.FUNCTION_PAYLOAD = payload.toString();
+}
+
+/* Returns in a process that has an invocation: forked from this one, or, where that cannot be, this one. */
+function awaitInvocation(socket) {
+  const zygote = SHARED_OPTIONS.test(process.env.NODE_OPTIONS ?? '') ? loadZygote() : null;
+  if (!zygote || zygote.serve(socket) !== undefined) return standBy(socket);
+  becomeAnother(zygote);
+  zygote.takeInvocation();
 }
 
 function runScript(script, socket) {
@@ -357,9 +394,9 @@ function takeRole(folder) {
   const strings = readExactly(KEEPER_SOCKET, Math.min(header.readUInt32LE(8), BODY_MAX)).toString().split('\0');
   const end = strings.indexOf('');
   const [role, mode, target] = [strings[0], ...strings.slice(end - 2, end)];
-  if (!['standby/process', 'handler/handler'].includes(`${role}/${mode}`)) exit(1);
+  if (!['zygote/process', 'handler/handler'].includes(`${role}/${mode}`)) exit(1);
   fs.closeSync(role === 'handler' ? KEEPER_SOCKET : SOCKET);
-  beExpendable();
+  if (role === 'handler') beExpendable();
   replaceEnvironment(strings.slice(end + 1, -1));
   process.chdir(folder);
   return [mode, target];

@@ -149,7 +149,7 @@ const char **instance_command(const struct function_spec *function, const char *
         command[count++] = handler ? "handler" : "process";
         command[count++] = entry;
     } else if (function->runtime == RUNTIME_NODEJS) {
-        command[count++] = handler ? "handler" : "standby";
+        command[count++] = handler ? "handler" : "zygote";
         command[count++] = "--";
         command[count++] = "node";
         command[count++] = nodejs;

@@ -7,10 +7,11 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 import unittest
 
 from instance import (
-    ADAPTER_EXIT, ERROR, INIT, LIBEXEC, NODE, READY, RESULT, HungUp, InstanceTest, as_generic,
+    ADAPTER_EXIT, DIRTY, ERROR, INIT, LIBEXEC, NODE, NOT_STARTED, READY, RESULT, HungUp, InstanceTest, as_generic,
     read_frame, write_files,
 )  # fmt: skip
 
@@ -52,6 +53,23 @@ SCRIPTS = {
     "import from CommonJS": "import('./esm.mjs').then(m => console.log(m.default))",
     "shebang": "#!/usr/bin/env node\nconsole.log('with shebang')",
     "strictness": "x = 1; console.log(x, this === module.exports)",
+    "garbage": "let kept = []; for (let i = 0; i < 3e5; i++) { kept.push({i, text: 'x'.repeat(i % 99), list: new Array(40).fill(i)}); if (i % 5e4 === 0) kept = kept.slice(-1e4) } console.log(kept.length, kept.at(-1).text.length)",
+    "large buffers": "let n = 0; for (let i = 0; i < 20; i++) { const b = Buffer.alloc(1e7, i); n += b[i] } console.log(n)",
+    "hot loop": "const f = (a, b) => (a * 31 + b) | 0; let x = 1; for (let i = 0; i < 2e7; i++) x = f(x, i); console.log(x)",
+    "deep recursion": "let n = 0; const f = () => { n++; f() }; try { f() } catch (e) { console.log(e.constructor.name, n > 1000) }",
+    "web assembly": "const code = Uint8Array.from(atob('AGFzbQEAAAABBwFgAn9/AX8DAgEABwcBA2FkZAAACgkBBwAgACABags='), c => c.charCodeAt()); WebAssembly.instantiate(code).then(({instance}) => { let x = 0; for (let i = 0; i < 1e6; i++) x = instance.exports.add(x, i); console.log(x) })",
+    "work on threads": "const c = require('crypto'), z = require('zlib'), fs = require('fs/promises'); Promise.all([new Promise(r => c.pbkdf2('a', 'b', 1000, 8, 'sha256', (e, k) => r(k.toString('hex')))), new Promise(r => c.scrypt('a', 'b', 8, (e, k) => r(k.toString('hex')))), new Promise(r => z.gzip('x'.repeat(1e6), (e, b) => r(z.gunzipSync(b).length))), fs.readFile(__filename, 'utf8').then(t => t.length), new Promise(r => c.generateKeyPair('ec', {namedCurve: 'P-256'}, e => r(e)))]).then(r => console.log(r))",
+    "name lookup": "require('dns').lookup('localhost', {family: 4}, (e, a) => console.log(e, a))",
+    "server and client": "const http = require('http'); const s = http.createServer((q, r) => r.end(q.url)).listen(0, '127.0.0.1', () => http.get({port: s.address().port, path: '/x'}, r => r.on('data', d => { console.log(d.toString()); s.close() }).on('close', () => console.log('closed'))))",
+    "threads that wait for each other": "const {Worker, isMainThread, workerData} = require('worker_threads'); if (isMainThread) { const a = new Int32Array(new SharedArrayBuffer(8)); let left = 3; for (let i = 0; i < 3; i++) new Worker(__filename, {workerData: a}).on('exit', () => { if (!--left) console.log(a[0], a[1]) }) } else { if (Atomics.add(workerData, 0, 1) === 2) { Atomics.store(workerData, 1, 1); Atomics.notify(workerData, 1) } else Atomics.wait(workerData, 1, 0) }",
+    "thread that is stopped": "const {Worker} = require('worker_threads'); const w = new Worker('for (;;);', {eval: true}); w.on('online', () => w.terminate().then(c => console.log(c)))",
+    "signal that is handled": "process.on('SIGUSR2', s => { console.log(s); process.exit(5) }); process.kill(process.pid, 'SIGUSR2'); setTimeout(() => {}, 60000)",
+    "signal that ends it": "process.kill(process.pid, 'SIGTERM'); setTimeout(() => {}, 60000)",
+    "leaving in a promise": "(async () => { await null; console.log('x'); process.exit(7); console.log('y') })()",
+    "abort": "process.abort()",
+    "programs one after another": "const {exec} = require('child_process'); let n = 0; const next = () => exec('echo $((1 + ' + n + '))', (e, out) => { n = +out; n < 5 ? next() : console.log(n) }); next()",
+    "process": "console.log(process.title, process.execPath, process.execArgv, process.umask(), process.cwd(), process.getuid(), process.version, process.exitCode, process.channel); process.chdir('/'); process.umask(0o27); console.log(process.cwd(), process.umask())",
+    "times": "const t = performance.now(); setTimeout(() => { const d = performance.now() - t; console.log(d >= 49, Math.abs(performance.timeOrigin + performance.now() - Date.now()) < 1000) }, 50)",
     "warnings": "process.emitWarning('careful'); new Buffer(1)",
 }  # fmt: skip
 MODULES = {
@@ -69,12 +87,12 @@ FILES = {"helper.js": "exports.x = __filename", "data.json": '{"a": 1}', "esm.mj
 def without_variable_parts(output):
     """Process ids, and the stack frames of Node.js's own start, of which a standby process has other ones."""
     lines = re.sub(r"\(node:\d+\)", "(node:PID)", output.decode()).split("\n")
-    return [line for line in lines if not re.match(r"\s+at .*node:internal/", line)]
+    return [line for line in lines if not re.match(r"\s*(at|\d+:) .*node:internal/", line)]
 
 
 class Process(InstanceTest):
     def standby(self, script, files, env=None, **options):
-        return self.ready("standby", [NODE, ADAPTER, "process", script], files, env=env, **options)
+        return self.ready("zygote", [NODE, ADAPTER, "process", script], files, env=env, **options)
 
     def direct(self, folder, script):
         env = {"PATH": os.environ["PATH"], "EXECUTION_ID": "exec-1", "FUNCTION_PAYLOAD": PAYLOAD.decode()}
@@ -130,8 +148,62 @@ console.log('main ends')"""
                 for _ in range(3):
                     done = instance.invoke()
                     self.assertEqual((done.stdout, done.flags, done.exit_code), (b"main ends\n", 0, 0))
-                    self.assertLessEqual(len(instance.others()), 1)  # the next one stands by
+                    self.assertLessEqual(len(instance.others()), 2)  # the zygote, and the child that stands ready
                 instance.close()
+
+    def test_what_must_differ_between_processes_does(self):
+        source = """
+const c = require('crypto'), vm = require('vm');
+console.log(JSON.stringify([Math.random(), Math.random(), c.randomUUID(), c.randomBytes(8).toString('hex'), c.randomInt(2 ** 47), process.pid]));
+console.error(require('fs').readlinkSync('/proc/self'), Object.getOwnPropertyDescriptor(process, 'pid').writable)"""
+        instance = self.standby("index.js", {"index.js": source})
+        seen = []
+        for _ in range(4):
+            done = instance.invoke()
+            values = json.loads(done.stdout)
+            self.assertEqual(done.stderr.decode(), f"{values[-1]} false\n")
+            seen.append(values)
+        for column in zip(*seen):
+            self.assertEqual(len(set(column)), len(seen), column)
+
+    def test_processes_are_forked(self):
+        instance = self.standby("index.js", {"index.js": "console.log(process.ppid)"})
+        parents = {instance.invoke().stdout for _ in range(3)}
+        self.assertEqual(len(parents), 1)
+        self.assertNotEqual(parents, {b"1\n"})
+
+    def test_what_a_zygote_cannot_share_starts_with_each_process(self):
+        source = "console.log(process.ppid === +process.env.INIT, global.early, process.env.FUNCTION_PAYLOAD)"
+        files = {"index.js": source, "early.cjs": "global.early = process.pid"}
+        instance = self.instance("zygote", [NODE, ADAPTER, "process", "index.js"], files, pid1=True, env={"NODE_OPTIONS": "--require ./early.cjs", "INIT": "1"})
+        if not self.generic:
+            instance.send(b"0")  # before it is said that there is no zygote
+        self.assertEqual(instance.wait_ready().kind, READY)
+        seen = set()
+        for payload in (b"0", b"1", b"2"):
+            done = instance.invoke(payload) if payload != b"0" or self.generic else instance.answer()
+            words = done.stdout.split()
+            self.assertEqual((words[0], words[2], done.exit_code), (b"true", payload, 0), done.stderr)
+            seen.add(words[1])
+        self.assertEqual(len(seen), 3)
+
+    def test_without_the_addon_processes_stand_by(self):
+        folder = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, folder)
+        adapter = shutil.copy(ADAPTER, folder)
+        instance = self.ready("zygote", [NODE, adapter, "process", "index.js"], {"index.js": "console.log(process.ppid, process.env.EXECUTION_ID)"}, pid1=True)
+        for number in range(3):
+            self.assertEqual(instance.invoke(b"1", f"e{number}").stdout.decode(), f"1 e{number}\n")
+
+    def test_zygote_that_is_killed_ends_the_instance(self):
+        instance = self.standby("index.js", {"index.js": "process.kill(process.ppid, 'SIGKILL'); setTimeout(() => {}, 60000)"}, pid1=True)
+        done = instance.invoke()
+        self.assertEqual((done.flags, done.signal), (DIRTY, 9))
+        self.assertEqual(read_frame(instance.control).kind, ADAPTER_EXIT)
+
+    def test_module_package(self):
+        instance = self.standby("index.js", {"index.js": "import fs from 'fs'; console.log(typeof fs.read, typeof require)", "package.json": '{"type": "module"}'})
+        self.assertEqual(instance.invoke().stdout, b"function undefined\n")
 
     def test_large_payload(self):
         payload = os.urandom(6 << 20)
@@ -140,17 +212,16 @@ console.log('main ends')"""
         self.assertEqual(done.stdout.decode(), f"{len(payload)} {hashlib.sha256(payload).hexdigest()}\n")
 
     def test_invocation_before_the_interpreter_is_up(self):
-        instance = self.instance("standby", [NODE, ADAPTER, "process", "index.js"], {"index.js": SCRIPTS["result"]})
+        instance = self.instance("zygote", [NODE, ADAPTER, "process", "index.js"], {"index.js": SCRIPTS["result"]})
         instance.send(b"[1]")
         self.assertEqual(instance.wait_ready().kind, READY)
         self.assertEqual(json.loads(instance.answer().stdout), {"payload": "[1]", "id": "exec-1"})
 
-    def test_standby_process_that_ends_at_once_is_ready_and_fails(self):
-        instance = self.ready("standby", [NODE, "--no-such-option"], {})
-        for _ in range(2):
-            done = instance.invoke()
-            self.assertEqual((done.exit_code, done.flags), (9, 0))
-            self.assertIn(b"bad option", done.stderr)
+    def test_zygote_that_ends_at_once_is_told(self):
+        frame = self.instance("zygote", [NODE, "--no-such-option"], {}).wait_ready()
+        if self.generic:  # READY, since what it does comes with the first invocation
+            return
+        self.assertEqual((frame.kind, os.WEXITSTATUS(frame.value)), (ADAPTER_EXIT, 9))
 
     def test_leaving_loses_no_output(self):
         instance = self.standby("index.js", {"index.js": "console.log('x'.repeat(2e6)); process.exit(3)"})
@@ -158,23 +229,26 @@ console.log('main ends')"""
             done = instance.invoke()
             self.assertEqual((len(done.stdout), done.exit_code), (2000001, 3))
 
-    def test_standby_process_that_was_killed_is_replaced(self):
-        instance = self.standby("index.js", {"index.js": "console.log('fine')"})
-        self.assertEqual(instance.invoke().stdout, b"fine\n")
-        while not (standing := instance.others()):  # it is started after the answer
-            pass
-        os.kill(standing[0], 9)
-        while standing[0] in instance.others():
-            pass
-        self.assertEqual(instance.invoke().stdout, b"fine\n")
+    def test_child_that_was_killed_while_it_stood_ready_is_replaced(self):
+        instance = self.standby("index.js", {"index.js": "console.log(process.ppid)"})
+        zygote = int(instance.invoke().stdout)
+        for _ in range(3):
+            while not (ready := [pid for pid in instance.others() if pid != zygote]):  # it is forked after the answer
+                pass
+            os.kill(ready[0], 9)
+            while ready[0] in instance.others():
+                pass
+            self.assertEqual(int(instance.invoke().stdout), zygote)
 
     def test_interpreter_that_is_missing_is_told(self):
-        instance = self.ready("standby", ["no-such-node", ADAPTER, "process", "index.js"], {})
-        self.assertIn("cannot start no-such-node", instance.invoke().message)
+        instance = self.instance("zygote", ["no-such-node", ADAPTER, "process", "index.js"], {})
+        frame = instance.wait_ready()
+        self.assertEqual((frame.kind, frame.flags), (ADAPTER_EXIT, NOT_STARTED))
+        self.assertIn("cannot start no-such-node", frame.meta)
 
     def test_by_hand(self):
         instance = self.standby("index.js", {"index.js": SCRIPTS["result"]})
-        command = [INIT, "standby", "--code", instance.code, "--run", instance.run, "--", NODE, ADAPTER, "process", "index.js"]
+        command = [INIT, "zygote", "--code", instance.code, "--run", instance.run, "--", NODE, ADAPTER, "process", "index.js"]
         result = subprocess.run(command, input=b"[1]", capture_output=True, timeout=60)
         self.assertEqual(json.loads(result.stdout), {"payload": "[1]", "id": "by-hand"})
 

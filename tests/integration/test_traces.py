@@ -187,7 +187,7 @@ class Traces(InstanceTest):
         if not shutil.which(NODE):
             self.skipTest("there is no node on this machine")
         adapter = os.path.join(LIBEXEC, "nodejs", "adapter.js")
-        self.check("standby", [NODE, adapter, "process", "index.js"], {"index.js": NODE_SOURCE}, {"OWN": "1", "TZ": "Europe/Berlin"})
+        self.check("zygote", [NODE, adapter, "process", "index.js"], {"index.js": NODE_SOURCE}, {"OWN": "1", "TZ": "Europe/Berlin"})
 
 
 PYTHON_VIEW = r"""
@@ -311,7 +311,7 @@ pbkdf2('a', 'b', 1, 64, 'sha512', () => console.log(count() - before));"""
             ("console.log(process.env.NODE_ENV)", {}, {"NODE_ENV": "production"}, "production\n"),
         ):  # fmt: skip
             with self.subTest(source=source, after=after):
-                printed = self.late("standby", [NODE, adapter, "process", "index.js"], {"index.js": source}, before, after)
+                printed = self.late("zygote", [NODE, adapter, "process", "index.js"], {"index.js": source}, before, after)
                 self.assertEqual(printed, expected)
 
     def test_exec(self):
@@ -337,7 +337,7 @@ pbkdf2('a', 'b', 1, 64, 'sha512', () => console.log(count() - before));"""
         return self.compare(mode, [NODE, adapter, kind, target], {"index.js": NODE_VIEW + end})
 
     def test_nodejs_process(self):
-        self.nodejs("process", "standby", "index.js", "console.log(JSON.stringify(exports.view()))")
+        self.nodejs("process", "zygote", "index.js", "console.log(JSON.stringify(exports.view()))")
 
     def test_nodejs_handler(self):
         view = self.nodejs("handler", "handler", "index.handler", "exports.handler = exports.view")

@@ -66,7 +66,7 @@ Test(instance_spec, commands_are_those_of_the_protocol)
     use(RUNTIME_PYTHON, "main.handler");
     expect_command("handler -- python3 /.faas/python/adapter.py handler main.handler");
     use(RUNTIME_NODEJS, NULL);
-    expect_command("standby -- node /.faas/nodejs/adapter.js process index.mjs");
+    expect_command("zygote -- node /.faas/nodejs/adapter.js process index.mjs");
     use(RUNTIME_NODEJS, "index.handler");
     expect_command("handler -- node /.faas/nodejs/adapter.js handler index.handler");
     use(RUNTIME_GO, NULL);
