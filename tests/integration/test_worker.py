@@ -313,6 +313,13 @@ class Container(ContractCases, WorkerTest):
         self.assertEqual(self.run_function(version=2).value, 42)
 
 
+@unittest.skipUnless(have_images(), "the runtime images have not been built")
+class WithoutPool(ContractCases, WorkerTest):
+    """Each container is started for its function."""
+
+    settings = {"concurrency": 64, "pool_size": 0}
+
+
 class Simple(ContractCases, WorkerTest):
     settings = {"runtime_type": "simple", "concurrency": 8}
 
@@ -452,8 +459,9 @@ class Life(unittest.TestCase):
 
             def settled():
                 deadline = time.monotonic() + 20
-                while controller.polls[-1]["instances"] and time.monotonic() < deadline:
-                    time.sleep(0.05)
+                while time.monotonic() < deadline and any("function" in i or i["state"] != "warm" for i in controller.polls[-1]["instances"]):
+                    controller.assign({"kind": "forget", "function": "nobody", "version": 1})
+                    time.sleep(0.1)
                 time.sleep(0.3)
                 return count()
 
@@ -496,7 +504,7 @@ class BrokenRuntime(unittest.TestCase):
     def test_run_that_fails_carries_its_words(self):
         script = self.wrapper('b=; v=; for a in "$@"; do [ "$p" = --bundle ] && b=$a; [ "$a" = run ] && v=run; p=$a; done\n'
                               'if [ "$v" = run ] && [ -e "$0.fail" ]; then rm "$b/config.json"; fi')  # fmt: skip
-        with FakeController() as controller, Worker(controller, oci_runtime=script) as worker:
+        with FakeController() as controller, Worker(controller, oci_runtime=script, pool_size=0) as worker:
             open(script + ".fail", "w").close()
             controller.deploy("f", "print(1)")
             result = controller.run("f")
@@ -510,7 +518,7 @@ class BrokenRuntime(unittest.TestCase):
 
     def test_run_that_hangs_is_given_up(self):
         script = self.wrapper('for a in "$@"; do if [ "$a" = run ] && [ -e "$0.hang" ]; then exec sleep 1000; fi; done')
-        with FakeController() as controller, Worker(controller, oci_runtime=script, start_timeout_ms=1500) as worker:
+        with FakeController() as controller, Worker(controller, oci_runtime=script, start_timeout_ms=1500, pool_size=0) as worker:
             controller.deploy("fine", "print(1)")
             self.assertEqual(controller.run("fine").status, "succeeded")
             open(script + ".hang", "w").close()
