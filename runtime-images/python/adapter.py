@@ -35,13 +35,10 @@ PAYLOAD_ENV_MAX = 96 * 1024
 SOCKET = 3
 KEEPER_SOCKET = 4
 
-# Imported before the first invocation: what most functions use and what is dear to import.
+# Imported before there is an invocation: what most functions use, and what this file uses itself.
 PRELOAD = ("json", "re")
-# Imported while a zygote waits for its second invocation, so that the first is not kept waiting.
-PRELOAD_LATER = (
-    "base64", "collections", "contextlib", "dataclasses", "datetime", "functools", "itertools",
-    "logging", "math", "pathlib", "random", "string", "tempfile", "threading", "traceback", "typing",
-)  # fmt: skip
+# Not imported ahead, whatever a script names: what has its effect when it is imported.
+NEVER_AHEAD = frozenset(("this", "antigravity", "readline", "rlcompleter", "idlelib", "test", "turtle", "turtledemo"))
 
 
 # ---- frames ----
@@ -115,17 +112,52 @@ def preload(names):
             pass  # a smaller Python than usual; the function will say so if it matters
 
 
+def imports_of(source):
+    """What a script imports at its outermost level: (module, names taken from it). Lines of a text that look like it do no
+    harm."""
+    import re
+
+    for match in re.finditer(rb"^(?:from[ \t]+([\w.]+)[ \t]+)?import[ \t]+([\w., \t]+)", source, re.MULTILINE):
+        parts = [part.split()[0].decode() for part in match[2].split(b",") if part.strip()]
+        if match[1]:
+            yield match[1].decode(), parts
+        else:
+            yield from ((part, ()) for part in parts)
+
+
+def import_ahead(source):
+    """Imports what a script will, as far as it is the standard library's and says nothing when it is imported, while the
+    function's folder is not in sys.path."""
+    import warnings
+
+    if not source or "PYTHONPATH" in os.environ:  # there the function's folders are in sys.path already
+        return
+    own = own_modules()
+    standard = getattr(sys, "stdlib_module_names", frozenset()) - NEVER_AHEAD
+    for module, names in imports_of(source):
+        top = module.partition(".")[0]
+        if top in standard and top not in own:
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("error")
+                    __import__(module, fromlist=names)
+            except Exception:
+                pass  # the script will see it for itself
+
+
+def own_modules():
+    try:
+        return frozenset(entry.split(".", 1)[0] for entry in os.listdir())
+    except OSError:
+        return frozenset()
+
+
 def enter_folder():
     """Puts the function's folder where a script's folder is. When its code has modules that are named
     like ones imported here, the fresh interpreter's set of modules is restored, so that imports
     find what they would find without this adapter."""
-    folder = os.getcwd()
-    sys.path.insert(0, folder)
-    try:
-        own = [entry.split(".", 1)[0] for entry in os.listdir(folder)]
-    except OSError:
-        own = []
-    if any(name in sys.modules and name not in FRESH_MODULES for name in own):
+    sys.path.insert(0, os.getcwd())
+    if any(name in sys.modules and name not in FRESH_MODULES for name in own_modules()):
         for name in set(sys.modules) - FRESH_MODULES:
             del sys.modules[name]
 
@@ -192,9 +224,11 @@ class Zygote:
         self.library = CLibrary()
         self.script = None
         self.hidden = False
+        self.ready_said = False
         self.child = None  # that stands ready; 0 in itself
         self.state = mmap.mmap(-1, 1)  # shared with it
         self.code = None
+        self.source = b""  # while there is something in it to import ahead
         preload(PRELOAD)
 
     def hide(self):
@@ -218,11 +252,12 @@ class Zygote:
         if self.code is not None:
             return
         try:
+            self.source = read_script(self.script)
             with self.warnings.catch_warnings():
                 self.warnings.simplefilter("error")
-                self.code = compile_script(self.script)
+                self.code = compile_script(self.script, self.source)
         except Exception:
-            self.code = None
+            self.source = b""
 
     def fork(self):
         """True in the child."""
@@ -238,22 +273,26 @@ class Zygote:
             self.compile()
             return self.stand_ready()
         self.hide()
-        send_frame(SOCKET, FRAME_READY)
-        served = 0
+        self.say_ready(SOCKET)
         while True:
             self.compile()
-            if self.child is None and self.fork():
-                self.leave_parent()
-                return self.stand_ready()
+            if self.child is None:
+                import_ahead(self.source)
+                self.source = b""
+                if self.fork():
+                    self.leave_parent()
+                    return self.stand_ready()
             self.rehearse_report()
             status = self.wait_for_child()
             if self.state[0] == self.HUNG_UP:
                 os._exit(0)
             if self.state[0] == self.RUNNING:
                 self.report(status)
-                served += 1
-            if served == 1:
-                preload(PRELOAD_LATER)
+
+    def say_ready(self, fd):
+        if not self.ready_said:
+            send_frame(fd, FRAME_READY)
+        self.ready_said = True
 
     def rehearse_report(self):
         """So that the next report waits for no copies of pages either."""
@@ -335,10 +374,13 @@ def take_payload(execution_id):
             os.environb[b"FUNCTION_PAYLOAD"] = payload
 
 
-def compile_script(script):
-    path = os.path.join(os.getcwd(), script)
-    with open(path, "rb") as file:
-        return compile(file.read(), path, "exec", dont_inherit=True)
+def read_script(script):
+    with open(os.path.join(os.getcwd(), script), "rb") as file:
+        return file.read()
+
+
+def compile_script(script, source):
+    return compile(source, os.path.join(os.getcwd(), script), "exec", dont_inherit=True)
 
 
 def fresh_main(script):
@@ -386,7 +428,7 @@ def run_script(script, module, code):
     known = len(sys.modules)
     status = 0
     try:
-        exec(code or compile_script(script), module.__dict__)
+        exec(code or compile_script(script, read_script(script)), module.__dict__)
     except SystemExit as error:
         status = exit_status(error)
     except BaseException as error:
@@ -417,9 +459,11 @@ def end_process(module, status, known):
 
 def has_foreign_code(known):
     """Extension modules that did not come with Python may count on a complete end."""
+    if "ctypes" in sys.modules:
+        return True
     for module in modules_since(known):
         file = getattr(module, "__file__", None) or ""
-        if file.endswith("/ctypes/__init__.py") or (file.endswith(".so") and "/lib-dynload/" not in file):
+        if file.endswith(".so") and "/lib-dynload/" not in file:
             return True
     return False
 
@@ -662,10 +706,11 @@ class Keeper:
     def take_role(self):
         """(zygote or None, arguments) once this process has become what LOAD says; in the child too."""
         read_end, write_end = os.pipe()
-        if self.zygote.fork():
+        child = self.zygote.fork()
+        self.zygote.leave_parent() if child else self.zygote.rehearse_report()
+        replace_environment([name + b"=" + value for name, value in os.environb.items()])  # rehearsed in both
+        if child:
             os.close(write_end)
-            self.zygote.leave_parent()
-            replace_environment([name + b"=" + value for name, value in os.environb.items()])  # rehearsed too
             body = read_frame(read_end, FRAME_LOAD)[2]
             os.close(read_end)
         else:
@@ -682,6 +727,7 @@ class Keeper:
                 send_frame(pipe, FRAME_LOAD, body=body)
             except BrokenPipeError:
                 pass  # it is gone, and is replaced like any other
+            self.zygote.say_ready(KEEPER_SOCKET)  # an invocation may come: the child will read it
         else:
             os.kill(self.zygote.child, _signal.SIGKILL)
 

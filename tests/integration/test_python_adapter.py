@@ -129,6 +129,18 @@ print(list(ProcessPoolExecutor(2).map(square, range(4))), list(ThreadPoolExecuto
     "future import does not leak in": "def f(x: int): pass\nprint(f.__annotations__)",
     "environment": "import os\nprint(sorted(k for k in os.environ if not k.startswith(('INSTANCE', 'ASAN'))), os.environ['FUNCTION_PAYLOAD'])",
     "logging": "import logging\nlogging.warning('careful')\nlogging.getLogger('a').error('bad')",
+    "imports that speak": "import this\nimport asynchat",
+    "imports of many kinds": """
+import os, sys, xml.etree.ElementTree as tree
+from concurrent import futures
+from json import (
+    loads, dumps)
+import\tstring , textwrap
+TEXT = '''
+import not_there
+import decimal
+'''
+print(tree.fromstring('<a>b</a>').text, futures.Future, loads('1'), dumps('a'), string.digits, textwrap.dedent(' a'))""",
     "breakpoint at end of input": "import os, sys\nprint(os.read(0, 100), os.read(0, 100))",
 }  # fmt: skip
 FILES = {
