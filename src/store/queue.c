@@ -4,9 +4,13 @@
 #include "base/log.h"
 #include "base/loop.h"
 
+#include <malloc.h>
 #include <stdlib.h>
 
 #define NS_PER_MS 1000000ULL
+/* After so much has waited, and then nothing came for so long, what it took goes back to the system. */
+#define BACKLOG_JOBS 256
+#define BACKLOG_REST_MS 500
 
 struct job_list {
     struct store_job *first, **last;
@@ -23,6 +27,7 @@ struct store_queue {
     struct job_list waiting, finished;        /* under lock */
     size_t unfinished_jobs, unfinished_bytes; /* loop thread */
     bool stopping;                            /* under lock */
+    bool swollen; /* the store's thread: there was a backlog, and its memory is the heap's still */
 };
 
 static void list_init(struct job_list *list)
@@ -212,10 +217,27 @@ static void await_connection(struct store_queue *queue)
 static void take_batch(struct store_queue *queue, struct job_list *batch)
 {
     list_init(batch);
+    queue->swollen |= queue->waiting.jobs >= BACKLOG_JOBS;
     while (
         queue->waiting.first && batch->jobs < STORE_BATCH_JOBS_MAX &&
         (batch->jobs == 0 || batch->bytes + queue->waiting.first->bytes <= STORE_BATCH_BYTES_MAX))
         list_append(batch, list_pop(&queue->waiting));
+}
+
+/* Under lock, as all of thread_main() but the work itself. By then the loop has freed the jobs. */
+static void await_work(struct store_queue *queue)
+{
+    while (!queue->waiting.first && !queue->stopping) {
+        if (!queue->swollen) {
+            uv_cond_wait(&queue->work_came, &queue->lock);
+        } else if (uv_cond_timedwait(&queue->work_came, &queue->lock,
+                                     BACKLOG_REST_MS * NS_PER_MS) == UV_ETIMEDOUT) {
+            uv_mutex_unlock(&queue->lock);
+            malloc_trim(0);
+            queue->swollen = false;
+            uv_mutex_lock(&queue->lock);
+        }
+    }
 }
 
 static void thread_main(void *data)
@@ -225,8 +247,7 @@ static void thread_main(void *data)
 
     uv_mutex_lock(&queue->lock);
     for (;;) {
-        while (!queue->waiting.first && !queue->stopping)
-            uv_cond_wait(&queue->work_came, &queue->lock);
+        await_work(queue);
         if (!queue->waiting.first)
             break;
         uv_mutex_unlock(&queue->lock);

@@ -183,7 +183,7 @@ static int lock_database(struct sqlite_store *store, const char *path, struct er
 static int open_database(struct sqlite_store *store, const char *path, struct error *err)
 {
     static const char pragmas[] = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"
-                                  "PRAGMA temp_store = MEMORY; PRAGMA cache_size = -16384;"
+                                  "PRAGMA temp_store = MEMORY; PRAGMA cache_size = -2000;"
                                   "PRAGMA journal_size_limit = 67108864; PRAGMA foreign_keys = ON;";
     int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_FULLMUTEX;
 
