@@ -2,6 +2,7 @@
 import base64
 import json
 import subprocess
+import time
 
 from baselines import Bundle
 from faas_platform import archive
@@ -56,10 +57,17 @@ def memory_flat(bench, row):
         site = bench.site()
         name = site.deploy(python=HELLO_HANDLER, **HANDLER)
         site.call(name, few - 64, clients=32, warmup=64)
-        row.baseline.add(platform_bytes(site.platform) / 1e6)
+        row.baseline.add(resting_bytes(site) / 1e6)
         site.call(name, many - few, clients=32, warmup=0)
-        row.ours.add(platform_bytes(site.platform) / 1e6)
+        row.ours.add(resting_bytes(site) / 1e6)
         bench.end_row()
+
+
+def resting_bytes(site):
+    """PSS of controller and worker when the records of the calls are written and the programs have had two seconds of rest."""
+    site.settle()
+    time.sleep(2)
+    return platform_bytes(site.platform)
 
 
 def deploy_many(bench, site, count, definition):
