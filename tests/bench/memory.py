@@ -42,16 +42,20 @@ def kernel_bytes(folders):
     raise Failure(f'no kernel memory of the cgroup {folders}')
 
 
-def instance_bytes(instance):
-    """PSS of all processes of an instance and the kernel memory of its cgroup."""
-    folders = cgroup_folders(instance)
+def instance_pids(instance):
+    """Of all processes of an instance; an instance that has none is a Failure."""
     pids = set()
-    for folder in folders:
+    for folder in cgroup_folders(instance):
         with open(os.path.join(folder, 'cgroup.procs'), encoding='ascii') as file:
             pids.update(int(pid) for pid in file.read().split())
     if not pids:
         raise Failure(f'no process in the cgroup of instance {instance}')
-    return sum(pss_bytes(pid) for pid in pids) + kernel_bytes(folders)
+    return pids
+
+
+def instance_bytes(instance):
+    """PSS of all processes of an instance and the kernel memory of its cgroup."""
+    return sum(pss_bytes(pid) for pid in instance_pids(instance)) + kernel_bytes(cgroup_folders(instance))
 
 
 def platform_bytes(platform):
