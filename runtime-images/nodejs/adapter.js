@@ -358,13 +358,33 @@ function awaitInvocation(socket) {
   zygote.takeInvocation();
 }
 
+/* Functions are compiled at their first call: what nearly every script calls is called here, for all children. */
+function warmUp() {
+  const nowhere = new (require('stream').Writable)({ write: (piece, encoding, done) => done() });
+  const log = new console.Console(nowhere);
+  log.log('%s %d', 'text', 1, { list: [1, 'a', null], nested: { deep: true } });
+  log.error(new Error('text'));
+  process.stdout.write('');
+  process.emit('warmed up');
+}
+
 function runScript(script, socket) {
   const Module = require('module');
   const file = path.resolve(process.cwd(), script);
-  if (isSocket(socket)) awaitInvocation(socket);
-  delete require.cache[__filename];
-  process.argv = [process.argv[0], file];
-  setImmediate(Module.runMain, file); // called by Node.js itself: no frame of this file in a stack
+  const run = () => {
+    delete require.cache[__filename];
+    process.argv = [process.argv[0], file];
+    setImmediate(Module.runMain, file); // called by Node.js itself: no frame of this file in a stack
+  };
+  if (!isSocket(socket)) {
+    run();
+    return;
+  }
+  warmUp();
+  setImmediate(() => { // Node.js has ended its own start then
+    awaitInvocation(socket);
+    run();
+  });
 }
 
 // ---- generic: before there is a function ----

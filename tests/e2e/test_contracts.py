@@ -124,6 +124,24 @@ class Process(PlatformTest):
         self.assertSucceeded(execution, {'sum': 3, 'cwd': '/app/function'})
         self.assertEqual(execution['logs'], 'log\n')
 
+    def test_nodejs_is_forked_in_a_container(self):
+        """One parent for all, and it is not faas-init: the image's interpreter works with the addon."""
+        self.deploy('node-fork', nodejs='const threads = require("fs").readdirSync("/proc/self/task").length;\n'
+                                        'console.log(JSON.stringify({ parent: process.ppid, helpers: threads > 4, random: Math.random() }));')
+        results = [self.invoke('node-fork')['result'] for _ in range(3)]
+        self.assertEqual({(result['parent'] != 1, result['helpers']) for result in results}, {(True, True)})
+        self.assertEqual(len({result['parent'] for result in results}), 1)
+        self.assertEqual(len({result['random'] for result in results}), 3)
+
+    def test_nodejs_leaves_nothing_and_finds_nothing(self):
+        self.deploy('node-left', nodejs='const { spawn } = require("child_process");\nconst fs = require("fs");\n'
+                                        'const found = [global.left, fs.readdirSync("/proc").filter((n) => /^\\d+$/.test(n)).length];\n'
+                                        'global.left = 1;\n'
+                                        'spawn("sh", ["-c", "trap \\"\\" TERM; sleep 1000"], { detached: true, stdio: "ignore" }).unref();\n'
+                                        'console.log(JSON.stringify(found));')
+        results = [self.invoke('node-left')['result'] for _ in range(3)]
+        self.assertEqual(results, [[None, 3]] * 3)
+
     def test_nodejs_module(self):
         self.deploy('node-mjs', runtime='nodejs', files={'index.mjs': 'import { value } from "./other.mjs";\nconsole.log(JSON.stringify({ value }));',
                                                          'other.mjs': 'export const value = await Promise.resolve(5);'})

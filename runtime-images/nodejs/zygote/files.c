@@ -1,5 +1,6 @@
 /* Surveys and renews descriptors; see files.h. */
 #include "files.h"
+#include "number.h"
 #include "threads.h"
 
 #include <dirent.h>
@@ -70,16 +71,15 @@ static int read_info(int fd, char text[FDINFO_BYTES])
 }
 
 /* The number after `name` at or after `text`. */
-static bool number_after(const char *text, const char *name, int base, uint64_t *ret_number)
+static bool number_after(const char *text, const char *name, unsigned int base,
+                         uint64_t *ret_number)
 {
     const char *place = strstr(text, name);
-    char *end;
 
     if (!place)
         return false;
     place += strlen(name);
-    *ret_number = strtoull(place, &end, base);
-    return end != place;
+    return number_read(&place, base, ret_number);
 }
 
 /* Lines such as "tfd:       11 events:       19 data:                b  pos:0 ino:5a7a4 sdev:f". */
@@ -217,10 +217,11 @@ int files_survey(int spare, char *message)
         return -1;
     }
     while (result == 0 && (entry = readdir(dir))) {
-        int fd = atoi(entry->d_name);
+        const char *name = entry->d_name;
+        uint64_t fd;
 
-        if (entry->d_name[0] != '.' && fd != dirfd(dir) && fd != spare)
-            result = survey_one(fd, message);
+        if (number_read(&name, 10, &fd) && (int)fd != dirfd(dir) && (int)fd != spare)
+            result = survey_one((int)fd, message);
     }
     closedir(dir);
     forget_half_pipes();

@@ -1,5 +1,6 @@
 /* Freezing and reviving threads; see threads.h. */
 #include "threads.h"
+#include "number.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -228,14 +229,15 @@ static int list_threads(pid_t ids[THREADS_MAX])
     int count = 0;
 
     while (dir && (entry = readdir(dir)) && count >= 0) {
-        pid_t id = (pid_t)atoi(entry->d_name);
+        const char *name = entry->d_name;
+        uint64_t id;
 
-        if (id <= 0 || id == getpid())
+        if (!number_read(&name, 10, &id) || (pid_t)id == getpid())
             continue;
         if (count == THREADS_MAX)
             count = -1;
         else
-            ids[count++] = id;
+            ids[count++] = (pid_t)id;
     }
     if (!dir)
         return -1;

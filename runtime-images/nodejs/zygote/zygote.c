@@ -59,7 +59,7 @@ extern void v8_set_flags(const char *flags) __asm__("_ZN2v82V818SetFlagsFromStri
 
 #define META_MAX 4096
 #define PAYLOAD_ENV_MAX (96 * 1024)
-#define SKIP_MASK 0x3fffu
+#define SKIP_MASK 0x3ffu
 #define LOST_MAX 32 /* children, one after another */
 enum { FRAME_INVOKE = 1, FRAME_READY = 2, FRAME_EXIT = 3 };
 enum { FLAG_DIRTY = 2 };
@@ -317,7 +317,7 @@ static napi_value seed_random_called(napi_env env, napi_callback_info info)
     (void)info;
     if (getrandom(random, sizeof(random), 0) != sizeof(random))
         _exit(1);
-    snprintf(flag, sizeof(flag), "--random-seed=%u", random[0] >> 1 | 1u);
+    snprintf(flag, sizeof(flag), "--random-seed=%d", (int32_t)(random[0] ? random[0] : 1));
     v8_set_flags(flag);
     napi_create_int32(env, (int32_t)(random[1] & SKIP_MASK), &skip);
     return skip;
