@@ -221,7 +221,7 @@ void serve_list_executions(struct http_request *request, void *data)
 {
     struct controller *controller = data;
     struct error err = {0};
-    struct execution_query query;
+    struct execution_query query = {0};
     struct execution_list *list = NULL;
     if (read_query(request, &query, &err) == 0 && !(list = calloc(1, sizeof(*list))))
         error_set(&err, ERROR_INTERNAL, "out of memory");

@@ -142,88 +142,30 @@ static void start_sync(struct controller *controller, struct http_request *reque
 
 /* ---- asynchronous ---- */
 
-/* An acceptance on its way into the store. */
-struct commit {
-    struct controller *controller;
-    struct http_request *request;
-    struct live_execution *execution;
+#define KEY_MAX 255
+
+/* What only an asynchronous invocation can be asked for. */
+struct async_options {
+    const char *key; /* borrowed; NULL: none */
+    int64_t priority;
 };
 
-static void respond_accepted(struct http_request *request, const char *id)
+static int read_async_options(const struct http_request *request, bool async,
+                              struct async_options *options, struct error *err)
 {
-    struct json_answer answer;
-    char location[64];
-    if (json_answer_begin(&answer, request) < 0)
-        return;
-    json_object_begin(answer.writer);
-    json_member_string(answer.writer, "id", id);
-    json_object_end(answer.writer);
-    struct error err = {0};
-    size_t len = 0;
-    if (json_writer_finish(answer.writer, &err) < 0) {
-        http_respond_error(request, &err);
-        buffer_deinit(&answer.body);
-        return;
-    }
-    snprintf(location, sizeof(location), "/v1/executions/%s", id);
-    struct http_header header = {.name = "Location", .value = location};
-    char *body = buffer_take(&answer.body, &len);
-    http_respond(request, 202, "application/json", body, len, &header, 1);
-}
-
-static void committed(void *data, const struct error *err)
-{
-    struct commit *commit = data;
-    struct controller *controller = commit->controller;
-    controller->executions.committing--;
-    if (err) {
-        struct error failure = *err;
-        error_wrap(&failure, "the invocation could not be stored");
-        http_respond_error(commit->request, &failure);
-        executions_discard(controller, commit->execution);
-    } else {
-        struct live_execution *execution = commit->execution;
-        respond_accepted(commit->request, execution->record.id);
-        if (!execution->version->function->newest) {
-            executions_fail(controller, execution, EXECUTION_CANCELLED, "Platform.FunctionDeleted",
-                            "function %s was deleted before this could run",
-                            execution->record.function);
-        } else if (!controller->draining) {
-            dispatch_enqueue(&controller->dispatch, execution);
-            controller_dispatch(controller);
-        }
-    }
-    free(commit);
-}
-
-/* The store takes what it is given, and the execution goes on living here: copies. */
-static int commit_execution(struct controller *controller, struct http_request *request,
-                            struct live_execution *execution, struct error *err)
-{
-    const struct execution *record = &execution->record;
-    struct commit *commit = calloc(1, sizeof(*commit));
-    char *payload = malloc(execution->payload_len + 1);
-    struct execution copy;
-    execution_init(&copy);
-    copy.function = strdup(record->function);
-    if (!commit || !payload || !copy.function) {
-        free(commit);
-        free(payload);
-        execution_deinit(&copy);
-        return error_set(err, ERROR_INTERNAL, "out of memory");
-    }
-    memcpy(payload, execution->payload, execution->payload_len);
-    memcpy(copy.id, record->id, sizeof(copy.id));
-    copy.version = record->version;
-    copy.status = EXECUTION_QUEUED;
-    copy.async = true;
-    copy.attempt = record->attempt;
-    copy.created_at_ns = record->created_at_ns;
-    *commit = (struct commit){controller, request, execution};
-    controller->executions.committing++;
-    store_put_execution(controller->store, &copy, payload, execution->payload_len, committed,
-                        commit);
-    return 0;
+    const char *priority = http_request_query(request, "priority");
+    options->key = http_request_header(request, "Idempotency-Key");
+    options->priority = PRIORITY_NORMAL;
+    if (!async && (options->key || priority))
+        return error_set_field(err, ERROR_INVALID_REQUEST,
+                               options->key ? "Idempotency-Key" : "priority",
+                               "%s is for asynchronous invocations (mode=async) only",
+                               options->key ? "the header Idempotency-Key" : "priority");
+    size_t len = options->key ? strlen(options->key) : 1;
+    if (len < 1 || len > KEY_MAX || (options->key && !utf8_valid(options->key, len)))
+        return error_set_field(err, ERROR_INVALID_REQUEST, "Idempotency-Key",
+                               "the header Idempotency-Key must be 1 to %d bytes of text", KEY_MAX);
+    return priority ? execution_priority_parse(priority, &options->priority, err) : 0;
 }
 
 /* ---- handlers ---- */
@@ -242,11 +184,13 @@ void serve_invoke(struct http_request *request, void *data)
 {
     struct controller *controller = data;
     struct error err = {0};
+    struct async_options options;
     bool async;
     size_t len;
     struct function_version *version =
         find_version(controller, http_request_param(request, "name"), &err);
-    char *payload = version && read_mode(request, &async, &err) == 0
+    char *payload = version && read_mode(request, &async, &err) == 0 &&
+                            read_async_options(request, async, &options, &err) == 0
                         ? take_json_payload(request, &len, &err)
                         : NULL;
     struct live_execution *execution =
@@ -257,9 +201,9 @@ void serve_invoke(struct http_request *request, void *data)
     }
     if (!async) {
         start_sync(controller, request, execution, ANSWER_EXECUTION);
-    } else if (commit_execution(controller, request, execution, &err) < 0) {
-        executions_discard(controller, execution);
-        http_respond_error(request, &err);
+    } else {
+        execution->record.delivery.priority = options.priority;
+        delivery_accept(controller, request, execution, options.key);
     }
 }
 

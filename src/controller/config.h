@@ -20,6 +20,10 @@ struct controller_config {
     int64_t queue_wait_ms;
     int64_t worker_lost_ms;
     int64_t async_attempts;
+    int64_t lease_ms;
+    int64_t async_queue_length;
+    int64_t idempotency_hours;
+    int64_t dead_letter_hours;
     int64_t drain_ms;
     int64_t connections;
     int64_t body_memory_mb;

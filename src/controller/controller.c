@@ -41,6 +41,8 @@ static void assign(struct controller *controller, struct live_execution *executi
                    struct worker_session *session)
 {
     struct error err = {0};
+    if (!delivery_may_begin(controller, execution))
+        return;
     if (tell_assignment(session, execution, &err) == 0)
         executions_started(controller, execution, session);
     else
@@ -142,9 +144,16 @@ static void retention_due(void *data)
 {
     struct controller *controller = data;
     uint64_t now_ns = clock_realtime_ns();
-    uint64_t keep_ns = (uint64_t)controller->config.retention_hours * NS_PER_HOUR;
-    store_expire_executions(controller->store, now_ns > keep_ns ? now_ns - keep_ns : 0,
-                            controller->config.retention_count, NULL, NULL);
+    const struct controller_config *config = &controller->config;
+    uint64_t keep_ns = (uint64_t)config->retention_hours * NS_PER_HOUR;
+    uint64_t dead_ns = (uint64_t)config->dead_letter_hours * NS_PER_HOUR;
+    struct store_retention retention = {
+        .before_ns = now_ns > keep_ns ? now_ns - keep_ns : 0,
+        .dead_before_ns = now_ns > dead_ns ? now_ns - dead_ns : 0,
+        .now_ns = now_ns,
+        .keep_count = config->retention_count,
+    };
+    store_expire_executions(controller->store, &retention, NULL, NULL);
 }
 
 static void ping_due(void *data)
@@ -340,6 +349,11 @@ static void watch_parent(struct controller *controller)
     uv_poll_start(&controller->parent, UV_READABLE | UV_DISCONNECT, on_parent_end);
 }
 
+static bool is_shared(const char *database_url)
+{
+    return strncmp(database_url, "postgresql://", 13) == 0;
+}
+
 int controller_start(struct controller *controller, struct error *err)
 {
     const struct controller_config *config = &controller->config;
@@ -361,8 +375,9 @@ int controller_start(struct controller *controller, struct error *err)
         auth_load(&controller->auth, config->data_dir, config->worker_token, err) < 0 ||
         open_store(controller, err) < 0 ||
         registry_load(&controller->registry, controller->store, err) < 0 ||
-        executions_load(controller, err) < 0 || builds_resume(controller, err) < 0 ||
-        start_server(controller, err) < 0 || start_timers(controller, err) < 0)
+        delivery_start(controller, is_shared(config->database_url), err) < 0 ||
+        builds_resume(controller, err) < 0 || start_server(controller, err) < 0 ||
+        start_timers(controller, err) < 0)
         return -1;
     watch_parent(controller);
     return write_url_file(controller, err);
@@ -417,6 +432,7 @@ void controller_deinit(struct controller *controller)
     close_server(controller);
     if (controller->store)
         executions_flush(controller);
+    delivery_stop(controller);
     store_close(controller->store);
     http_server_free(controller->server);
     builds_deinit(controller);

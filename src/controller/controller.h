@@ -11,6 +11,7 @@
 #include "controller/auth.h"
 #include "controller/builds.h"
 #include "controller/config.h"
+#include "controller/delivery.h"
 #include "controller/dispatch.h"
 #include "controller/executions.h"
 #include "controller/log_follow.h"
@@ -29,6 +30,7 @@ struct controller {
     struct registry registry;
     struct executions executions;
     struct dispatch dispatch;
+    struct delivery delivery;
     struct sessions sessions;
     struct builds builds;
     struct log_followers followers;

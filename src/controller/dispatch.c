@@ -22,11 +22,14 @@ int dispatch_check_room(const struct dispatch *dispatch, const struct function_e
                         size_t payload_len, struct error *err)
 {
     const struct dispatch_limits *limits = &dispatch->limits;
-    if (function->queue_length >= limits->length_per_function)
+    /* Asynchronous ones in memory are few, and must not take the room of those that clients wait for. */
+    size_t waiting =
+        function->queue_length > function->window ? function->queue_length - function->window : 0;
+    if (waiting >= limits->length_per_function)
         return error_set(err, ERROR_THROTTLED,
                          "%zu invocations of %s wait for a worker already, which is the most that "
                          "may; try again later",
-                         function->queue_length, function->name);
+                         waiting, function->name);
     if (dispatch->length >= limits->length)
         return error_set(err, ERROR_THROTTLED,
                          "%zu invocations wait for a worker already, which is the most that may; "
@@ -60,9 +63,25 @@ static void count_in(struct dispatch *dispatch, struct live_execution *execution
         list_append(&dispatch->waiting, &execution->wait_link);
 }
 
+/* 0: a client waits; else by the priority that it was accepted with. */
+static int64_t rank(const struct live_execution *execution)
+{
+    return execution->record.async ? execution->record.delivery.priority : 0;
+}
+
+/* Behind all of its rank. Those behind it are asynchronous, of which a window waits in memory. */
+static void insert_by_rank(struct list *queue, struct live_execution *execution)
+{
+    struct list *before = queue->previous;
+    while (before != queue &&
+           rank(list_entry(before, struct live_execution, queue_link)) > rank(execution))
+        before = before->previous;
+    list_prepend(before, &execution->queue_link);
+}
+
 void dispatch_enqueue(struct dispatch *dispatch, struct live_execution *execution)
 {
-    list_append(&execution->version->function->queue, &execution->queue_link);
+    insert_by_rank(&execution->version->function->queue, execution);
     count_in(dispatch, execution);
 }
 

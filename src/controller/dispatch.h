@@ -49,6 +49,7 @@ void dispatch_init(struct dispatch *dispatch, const struct dispatch_limits *limi
 /* ERROR_THROTTLED when a queue is full. */
 int dispatch_check_room(const struct dispatch *dispatch, const struct function_entry *function,
                         size_t payload_len, struct error *err);
+/* Into its function's queue: those that a client waits for stand before asynchronous ones, which stand by priority. */
 void dispatch_enqueue(struct dispatch *dispatch, struct live_execution *execution);
 /* At the head of its function's queue: it was a worker's already. */
 void dispatch_enqueue_first(struct dispatch *dispatch, struct live_execution *execution);

@@ -25,6 +25,7 @@ void executions_init(struct executions *executions)
 
 static void free_execution(struct controller *controller, struct live_execution *execution)
 {
+    delivery_left_window(controller, execution);
     string_map_remove(&controller->executions.by_id, execution->record.id);
     version_unref(&controller->registry, execution->version);
     execution_deinit(&execution->record);
@@ -87,8 +88,10 @@ struct live_execution *executions_accept(struct controller *controller,
                                          size_t payload_len, bool async, struct error *err)
 {
     struct live_execution *execution = NULL;
-    if (dispatch_check_room(&controller->dispatch, version->function, payload_len, err) < 0 ||
-        check_unwritten(controller, err) < 0)
+    int room =
+        async ? delivery_check_room(controller, err)
+              : dispatch_check_room(&controller->dispatch, version->function, payload_len, err);
+    if (room < 0 || check_unwritten(controller, err) < 0)
         controller->metrics.throttled++;
     else
         execution = new_execution(controller, err);
@@ -117,6 +120,26 @@ struct live_execution *executions_accept(struct controller *controller,
     return execution;
 }
 
+struct live_execution *executions_take_up(struct controller *controller, struct execution *record,
+                                          char *payload, size_t payload_len, struct error *err)
+{
+    struct live_execution *execution = new_execution(controller, err);
+    if (!execution) {
+        free(payload);
+        return NULL;
+    }
+    execution->record = *record;
+    execution_init(record);
+    execution->payload = payload;
+    execution->payload_len = payload_len;
+    if (string_map_put(&controller->executions.by_id, execution->record.id, execution, err) == 0)
+        return execution;
+    execution_deinit(&execution->record);
+    free(payload);
+    free(execution);
+    return NULL;
+}
+
 void executions_discard(struct controller *controller, struct live_execution *execution)
 {
     free_execution(controller, execution);
@@ -130,6 +153,7 @@ void executions_started(struct controller *controller, struct live_execution *ex
     execution->session = session;
     execution->delivered = false;
     execution->interrupted = false;
+    delivery_left_window(controller, execution);
     list_append(&session->running, &execution->owner_link);
     session->dispatch.busy++;
     session->dispatch.free_slots--;
@@ -143,8 +167,9 @@ void executions_started(struct controller *controller, struct live_execution *ex
     free(record->worker);
     record->worker = strdup(session->name);
     if (record->async) {
-        store_start_execution(controller->store, record->id, record->attempt, record->started_at_ns,
-                              NULL, NULL);
+        store_start_execution(controller->store, controller->delivery.owner, record->id,
+                              record->attempt, record->delivery.losses, record->started_at_ns, NULL,
+                              NULL);
     } else {
         free(execution->payload);
         execution->payload = NULL;
@@ -157,6 +182,7 @@ void executions_adopt(struct controller *controller, struct live_execution *exec
 {
     dispatch_remove(&controller->dispatch, execution);
     execution->record.attempt--;
+    execution->record.delivery.losses--;
     executions_started(controller, execution, session);
     execution->delivered = true;
     log_info("an execution goes on at its worker", LOG_STR("execution", execution->record.id),
@@ -190,7 +216,11 @@ void executions_flush(struct controller *controller)
         struct live_execution *execution = list_entry(link, struct live_execution, owner_link);
         list_remove(link);
         string_map_remove(&executions->by_id, execution->record.id);
-        store_put_execution(controller->store, &execution->record, NULL, 0, written, controller);
+        if (execution->record.async)
+            store_finish_execution(controller->store, controller->delivery.owner,
+                                   &execution->record, written, controller);
+        else
+            store_put_execution(controller->store, &execution->record, written, controller);
         free(execution);
     }
     executions->final_count = 0;
@@ -200,6 +230,7 @@ void executions_flush(struct controller *controller)
 static void keep_final(struct controller *controller, struct live_execution *execution)
 {
     struct executions *executions = &controller->executions;
+    delivery_left_window(controller, execution);
     version_unref(&controller->registry, execution->version);
     execution->version = NULL;
     free(execution->payload);
@@ -223,10 +254,31 @@ static void leave_session(struct controller *controller, struct live_execution *
     controller->executions.running--;
 }
 
+void executions_detach(struct controller *controller, struct live_execution *execution)
+{
+    leave_session(controller, execution);
+    if (!list_empty(&execution->queue_link))
+        dispatch_remove(&controller->dispatch, execution);
+    list_remove(&execution->owner_link);
+    delivery_left_window(controller, execution);
+}
+
+void executions_put_back(struct controller *controller, struct live_execution *execution,
+                         uint64_t due_ns)
+{
+    executions_detach(controller, execution);
+    string_map_remove(&controller->executions.by_id, execution->record.id);
+    store_retry_execution(controller->store, controller->delivery.owner, &execution->record, due_ns,
+                          NULL, NULL);
+    free_execution(controller, execution);
+}
+
 void executions_finish(struct controller *controller, struct live_execution *execution)
 {
     struct execution *record = &execution->record;
     assert(execution_status_final(record->status));
+    if (record->async && delivery_retry(controller, execution))
+        return;
     leave_session(controller, execution);
     record->finished_at_ns = clock_realtime_ns();
     metrics_execution_finished(&controller->metrics, record);
@@ -264,6 +316,7 @@ static void requeue(struct controller *controller, struct live_execution *execut
     struct execution *record = &execution->record;
     leave_session(controller, execution);
     record->attempt++;
+    record->delivery.losses++;
     record->status = EXECUTION_QUEUED;
     record->started_at_ns = 0;
     free(record->worker);
@@ -279,7 +332,7 @@ void executions_worker_lost(struct controller *controller, struct live_execution
                             const char *why)
 {
     struct execution *record = &execution->record;
-    if (record->async && record->attempt < controller->config.async_attempts &&
+    if (record->async && record->delivery.losses + 1 < controller->config.async_attempts &&
         execution->version->function->newest) {
         log_warn("an execution's worker is lost; it is queued again",
                  LOG_STR("execution", record->id), LOG_STR("worker", record->worker),
@@ -292,82 +345,4 @@ void executions_worker_lost(struct controller *controller, struct live_execution
         "worker %s was lost while it ran this: %s; whether the function had an effect is "
         "not known",
         record->worker ? record->worker : "", why);
-}
-
-/* ---- start-up ---- */
-
-struct load {
-    struct controller *controller;
-    size_t count;
-    bool failed;
-    struct error error;
-};
-
-static struct function_version *version_for(struct controller *controller,
-                                            const struct execution *record)
-{
-    struct function_version *version =
-        registry_find_version(&controller->registry, record->function, record->version);
-    if (version && version->record.state == FUNCTION_READY)
-        return version;
-    struct function_entry *function = registry_find(&controller->registry, record->function);
-    return function ? function->current : NULL;
-}
-
-static void load_one(void *data, struct execution *record, char **payload, size_t payload_len)
-{
-    struct load *load = data;
-    struct controller *controller = load->controller;
-    struct live_execution *execution = new_execution(controller, &load->error);
-    if (!execution) {
-        load->failed = true;
-        return;
-    }
-    execution->record = *record;
-    execution_init(record);
-    record = &execution->record;
-    execution->payload = *payload;
-    execution->payload_len = payload_len;
-    *payload = NULL;
-    load->count++;
-    if (string_map_put(&controller->executions.by_id, record->id, execution, &load->error) < 0) {
-        load->failed = true;
-        execution_deinit(record);
-        free(execution->payload);
-        free(execution);
-        return;
-    }
-    struct function_version *version = version_for(controller, record);
-    if (version)
-        execution->version = version_ref(version);
-    if (!version)
-        executions_fail(controller, execution, EXECUTION_CANCELLED, "Platform.FunctionDeleted",
-                        "function %s was deleted before this could run", record->function);
-    else if (record->status == EXECUTION_RUNNING &&
-             record->attempt >= controller->config.async_attempts)
-        executions_fail(controller, execution, EXECUTION_LOST, "Platform.WorkerLost",
-                        "the controller ended while this ran, for the %lldth time",
-                        (long long)record->attempt);
-    else {
-        record->version = version->record.spec.version;
-        execution->interrupted = record->status == EXECUTION_RUNNING;
-        record->attempt += execution->interrupted;
-        record->status = EXECUTION_QUEUED;
-        dispatch_enqueue(&controller->dispatch, execution);
-    }
-}
-
-int executions_load(struct controller *controller, struct error *err)
-{
-    struct load load = {.controller = controller};
-    if (store_load_unfinished(controller->store, load_one, &load, err) < 0)
-        return error_wrap(err, "reading the unfinished executions");
-    if (load.failed) {
-        if (err)
-            *err = load.error;
-        return -1;
-    }
-    if (load.count > 0)
-        log_info("took up unfinished executions", LOG_INT("count", (int64_t)load.count));
-    return 0;
 }

@@ -33,6 +33,8 @@ struct live_execution {
     /* Queued again, but the attempt before may still run at a worker that was out of contact, or that an
      * earlier controller gave it to. */
     bool interrupted;
+    bool committing;        /* on its way into the store */
+    bool in_window;         /* delivery's: counted as waiting in memory */
     struct list queue_link; /* in its function's queue */
     struct list wait_link;  /* synchronous and queued: in order of acceptance */
     struct list owner_link; /* running: in its session's list; final: to be written */
@@ -59,6 +61,15 @@ void executions_deinit(struct controller *controller);
 struct live_execution *executions_accept(struct controller *controller,
                                          struct function_version *version, char *payload,
                                          size_t payload_len, bool async, struct error *err);
+/* One that the store has had already: its record and payload become the new execution's, also on failure. Without a
+ * version yet. */
+struct live_execution *executions_take_up(struct controller *controller, struct execution *record,
+                                          char *payload, size_t payload_len, struct error *err);
+/* Takes it out of whatever has it: a queue, a worker's session, a list. */
+void executions_detach(struct controller *controller, struct live_execution *execution);
+/* Back into the store, queued and free from `due_ns` (wall clock) on, and out of memory. */
+void executions_put_back(struct controller *controller, struct live_execution *execution,
+                         uint64_t due_ns);
 /* Forgets one that was accepted and is in no list. */
 void executions_discard(struct controller *controller, struct live_execution *execution);
 /* It was handed to `session`. */
@@ -81,5 +92,3 @@ void executions_worker_lost(struct controller *controller, struct live_execution
 /* Hands all final ones to the store. */
 void executions_flush(struct controller *controller);
 struct live_execution *executions_find(const struct controller *controller, const char *id);
-/* Takes up what an earlier controller had accepted. Blocking, at start-up. */
-int executions_load(struct controller *controller, struct error *err);

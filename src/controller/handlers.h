@@ -16,6 +16,13 @@ void serve_invoke_raw(struct http_request *request, void *data);
 /* api_executions.c */
 void serve_get_execution(struct http_request *request, void *data);
 void serve_list_executions(struct http_request *request, void *data);
+/* api_dead_letters.c */
+void serve_list_dead_letters(struct http_request *request, void *data);
+void serve_get_dead_letter(struct http_request *request, void *data);
+void serve_redrive_dead_letter(struct http_request *request, void *data);
+void serve_redrive_dead_letters(struct http_request *request, void *data);
+void serve_delete_dead_letter(struct http_request *request, void *data);
+void serve_delete_dead_letters(struct http_request *request, void *data);
 /* api_logs.c */
 void serve_execution_logs(struct http_request *request, void *data);
 void serve_function_logs(struct http_request *request, void *data);

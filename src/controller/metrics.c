@@ -118,6 +118,12 @@ static void write_executions(struct page *page, const struct controller *control
             metrics->cold_starts);
     counter(page, "faas_throttled_total", "Invocations refused because a queue was full.",
             metrics->throttled);
+    counter(page, "faas_async_retries_total",
+            "Asynchronous executions queued again after the function's failure.", metrics->retries);
+    counter(page, "faas_dead_letters_total", "Asynchronous executions given up.",
+            metrics->dead_letters);
+    gauge(page, "faas_async_stored", "Asynchronous executions that wait in the store only.",
+          (double)controller->delivery.stored);
     gauge(page, "faas_executions_queued", "Executions that wait for a worker.",
           (double)controller->dispatch.length);
     gauge(page, "faas_executions_running", "Executions that workers have.",

@@ -35,6 +35,9 @@ struct function_entry {
     struct list waiting_link; /* dispatch's: in the list of functions whose turn will come */
     size_t under_way;         /* dispatch's: executions that workers have */
     unsigned passed_over;     /* dispatch's */
+    size_t window;            /* delivery's: asynchronous ones that wait in memory */
+    bool stored;              /* delivery's: more of them may wait in the store only */
+    bool claiming;            /* delivery's: they are being asked for */
     struct list changes;      /* of struct change; the first is under way */
     struct list kept_link;    /* in the registry's list `kept` */
     bool kept_short;          /* keeps': fewer are kept than it asks for */

@@ -43,9 +43,30 @@ bool execution_status_final(enum execution_status status)
     return statuses[status].final;
 }
 
+static const char *const priorities[] = {
+    [PRIORITY_HIGH] = "high", [PRIORITY_NORMAL] = "normal", [PRIORITY_LOW] = "low"};
+
+const char *execution_priority_name(int64_t priority)
+{
+    bool known = priority >= PRIORITY_HIGH && priority <= PRIORITY_LOW;
+    return priorities[known ? priority : PRIORITY_NORMAL];
+}
+
+int execution_priority_parse(const char *text, int64_t *ret, struct error *err)
+{
+    for (int64_t i = PRIORITY_HIGH; i <= PRIORITY_LOW; i++)
+        if (strcmp(text, priorities[i]) == 0) {
+            *ret = i;
+            return 0;
+        }
+    return error_set_field(err, ERROR_INVALID_REQUEST, "priority",
+                           "priority must be high, normal or low, not \"%.40s\"", text);
+}
+
 void execution_init(struct execution *execution)
 {
-    *execution = (struct execution){.error = {.exit_code = -1}};
+    *execution =
+        (struct execution){.error = {.exit_code = -1}, .delivery = {.priority = PRIORITY_NORMAL}};
 }
 
 void execution_deinit(struct execution *execution)
@@ -109,6 +130,7 @@ void execution_write(struct json_writer *writer, const struct execution *executi
     write_time(writer, "created_at", execution->created_at_ns);
     write_time(writer, "started_at", execution->started_at_ns);
     write_time(writer, "finished_at", execution->finished_at_ns);
+    write_time(writer, "dead_at", execution->delivery.dead_at_ns);
     json_key(writer, "metrics");
     execution_metrics_write(writer, &execution->metrics);
     json_object_end(writer);

@@ -41,6 +41,17 @@ struct execution_error {
     char *stack;   /* JSON array of strings as text, or NULL */
 };
 
+/* Of an asynchronous execution only: what its delivery has come to. */
+enum execution_priority { PRIORITY_HIGH = 1, PRIORITY_NORMAL, PRIORITY_LOW };
+struct execution_delivery {
+    int64_t priority;      /* enum execution_priority */
+    int64_t failures;      /* attempts that ended with the function's own failure */
+    int64_t losses;        /* attempts whose worker or controller was lost */
+    uint64_t aged_from_ns; /* its age counts from here (wall clock) */
+    uint64_t dead_at_ns;   /* given up, payload kept: a dead letter since then; 0: not */
+    bool interrupted;      /* queued again, but the attempt before may still run */
+};
+
 struct execution {
     char id[TIME_ID_LEN + 1];
     char *function; /* owned */
@@ -63,7 +74,12 @@ struct execution {
     uint64_t started_at_ns; /* 0: not yet */
     uint64_t finished_at_ns;
     struct execution_metrics metrics;
+    struct execution_delivery delivery;
 };
+
+/* "high", "normal", "low". */
+const char *execution_priority_name(int64_t priority);
+int execution_priority_parse(const char *text, int64_t *ret, struct error *err);
 
 void execution_init(struct execution *execution);
 void execution_deinit(struct execution *execution);

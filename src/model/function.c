@@ -18,12 +18,14 @@ static const struct {
 
 void function_spec_init(struct function_spec *spec)
 {
-    *spec = (struct function_spec){.memory_mb = 128,
-                                   .cpus = 1.0,
-                                   .timeout_ms = 30000,
-                                   .tmp_mb = 64,
-                                   .pids = 64,
-                                   .keep_alive_ms = -1};
+    *spec = (struct function_spec){
+        .memory_mb = 128,
+        .cpus = 1.0,
+        .timeout_ms = 30000,
+        .tmp_mb = 64,
+        .pids = 64,
+        .keep_alive_ms = -1,
+        .retry = {.max_attempts = 1, .backoff_ms = 1000, .max_age_ms = 24 * 3600 * 1000}};
 }
 
 static void key_values_deinit(struct key_values *pairs)

@@ -25,6 +25,9 @@ enum function_state { FUNCTION_BUILDING, FUNCTION_READY, FUNCTION_FAILED };
 #define FUNCTION_NETWORK_ALLOW_MAX 32
 #define FUNCTION_NETWORK_KBPS_MIN 64
 #define FUNCTION_NETWORK_KBPS_MAX 10000000
+#define FUNCTION_RETRY_ATTEMPTS_MAX 100
+#define FUNCTION_RETRY_BACKOFF_MS_MAX 3600000
+#define FUNCTION_RETRY_AGE_MS_MAX 604800000
 
 /* A list of key/value pairs (env, labels). */
 struct key_value {
@@ -34,6 +37,13 @@ struct key_value {
 struct key_values {
     struct key_value *items; /* owned */
     size_t count;
+};
+
+/* How an asynchronous invocation goes on after the function's own failure. */
+struct function_retry {
+    int64_t max_attempts; /* that end with a failure; then it is a dead letter */
+    int64_t backoff_ms; /* before the second attempt; doubled before each later one, with jitter */
+    int64_t max_age_ms; /* none begins when it is older */
 };
 
 struct function_spec {
@@ -57,6 +67,7 @@ struct function_spec {
     int64_t min_instances; /* kept ready, on all workers together */
     int64_t max_instances; /* at the same time, on all workers together; 0: no bound of its own */
     int64_t keep_alive_ms; /* of its idle instances; -1: the worker's policy decides */
+    struct function_retry retry;
     char *code_sha256;     /* of the code as it was handed in; NULL until known */
     char *artifact_sha256; /* of what the worker runs: the code, or what was compiled from it; NULL
                               until known */

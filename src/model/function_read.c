@@ -192,6 +192,37 @@ static int read_labels(void *object, const struct json *value, const char *point
     return function_check_labels(&spec->labels, err);
 }
 
+#define RETRY_MEMBER(member) .name = #member, .offset = offsetof(struct function_retry, member)
+
+static const struct json_field retry_fields[] = {
+    {RETRY_MEMBER(max_attempts), .type = JSON_FIELD_INT64, .min = 1,
+     .max = FUNCTION_RETRY_ATTEMPTS_MAX},
+    {RETRY_MEMBER(backoff_ms), .type = JSON_FIELD_INT64, .max = FUNCTION_RETRY_BACKOFF_MS_MAX},
+    {RETRY_MEMBER(max_age_ms), .type = JSON_FIELD_INT64, .min = 1000,
+     .max = FUNCTION_RETRY_AGE_MS_MAX},
+};
+
+static int read_retry(void *object, const struct json *value, const char *pointer,
+                      struct error *err)
+{
+    struct function_spec *spec = object;
+    struct error inner = {0};
+    if (json_read_struct(value, retry_fields, ARRAY_LENGTH(retry_fields), &spec->retry, &inner) ==
+        0)
+        return 0;
+    char below[sizeof(inner.field)];
+    snprintf(below, sizeof(below), "%s%.100s", pointer, inner.field);
+    return error_set_field(err, inner.code, below, "retry: %.600s", inner.message);
+}
+
+static int read_stored_retry(void *object, const struct json *value, const char *pointer,
+                             struct error *err)
+{
+    struct function_spec *spec = object;
+    (void)pointer;
+    return json_read_known(value, retry_fields, ARRAY_LENGTH(retry_fields), &spec->retry, err);
+}
+
 #define MEMBER(member) .name = #member, .offset = offsetof(struct function_spec, member)
 
 enum { FIELD_CPUS };
@@ -224,11 +255,13 @@ enum { FIELD_CPUS };
 
 static const struct json_field request_fields[] = {
     USER_FIELDS,
+    {MEMBER(retry), .type = JSON_FIELD_CUSTOM, .read = read_retry},
     {.name = "code", .type = JSON_FIELD_CUSTOM, .read = read_code},
 };
 
 static const struct json_field stored_fields[] = {
     USER_FIELDS,
+    {MEMBER(retry), .type = JSON_FIELD_CUSTOM, .read = read_stored_retry},
     {MEMBER(version), .type = JSON_FIELD_INT64, .min = 0, .max = VERSION_MAX},
     {MEMBER(code_sha256), .type = JSON_FIELD_STRING, .max = 64},
     {MEMBER(artifact_sha256), .type = JSON_FIELD_STRING, .max = 64},

@@ -45,6 +45,12 @@ void function_spec_write_members(struct json_writer *writer, const struct functi
     json_member_int(writer, "max_instances", spec->max_instances);
     if (spec->keep_alive_ms >= 0)
         json_member_int(writer, "keep_alive_ms", spec->keep_alive_ms);
+    json_key(writer, "retry");
+    json_object_begin(writer);
+    json_member_int(writer, "max_attempts", spec->retry.max_attempts);
+    json_member_int(writer, "backoff_ms", spec->retry.backoff_ms);
+    json_member_int(writer, "max_age_ms", spec->retry.max_age_ms);
+    json_object_end(writer);
     json_member_string(writer, "code_sha256", spec->code_sha256);
     json_member_string(writer, "artifact_sha256", spec->artifact_sha256);
 }

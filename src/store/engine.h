@@ -14,6 +14,20 @@ struct store_engine_execution_page {
     bool more;
 };
 
+/* Executions that were claimed; see store.h. */
+struct store_engine_claim {
+    struct store_claimed *items; /* owned, with their content */
+    size_t count;
+    bool more;
+};
+
+struct store_engine_backlog {
+    char **functions; /* owned, each malloc'd */
+    size_t count;
+    uint64_t next_due_ns;
+};
+void store_backlog_clear(struct store_engine_backlog *backlog);
+
 struct store_engine {
     const char *scheme;        /* "sqlite" */
     const int *schema_version; /* the newest it knows */
@@ -42,19 +56,44 @@ struct store_engine {
     int (*get_code)(void *db, const char *sha256, char **ret_bytes, size_t *ret_len,
                     struct error *err);
 
-    int (*put_execution)(void *db, const struct execution *execution, const char *payload,
-                         size_t payload_len, struct error *err);
-    int (*start_execution)(void *db, const char *id, int64_t attempt, uint64_t started_at_ns,
-                           struct error *err);
+    int (*put_execution)(void *db, const struct execution *execution, struct error *err);
     /* *ret_found tells whether `execution` was filled. */
     int (*get_execution)(void *db, const char *id, struct execution *execution, bool *ret_found,
                          struct error *err);
     int (*list_executions)(void *db, const struct execution_query *query,
                            struct store_engine_execution_page *page, struct error *err);
-    int (*load_unfinished)(void *db, store_unfinished_each_fn *each, void *data, struct error *err);
-    /* At most `limit` of them; *ret_more when there are others. */
-    int (*expire_executions)(void *db, uint64_t before_ns, int64_t keep_count, int limit,
+    /* At most `limit` of each kind; *ret_more when there are others. */
+    int (*expire_executions)(void *db, const struct store_retention *retention, int limit,
                              bool *ret_more, struct error *err);
+
+    /* Delivery of asynchronous executions: store.h says what each does. */
+    int (*join)(void *db, const char *owner, int64_t lease_ms, struct error *err);
+    int (*leave)(void *db, const char *owner, struct error *err);
+    int (*renew)(void *db, const char *owner, int64_t lease_ms, bool *ret_held, struct error *err);
+    /* `ret_id`: TIME_ID_LEN + 1 bytes. */
+    int (*accept_execution)(void *db, const struct execution *execution, const char *payload,
+                            size_t payload_len, const struct store_acceptance *acceptance,
+                            char *ret_id, struct error *err);
+    int (*withdraw_execution)(void *db, const char *id, const char *function, const char *key,
+                              struct error *err);
+    int (*start_execution)(void *db, const char *owner, const char *id, int64_t attempt,
+                           int64_t losses, uint64_t started_at_ns, struct error *err);
+    int (*finish_execution)(void *db, const char *owner, const struct execution *execution,
+                            struct error *err);
+    int (*retry_execution)(void *db, const char *owner, const struct execution *execution,
+                           uint64_t due_at_ns, struct error *err);
+    /* `function` NULL: interrupted ones of all functions. */
+    int (*claim_executions)(void *db, const char *owner, const char *function, int limit,
+                            size_t max_bytes, struct store_engine_claim *claim, struct error *err);
+    int (*backlog)(void *db, uint64_t now_ns, struct store_engine_backlog *backlog,
+                   struct error *err);
+    /* Dead letters up to `limit`: of one id, one function, or all (both NULL). */
+    int (*redrive_dead)(void *db, const char *id, const char *function, uint64_t now_ns, int limit,
+                        int64_t *ret_count, struct error *err);
+    int (*purge_dead)(void *db, const char *id, const char *function, int limit, int64_t *ret_count,
+                      struct error *err);
+    int (*get_payload)(void *db, const char *id, char **ret_payload, size_t *ret_len,
+                       struct error *err);
 
     int (*put_setting)(void *db, const char *name, const char *value, struct error *err);
     int (*get_setting)(void *db, const char *name, char **ret_value, struct error *err);

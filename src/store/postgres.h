@@ -39,12 +39,40 @@ enum postgres_statement {
     POSTGRES_LIST_BY_FUNCTION,
     POSTGRES_LIST_BY_STATUS,
     POSTGRES_LIST_BY_BOTH,
-    POSTGRES_LOAD_UNFINISHED,
     POSTGRES_NTH_NEWEST,
     POSTGRES_EXPIRE,
     POSTGRES_PUT_SETTING,
     POSTGRES_DELETE_SETTING,
     POSTGRES_GET_SETTING,
+    POSTGRES_JOIN,
+    POSTGRES_LEAVE,
+    POSTGRES_RENEW,
+    POSTGRES_BURY,
+    POSTGRES_RELEASE_LOST,
+    POSTGRES_PUT_KEY,
+    POSTGRES_ACCEPT_EXECUTION,
+    POSTGRES_WITHDRAW_EXECUTION,
+    POSTGRES_WITHDRAW_KEY,
+    POSTGRES_FINISH_EXECUTION,
+    POSTGRES_RETRY_EXECUTION,
+    POSTGRES_CANDIDATES,
+    POSTGRES_INTERRUPTED_CANDIDATES,
+    POSTGRES_CLAIM,
+    POSTGRES_PROMOTE_DUE,
+    POSTGRES_NEXT_DUE,
+    POSTGRES_BACKLOG,
+    POSTGRES_CANCEL_WAITING,
+    POSTGRES_REDRIVE_ONE,
+    POSTGRES_REDRIVE_FUNCTION,
+    POSTGRES_REDRIVE_ALL,
+    POSTGRES_PURGE_ONE,
+    POSTGRES_PURGE_FUNCTION,
+    POSTGRES_PURGE_ALL,
+    POSTGRES_GET_PAYLOAD,
+    POSTGRES_LIST_DEAD,
+    POSTGRES_LIST_DEAD_OF,
+    POSTGRES_EXPIRE_DEAD,
+    POSTGRES_EXPIRE_KEYS,
     POSTGRES_STATEMENT_COUNT
 };
 
@@ -91,6 +119,8 @@ void postgres_bind_text(struct postgres_arguments *arguments, const char *text);
 void postgres_bind_text_len(struct postgres_arguments *arguments, const char *text, size_t len);
 void postgres_bind_bytes(struct postgres_arguments *arguments, const char *bytes, size_t len);
 void postgres_bind_int(struct postgres_arguments *arguments, int64_t number);
+/* An array as PostgreSQL writes it: "{a,b}". */
+void postgres_bind_array(struct postgres_arguments *arguments, const char *text);
 void postgres_bind_bool(struct postgres_arguments *arguments, bool value);
 
 /* Says why the connection is of no more use; returns -1. */
@@ -152,16 +182,49 @@ int postgres_put_code(void *db, const char *sha256, const char *bytes, size_t le
 int postgres_get_code(void *db, const char *sha256, char **ret_bytes, size_t *ret_len,
                       struct error *err);
 
+/* Queued, free executions of a function that is no more are cancelled. */
+int postgres_cancel_waiting(void *db, const char *function, struct error *err);
+
 /* ---- postgres_executions.c ---- */
-int postgres_put_execution(void *db, const struct execution *execution, const char *payload,
-                           size_t payload_len, struct error *err);
-int postgres_start_execution(void *db, const char *id, int64_t attempt, uint64_t started_at_ns,
-                             struct error *err);
+/* Binds RECORD_HEAD. The buffers hold what is bound. */
+int postgres_bind_head(struct postgres_arguments *arguments, const struct execution *execution,
+                       struct buffer *error, struct buffer *metrics, struct error *err);
+/* RECORD_BODY, behind it. */
+void postgres_bind_body(struct postgres_arguments *arguments, const struct execution *execution);
+int postgres_read_head(const PGresult *rows, int row, struct execution *execution,
+                       struct error *err);
+int postgres_put_execution(void *db, const struct execution *execution, struct error *err);
 int postgres_get_execution(void *db, const char *id, struct execution *execution, bool *ret_found,
                            struct error *err);
 int postgres_list_executions(void *db, const struct execution_query *query,
                              struct store_engine_execution_page *page, struct error *err);
-int postgres_load_unfinished(void *db, store_unfinished_each_fn *each, void *data,
-                             struct error *err);
-int postgres_expire_executions(void *db, uint64_t before_ns, int64_t keep_count, int limit,
+int postgres_expire_executions(void *db, const struct store_retention *retention, int limit,
                                bool *ret_more, struct error *err);
+
+/* ---- postgres_delivery.c ---- */
+int postgres_join(void *db, const char *owner, int64_t lease_ms, struct error *err);
+int postgres_leave(void *db, const char *owner, struct error *err);
+int postgres_renew(void *db, const char *owner, int64_t lease_ms, bool *ret_held,
+                   struct error *err);
+int postgres_accept_execution(void *db, const struct execution *execution, const char *payload,
+                              size_t payload_len, const struct store_acceptance *acceptance,
+                              char *ret_id, struct error *err);
+int postgres_withdraw_execution(void *db, const char *id, const char *function, const char *key,
+                                struct error *err);
+int postgres_start_execution(void *db, const char *owner, const char *id, int64_t attempt,
+                             int64_t losses, uint64_t started_at_ns, struct error *err);
+int postgres_finish_execution(void *db, const char *owner, const struct execution *execution,
+                              struct error *err);
+int postgres_retry_execution(void *db, const char *owner, const struct execution *execution,
+                             uint64_t due_at_ns, struct error *err);
+int postgres_claim_executions(void *db, const char *owner, const char *function, int limit,
+                              size_t max_bytes, struct store_engine_claim *claim,
+                              struct error *err);
+int postgres_backlog(void *db, uint64_t now_ns, struct store_engine_backlog *backlog,
+                     struct error *err);
+int postgres_redrive_dead(void *db, const char *id, const char *function, uint64_t now_ns,
+                          int limit, int64_t *ret_count, struct error *err);
+int postgres_purge_dead(void *db, const char *id, const char *function, int limit,
+                        int64_t *ret_count, struct error *err);
+int postgres_get_payload(void *db, const char *id, char **ret_payload, size_t *ret_len,
+                         struct error *err);

@@ -61,6 +61,8 @@ int postgres_prune_versions(void *db, const char *name, int64_t version, struct 
 
 int postgres_delete_function(void *db, const char *name, struct error *err)
 {
+    if (postgres_cancel_waiting(db, name, err) < 0)
+        return -1;
     return postgres_prune_versions(db, name, INT64_MAX, err);
 }
 

@@ -39,6 +39,29 @@ static const char *const migrations[] = {
     "  payload bytea);"
     "CREATE INDEX executions_by_function ON executions (function, id);"
     "CREATE INDEX executions_by_status ON executions (status, id);",
+
+    /* 2: delivery: owners with leases, retries, dead letters, idempotency keys. What was under way goes again. */
+    "ALTER TABLE executions ADD COLUMN priority bigint NOT NULL DEFAULT 2;"
+    "ALTER TABLE executions ADD COLUMN failures bigint NOT NULL DEFAULT 0;"
+    "ALTER TABLE executions ADD COLUMN losses bigint NOT NULL DEFAULT 0;"
+    "ALTER TABLE executions ADD COLUMN aged_from bigint NOT NULL DEFAULT 0;"
+    "ALTER TABLE executions ADD COLUMN dead_at bigint NOT NULL DEFAULT 0;"
+    "ALTER TABLE executions ADD COLUMN due_at bigint NOT NULL DEFAULT 0;"
+    "ALTER TABLE executions ADD COLUMN owner text COLLATE \"C\";"
+    "UPDATE executions SET aged_from = created_at WHERE status IN ('queued', 'running');"
+    "UPDATE executions SET status = 'queued', attempt = attempt + 1, losses = 1, priority = -8,"
+    "  started_at = 0 WHERE status = 'running' AND async;"
+    "CREATE INDEX executions_waiting ON executions (function, priority, id)"
+    "  WHERE status = 'queued' AND owner IS NULL AND due_at = 0;"
+    "CREATE INDEX executions_due ON executions (due_at) WHERE due_at > 0;"
+    "CREATE INDEX executions_owned ON executions (owner) WHERE owner IS NOT NULL;"
+    "CREATE INDEX executions_dead ON executions (id) WHERE dead_at > 0;"
+    "CREATE TABLE controllers (id text COLLATE \"C\" PRIMARY KEY,"
+    "  alive_until timestamptz NOT NULL);"
+    "CREATE TABLE idempotency_keys (function text COLLATE \"C\", key text COLLATE \"C\","
+    "  execution_id text COLLATE \"C\" NOT NULL, ends_at bigint NOT NULL,"
+    "  PRIMARY KEY (function, key));"
+    "CREATE INDEX idempotency_keys_by_end ON idempotency_keys (ends_at);",
 };
 
 const int postgres_schema_version = sizeof(migrations) / sizeof(migrations[0]);

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define TEXT 0
 #define BINARY 1
 #define NS_PER_MS 1000000ULL
 
@@ -48,6 +49,11 @@ void postgres_bind_int(struct postgres_arguments *arguments, int64_t number)
     uint64_t *slot = &arguments->numbers[arguments->count];
     *slot = htobe64((uint64_t)number);
     add_argument(arguments, (const char *)slot, sizeof(*slot), BINARY);
+}
+
+void postgres_bind_array(struct postgres_arguments *arguments, const char *text)
+{
+    add_argument(arguments, text, strlen(text), TEXT);
 }
 
 void postgres_bind_bool(struct postgres_arguments *arguments, bool value)

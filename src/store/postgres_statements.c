@@ -1,16 +1,20 @@
 /* The PostgreSQL engine's statements, prepared once a connection. */
 #include "store/postgres.h"
+#include "store/record.h"
 
-#define EXECUTION_COLUMNS                                                                          \
-    "id, function, version, status, async, cold_start, worker, attempt, created_at, started_at,"   \
-    " finished_at, error, metrics"
 #define LIST_EXECUTIONS(condition)                                                                 \
-    "SELECT " EXECUTION_COLUMNS " FROM executions WHERE id < $1 " condition                        \
-    " ORDER BY id DESC LIMIT $2"
+    "SELECT " RECORD_HEAD " FROM executions WHERE id < $1 " condition " ORDER BY id DESC LIMIT $2"
 /* Versions that go: those of a name below a number. */
 #define GOING "name = $1 AND version < $2"
 /* Any number: what changes functions and code waits for its like in other controllers. */
 #define FUNCTIONS_LOCK "7305180611"
+
+#define REDRIVE(condition, limit)                                                                  \
+    "UPDATE executions SET status = 'queued', attempt = attempt + 1, failures = 0, losses = 0,"    \
+    " dead_at = 0, aged_from = $1, due_at = 0, started_at = 0, finished_at = 0, error = NULL,"     \
+    " result = NULL, logs = NULL, worker = NULL, owner = NULL WHERE id IN (SELECT id FROM"         \
+    " executions WHERE dead_at > 0 " condition " ORDER BY id LIMIT " limit                         \
+    " FOR UPDATE SKIP LOCKED)"
 
 const char *const postgres_statement_texts[POSTGRES_STATEMENT_COUNT] = {
     [POSTGRES_BEGIN] = "BEGIN",
@@ -48,33 +52,127 @@ const char *const postgres_statement_texts[POSTGRES_STATEMENT_COUNT] = {
     [POSTGRES_PUT_CODE] = "INSERT INTO code (sha256, bytes) VALUES ($1, $2)"
                           " ON CONFLICT (sha256) DO UPDATE SET put_at = now()",
     [POSTGRES_GET_CODE] = "SELECT bytes FROM code WHERE sha256 = $1",
-    [POSTGRES_PUT_EXECUTION] =
-        "INSERT INTO executions (" EXECUTION_COLUMNS ", result_base64, result, logs, payload)"
-        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)"
-        " ON CONFLICT (id) DO UPDATE SET function = excluded.function, version = excluded.version,"
-        " status = excluded.status, async = excluded.async, cold_start = excluded.cold_start,"
-        " worker = excluded.worker, attempt = excluded.attempt, created_at = excluded.created_at,"
-        " started_at = excluded.started_at, finished_at = excluded.finished_at,"
-        " error = excluded.error, metrics = excluded.metrics,"
-        " result_base64 = excluded.result_base64, result = excluded.result, logs = excluded.logs,"
-        " payload = excluded.payload",
-    [POSTGRES_START_EXECUTION] =
-        "UPDATE executions SET status = 'running', attempt = $2, started_at = $3"
-        " WHERE id = $1 AND status IN ('queued', 'running')",
-    [POSTGRES_GET_EXECUTION] = "SELECT " EXECUTION_COLUMNS ", result_base64, result, logs"
-                               " FROM executions WHERE id = $1",
     [POSTGRES_LIST_EXECUTIONS] = LIST_EXECUTIONS(""),
     [POSTGRES_LIST_BY_FUNCTION] = LIST_EXECUTIONS("AND function = $3"),
     [POSTGRES_LIST_BY_STATUS] = LIST_EXECUTIONS("AND status = $3"),
     [POSTGRES_LIST_BY_BOTH] = LIST_EXECUTIONS("AND function = $3 AND status = $4"),
-    [POSTGRES_LOAD_UNFINISHED] = "SELECT " EXECUTION_COLUMNS ", payload FROM executions"
-                                 " WHERE status IN ('queued', 'running') AND async ORDER BY id",
     [POSTGRES_NTH_NEWEST] = "SELECT id FROM executions ORDER BY id DESC LIMIT 1 OFFSET $1",
-    [POSTGRES_EXPIRE] =
-        "DELETE FROM executions WHERE id IN (SELECT id FROM executions WHERE id < $1 AND status"
-        " NOT IN ('queued', 'running') ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED)",
     [POSTGRES_PUT_SETTING] = "INSERT INTO settings (name, value) VALUES ($1, $2)"
                              " ON CONFLICT (name) DO UPDATE SET value = excluded.value",
     [POSTGRES_DELETE_SETTING] = "DELETE FROM settings WHERE name = $1",
     [POSTGRES_GET_SETTING] = "SELECT value FROM settings WHERE name = $1",
+    [POSTGRES_JOIN] =
+        "INSERT INTO controllers VALUES ($1, now() + $2::bigint * interval '1 millisecond')"
+        " ON CONFLICT (id) DO NOTHING",
+    [POSTGRES_LEAVE] = "DELETE FROM controllers WHERE id = $1",
+    [POSTGRES_RENEW] =
+        "UPDATE controllers SET alive_until = now() + $2::bigint * interval '1 millisecond'"
+        " WHERE id = $1 RETURNING id",
+    [POSTGRES_BURY] = "DELETE FROM controllers WHERE alive_until < now()",
+    [POSTGRES_RELEASE_LOST] = "UPDATE executions SET owner = NULL, attempt = attempt + (status = "
+                              "'running')::int, losses = losses + (status = 'running')::int,"
+                              " priority = CASE WHEN status = 'running' AND priority >= 0 THEN "
+                              "priority - " RECORD_INTERRUPTED " ELSE priority END,"
+                              " status = 'queued', started_at = 0 WHERE id IN (SELECT id FROM "
+                              "executions AS e WHERE owner IS NOT NULL"
+                              " AND NOT EXISTS (SELECT 1 FROM controllers AS c WHERE c.id = "
+                              "e.owner) FOR UPDATE SKIP LOCKED)",
+    [POSTGRES_PUT_KEY] =
+        "INSERT INTO idempotency_keys AS k (function, key, execution_id, ends_at)"
+        " VALUES ($1, $2, $3, $4) ON CONFLICT (function, key) DO UPDATE SET"
+        " execution_id = CASE WHEN k.ends_at <= $5 THEN excluded.execution_id ELSE k.execution_id "
+        "END,"
+        " ends_at = CASE WHEN k.ends_at <= $5 THEN excluded.ends_at ELSE k.ends_at END"
+        " RETURNING execution_id",
+    [POSTGRES_ACCEPT_EXECUTION] =
+        "INSERT INTO executions (" RECORD_HEAD ", payload, owner, result_base64)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, "
+        "$19, $20, false)"
+        " ON CONFLICT (id) DO NOTHING",
+    [POSTGRES_WITHDRAW_EXECUTION] = "DELETE FROM executions WHERE id = $1 AND status = 'queued' "
+                                    "AND started_at = 0 AND attempt = 1",
+    [POSTGRES_WITHDRAW_KEY] =
+        "DELETE FROM idempotency_keys WHERE function = $1 AND key = $2 AND execution_id = $3",
+    [POSTGRES_START_EXECUTION] =
+        "UPDATE executions SET status = 'running', attempt = $3, losses = $4, started_at = $5,"
+        " priority = CASE WHEN priority < 0 THEN priority + " RECORD_INTERRUPTED
+        " ELSE priority END"
+        " WHERE id = $1 AND owner = $2 AND status IN ('queued', 'running')",
+    [POSTGRES_FINISH_EXECUTION] =
+        "UPDATE executions SET"
+        " function = $2, version = $3, status = $4, async = $5, cold_start = $6,"
+        " worker = $7, attempt = $8, created_at = $9, started_at = $10, finished_at = $11,"
+        " error = $12, metrics = $13, priority = $14, failures = $15, losses = $16,"
+        " aged_from = $17, dead_at = $18::bigint, result_base64 = $19, result = $20, logs = $21,"
+        " owner = NULL, payload = CASE WHEN $18::bigint > 0 THEN payload END"
+        " WHERE id = $1 AND owner = $22 AND status IN ('queued', 'running')",
+    [POSTGRES_RETRY_EXECUTION] =
+        "UPDATE executions SET status = 'queued', attempt = $3, failures = $4, losses = $5,"
+        " error = $6, due_at = $7, started_at = 0, owner = NULL"
+        " WHERE id = $1 AND owner = $2 AND status IN ('queued', 'running')",
+    [POSTGRES_CANDIDATES] = "SELECT id, octet_length(payload)::bigint FROM executions WHERE "
+                            "function = $1 AND status = 'queued' AND owner IS NULL AND due_at = 0"
+                            " ORDER BY priority, id LIMIT $2 FOR UPDATE SKIP LOCKED",
+    [POSTGRES_INTERRUPTED_CANDIDATES] =
+        "SELECT id, octet_length(payload)::bigint FROM executions WHERE status = 'queued' AND "
+        "owner IS NULL AND due_at = 0 AND priority < 0"
+        " ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED",
+    [POSTGRES_CLAIM] =
+        "UPDATE executions SET owner = $1 WHERE id = ANY($2::text[]) RETURNING " RECORD_HEAD
+        ", payload",
+    [POSTGRES_PROMOTE_DUE] =
+        "UPDATE executions SET due_at = 0 WHERE id IN (SELECT id FROM executions WHERE due_at > 0"
+        " AND due_at <= $1 FOR UPDATE SKIP LOCKED)",
+    [POSTGRES_NEXT_DUE] = "SELECT min(due_at) FROM executions WHERE due_at > 0",
+    [POSTGRES_BACKLOG] =
+        "WITH RECURSIVE f (name) AS ((SELECT function FROM executions WHERE status = 'queued' AND "
+        "owner IS NULL AND due_at = 0"
+        " ORDER BY function LIMIT 1) UNION ALL SELECT (SELECT function FROM executions WHERE "
+        "status = 'queued' AND owner IS NULL AND due_at = 0"
+        " AND function > f.name ORDER BY function LIMIT 1) FROM f WHERE f.name IS NOT NULL)"
+        " SELECT name, EXISTS (SELECT 1 FROM functions WHERE functions.name = f.name) FROM f"
+        " WHERE name IS NOT NULL LIMIT 1000",
+    [POSTGRES_CANCEL_WAITING] =
+        "UPDATE executions SET status = 'cancelled', error = $3, finished_at = $2, due_at = 0,"
+        " payload = NULL WHERE function = $1 AND status = 'queued' AND owner IS NULL",
+    [POSTGRES_REDRIVE_ONE] = REDRIVE("AND id = $2", "$3"),
+    [POSTGRES_REDRIVE_FUNCTION] = REDRIVE("AND function = $2", "$3"),
+    [POSTGRES_REDRIVE_ALL] = REDRIVE("", "$2"),
+    [POSTGRES_PURGE_ONE] = "DELETE FROM executions WHERE id IN (SELECT id FROM executions WHERE "
+                           "dead_at > 0 AND id = $1 ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED)",
+    [POSTGRES_PURGE_FUNCTION] =
+        "DELETE FROM executions WHERE id IN (SELECT id FROM executions WHERE dead_at > 0 AND "
+        "function = $1 ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED)",
+    [POSTGRES_PURGE_ALL] = "DELETE FROM executions WHERE id IN (SELECT id FROM executions WHERE "
+                           "dead_at > 0 ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED)",
+    [POSTGRES_GET_PAYLOAD] = "SELECT payload FROM executions WHERE id = $1 AND payload IS NOT NULL",
+    [POSTGRES_LIST_DEAD] = LIST_EXECUTIONS("AND dead_at > 0"),
+    [POSTGRES_LIST_DEAD_OF] = LIST_EXECUTIONS("AND dead_at > 0 AND function = $3"),
+    [POSTGRES_EXPIRE] =
+        "DELETE FROM executions WHERE id IN (SELECT id FROM executions WHERE id < $1 AND status"
+        " NOT IN ('queued', 'running') AND dead_at = 0 ORDER BY id LIMIT $2 FOR UPDATE SKIP "
+        "LOCKED)",
+    [POSTGRES_EXPIRE_DEAD] =
+        "DELETE FROM executions WHERE id IN (SELECT id FROM executions WHERE dead_at > 0 AND "
+        "dead_at < $1 ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED)",
+    [POSTGRES_EXPIRE_KEYS] =
+        "DELETE FROM idempotency_keys WHERE (function, key) IN (SELECT function, key FROM "
+        "idempotency_keys WHERE ends_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED)",
+    [POSTGRES_PUT_EXECUTION] =
+        "INSERT INTO executions (" RECORD_HEAD ", " RECORD_BODY ")"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, "
+        "$19, $20, $21)"
+        " ON CONFLICT (id) DO UPDATE SET"
+        " function = excluded.function, version = excluded.version,"
+        " status = excluded.status, async = excluded.async,"
+        " cold_start = excluded.cold_start, worker = excluded.worker,"
+        " attempt = excluded.attempt, created_at = excluded.created_at,"
+        " started_at = excluded.started_at, finished_at = excluded.finished_at,"
+        " error = excluded.error, metrics = excluded.metrics,"
+        " priority = excluded.priority, failures = excluded.failures,"
+        " losses = excluded.losses, aged_from = excluded.aged_from,"
+        " dead_at = excluded.dead_at, result_base64 = excluded.result_base64,"
+        " result = excluded.result, logs = excluded.logs",
+    [POSTGRES_GET_EXECUTION] =
+        "SELECT " RECORD_HEAD ", " RECORD_BODY " FROM executions WHERE id = $1",
 };

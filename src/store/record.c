@@ -75,6 +75,13 @@ int record_read_details(const char *error, const char *metrics, struct execution
     return 0;
 }
 
+void record_read_priority(int64_t stored, struct execution *execution)
+{
+    int64_t shift = strtoll(RECORD_INTERRUPTED, NULL, 10);
+    execution->delivery.interrupted = stored < 0;
+    execution->delivery.priority = stored < 0 ? stored + shift : stored;
+}
+
 /* RFC 9562: the first 48 bits are Unix milliseconds. */
 void record_id_bound(uint64_t time_ns, char out[TIME_ID_LEN + 1])
 {
@@ -94,4 +101,18 @@ char *record_copy(const void *bytes, size_t len, struct error *err)
         memcpy(copy, bytes, len);
     copy[len] = '\0';
     return copy;
+}
+
+int record_add_function(struct store_engine_backlog *backlog, const char *name, struct error *err)
+{
+    char **functions =
+        realloc(backlog->functions, (backlog->count + 1) * sizeof(*backlog->functions));
+    if (!functions)
+        return error_set(err, ERROR_INTERNAL, "out of memory");
+    backlog->functions = functions;
+    functions[backlog->count] = strdup(name);
+    if (!functions[backlog->count])
+        return error_set(err, ERROR_INTERNAL, "out of memory");
+    backlog->count++;
+    return 0;
 }

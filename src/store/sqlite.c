@@ -14,67 +14,6 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#define EXECUTION_COLUMNS                                                                          \
-    "id, function, version, status, async, cold_start, worker, attempt, created_at, started_at,"   \
-    " finished_at, error, metrics"
-#define LIST_EXECUTIONS(condition)                                                                 \
-    "SELECT " EXECUTION_COLUMNS " FROM executions WHERE id < ?1 " condition                        \
-    " ORDER BY id DESC LIMIT ?2"
-/* Versions that go: those of a name below a number. */
-#define GOING "name = ?1 AND version < ?2"
-
-static const char *const statement_texts[STATEMENT_COUNT] = {
-    [STATEMENT_BEGIN] = "BEGIN",
-    [STATEMENT_COMMIT] = "COMMIT",
-    [STATEMENT_ROLLBACK] = "ROLLBACK",
-    [STATEMENT_PUT_FUNCTION] = "INSERT OR REPLACE INTO functions (name, version, state, spec,"
-                               " code_sha256, artifact_sha256, build_output, created_at,"
-                               " updated_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-    [STATEMENT_PUT_LAST_VERSION] = "INSERT INTO last_versions VALUES (?1, ?2) ON CONFLICT (name)"
-                                   " DO UPDATE SET version = max(version, excluded.version)",
-    [STATEMENT_PRUNE_CODE] =
-        "DELETE FROM code WHERE sha256 IN (SELECT code_sha256 FROM functions WHERE " GOING
-        " UNION SELECT artifact_sha256 FROM functions WHERE " GOING ")"
-        " AND NOT EXISTS (SELECT 1 FROM functions WHERE code_sha256 = code.sha256 AND NOT (" GOING
-        ")) AND NOT EXISTS (SELECT 1 FROM functions WHERE artifact_sha256 = code.sha256 AND NOT"
-        " (" GOING "))",
-    [STATEMENT_PRUNE_VERSIONS] = "DELETE FROM functions WHERE " GOING,
-    [STATEMENT_SWEEP_CODE] =
-        "DELETE FROM code WHERE NOT EXISTS (SELECT 1 FROM functions WHERE code_sha256 ="
-        " code.sha256) AND NOT EXISTS (SELECT 1 FROM functions WHERE artifact_sha256 ="
-        " code.sha256)",
-    [STATEMENT_LOAD_FUNCTIONS] =
-        "SELECT state, spec, build_output, created_at, updated_at FROM functions AS f WHERE"
-        " version = (SELECT max(version) FROM functions WHERE name = f.name) OR"
-        " version = (SELECT max(version) FROM functions WHERE name = f.name AND state = 'ready')"
-        " ORDER BY name, version",
-    [STATEMENT_LOAD_LAST_VERSIONS] = "SELECT name, version FROM last_versions",
-    [STATEMENT_PUT_CODE] = "INSERT OR IGNORE INTO code (sha256, bytes) VALUES (?1, ?2)",
-    [STATEMENT_GET_CODE] = "SELECT bytes FROM code WHERE sha256 = ?1",
-    [STATEMENT_PUT_EXECUTION] =
-        "INSERT OR REPLACE INTO executions (" EXECUTION_COLUMNS
-        ", result_base64, result, logs, payload) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10,"
-        " ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
-    [STATEMENT_START_EXECUTION] =
-        "UPDATE executions SET status = 'running', attempt = ?2, started_at = ?3"
-        " WHERE id = ?1 AND status IN ('queued', 'running')",
-    [STATEMENT_GET_EXECUTION] = "SELECT " EXECUTION_COLUMNS ", result_base64, result, logs"
-                                " FROM executions WHERE id = ?1",
-    [STATEMENT_LIST_EXECUTIONS] = LIST_EXECUTIONS(""),
-    [STATEMENT_LIST_BY_FUNCTION] = LIST_EXECUTIONS("AND function = ?3"),
-    [STATEMENT_LIST_BY_STATUS] = LIST_EXECUTIONS("AND status = ?4"),
-    [STATEMENT_LIST_BY_BOTH] = LIST_EXECUTIONS("AND function = ?3 AND status = ?4"),
-    [STATEMENT_LOAD_UNFINISHED] = "SELECT " EXECUTION_COLUMNS ", payload FROM executions"
-                                  " WHERE status IN ('queued', 'running') AND async ORDER BY id",
-    [STATEMENT_NTH_NEWEST] = "SELECT id FROM executions ORDER BY id DESC LIMIT 1 OFFSET ?1",
-    [STATEMENT_EXPIRE] = "DELETE FROM executions WHERE id IN (SELECT id FROM executions"
-                         " WHERE id < ?1 AND status NOT IN ('queued', 'running') ORDER BY id"
-                         " LIMIT ?2)",
-    [STATEMENT_PUT_SETTING] = "INSERT OR REPLACE INTO settings (name, value) VALUES (?1, ?2)",
-    [STATEMENT_DELETE_SETTING] = "DELETE FROM settings WHERE name = ?1",
-    [STATEMENT_GET_SETTING] = "SELECT value FROM settings WHERE name = ?1",
-};
-
 /* ---- helpers ---- */
 
 int sqlite_fail(sqlite3 *db, struct error *err, const char *what)
@@ -91,7 +30,7 @@ sqlite3_stmt *sqlite_statement(struct sqlite_store *store, enum sqlite_statement
                                struct error *err)
 {
     sqlite3_stmt **statement = &store->statements[which];
-    if (!*statement && sqlite3_prepare_v3(store->db, statement_texts[which], -1,
+    if (!*statement && sqlite3_prepare_v3(store->db, sqlite_statement_texts[which], -1,
                                           SQLITE_PREPARE_PERSISTENT, statement, NULL) != SQLITE_OK)
         sqlite_fail(store->db, err, "preparing a statement");
     return *statement;
@@ -284,11 +223,22 @@ const struct store_engine sqlite_engine = {
     .put_code = sqlite_put_code,
     .get_code = sqlite_get_code,
     .put_execution = sqlite_put_execution,
-    .start_execution = sqlite_start_execution,
     .get_execution = sqlite_get_execution,
     .list_executions = sqlite_list_executions,
-    .load_unfinished = sqlite_load_unfinished,
     .expire_executions = sqlite_expire_executions,
+    .join = sqlite_join,
+    .leave = sqlite_leave,
+    .renew = sqlite_renew,
+    .accept_execution = sqlite_accept_execution,
+    .withdraw_execution = sqlite_withdraw_execution,
+    .start_execution = sqlite_start_execution,
+    .finish_execution = sqlite_finish_execution,
+    .retry_execution = sqlite_retry_execution,
+    .claim_executions = sqlite_claim_executions,
+    .backlog = sqlite_backlog,
+    .redrive_dead = sqlite_redrive_dead,
+    .purge_dead = sqlite_purge_dead,
+    .get_payload = sqlite_get_payload,
     .put_setting = put_setting,
     .get_setting = get_setting,
 };

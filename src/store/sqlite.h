@@ -28,14 +28,43 @@ enum sqlite_statement {
     STATEMENT_LIST_BY_FUNCTION,
     STATEMENT_LIST_BY_STATUS,
     STATEMENT_LIST_BY_BOTH,
-    STATEMENT_LOAD_UNFINISHED,
     STATEMENT_NTH_NEWEST,
     STATEMENT_EXPIRE,
     STATEMENT_PUT_SETTING,
     STATEMENT_DELETE_SETTING,
     STATEMENT_GET_SETTING,
+    STATEMENT_JOIN,
+    STATEMENT_LEAVE,
+    STATEMENT_RENEW,
+    STATEMENT_RELEASE_LOST,
+    STATEMENT_PUT_KEY,
+    STATEMENT_ACCEPT_EXECUTION,
+    STATEMENT_WITHDRAW_EXECUTION,
+    STATEMENT_WITHDRAW_KEY,
+    STATEMENT_FINISH_EXECUTION,
+    STATEMENT_RETRY_EXECUTION,
+    STATEMENT_CANDIDATES,
+    STATEMENT_INTERRUPTED_CANDIDATES,
+    STATEMENT_CLAIM,
+    STATEMENT_PROMOTE_DUE,
+    STATEMENT_NEXT_DUE,
+    STATEMENT_BACKLOG,
+    STATEMENT_CANCEL_WAITING,
+    STATEMENT_REDRIVE_ONE,
+    STATEMENT_REDRIVE_FUNCTION,
+    STATEMENT_REDRIVE_ALL,
+    STATEMENT_PURGE_ONE,
+    STATEMENT_PURGE_FUNCTION,
+    STATEMENT_PURGE_ALL,
+    STATEMENT_GET_PAYLOAD,
+    STATEMENT_LIST_DEAD,
+    STATEMENT_LIST_DEAD_OF,
+    STATEMENT_EXPIRE_DEAD,
+    STATEMENT_EXPIRE_KEYS,
     STATEMENT_COUNT
 };
+
+extern const char *const sqlite_statement_texts[STATEMENT_COUNT];
 
 struct sqlite_store {
     sqlite3 *db;
@@ -87,15 +116,46 @@ int sqlite_put_code(void *db, const char *sha256, const char *bytes, size_t len,
 int sqlite_get_code(void *db, const char *sha256, char **ret_bytes, size_t *ret_len,
                     struct error *err);
 
+/* Removes what waits for a function that is no more: queued, free executions are cancelled. */
+int sqlite_cancel_waiting(void *db, const char *function, struct error *err);
+
 /* ---- sqlite_executions.c ---- */
-int sqlite_put_execution(void *db, const struct execution *execution, const char *payload,
-                         size_t payload_len, struct error *err);
-int sqlite_start_execution(void *db, const char *id, int64_t attempt, uint64_t started_at_ns,
-                           struct error *err);
+/* Binds RECORD_HEAD, from 1. The buffers hold what is bound. */
+int sqlite_bind_head(sqlite3_stmt *statement, const struct execution *execution,
+                     struct buffer *error, struct buffer *metrics, struct error *err);
+/* RECORD_BODY, behind it. */
+void sqlite_bind_body(sqlite3_stmt *statement, const struct execution *execution);
+int sqlite_read_head(sqlite3_stmt *row, struct execution *execution, struct error *err);
+int sqlite_put_execution(void *db, const struct execution *execution, struct error *err);
 int sqlite_get_execution(void *db, const char *id, struct execution *execution, bool *ret_found,
                          struct error *err);
 int sqlite_list_executions(void *db, const struct execution_query *query,
                            struct store_engine_execution_page *page, struct error *err);
-int sqlite_load_unfinished(void *db, store_unfinished_each_fn *each, void *data, struct error *err);
-int sqlite_expire_executions(void *db, uint64_t before_ns, int64_t keep_count, int limit,
+int sqlite_expire_executions(void *db, const struct store_retention *retention, int limit,
                              bool *ret_more, struct error *err);
+
+/* ---- sqlite_delivery.c ---- */
+int sqlite_join(void *db, const char *owner, int64_t lease_ms, struct error *err);
+int sqlite_leave(void *db, const char *owner, struct error *err);
+int sqlite_renew(void *db, const char *owner, int64_t lease_ms, bool *ret_held, struct error *err);
+int sqlite_accept_execution(void *db, const struct execution *execution, const char *payload,
+                            size_t payload_len, const struct store_acceptance *acceptance,
+                            char *ret_id, struct error *err);
+int sqlite_withdraw_execution(void *db, const char *id, const char *function, const char *key,
+                              struct error *err);
+int sqlite_start_execution(void *db, const char *owner, const char *id, int64_t attempt,
+                           int64_t losses, uint64_t started_at_ns, struct error *err);
+int sqlite_finish_execution(void *db, const char *owner, const struct execution *execution,
+                            struct error *err);
+int sqlite_retry_execution(void *db, const char *owner, const struct execution *execution,
+                           uint64_t due_at_ns, struct error *err);
+int sqlite_claim_executions(void *db, const char *owner, const char *function, int limit,
+                            size_t max_bytes, struct store_engine_claim *claim, struct error *err);
+int sqlite_backlog(void *db, uint64_t now_ns, struct store_engine_backlog *backlog,
+                   struct error *err);
+int sqlite_redrive_dead(void *db, const char *id, const char *function, uint64_t now_ns, int limit,
+                        int64_t *ret_count, struct error *err);
+int sqlite_purge_dead(void *db, const char *id, const char *function, int limit, int64_t *ret_count,
+                      struct error *err);
+int sqlite_get_payload(void *db, const char *id, char **ret_payload, size_t *ret_len,
+                       struct error *err);

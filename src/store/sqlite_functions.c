@@ -61,6 +61,8 @@ int sqlite_prune_versions(void *db, const char *name, int64_t version, struct er
 
 int sqlite_delete_function(void *db, const char *name, struct error *err)
 {
+    if (sqlite_cancel_waiting(db, name, err) < 0)
+        return -1;
     return sqlite_prune_versions(db, name, INT64_MAX, err);
 }
 

@@ -35,6 +35,27 @@ static const char *const migrations[] = {
     "INSERT INTO last_versions SELECT name, max(version) FROM functions GROUP BY name;"
     "CREATE INDEX functions_by_code ON functions (code_sha256);"
     "CREATE INDEX functions_by_artifact ON functions (artifact_sha256);",
+
+    /* 4: delivery: owners with leases, retries, dead letters, idempotency keys. What was under way goes again. */
+    "ALTER TABLE executions ADD COLUMN priority INTEGER NOT NULL DEFAULT 2;"
+    "ALTER TABLE executions ADD COLUMN failures INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE executions ADD COLUMN losses INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE executions ADD COLUMN aged_from INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE executions ADD COLUMN dead_at INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE executions ADD COLUMN due_at INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE executions ADD COLUMN owner TEXT;"
+    "UPDATE executions SET aged_from = created_at WHERE status IN ('queued', 'running');"
+    "UPDATE executions SET status = 'queued', attempt = attempt + 1, losses = 1, priority = -8,"
+    "  started_at = 0 WHERE status = 'running' AND async;"
+    "CREATE INDEX executions_waiting ON executions (function, priority, id)"
+    "  WHERE status = 'queued' AND owner IS NULL AND due_at = 0;"
+    "CREATE INDEX executions_due ON executions (due_at) WHERE due_at > 0;"
+    "CREATE INDEX executions_owned ON executions (owner) WHERE owner IS NOT NULL;"
+    "CREATE INDEX executions_dead ON executions (id) WHERE dead_at > 0;"
+    "CREATE TABLE controllers (id TEXT PRIMARY KEY) WITHOUT ROWID;"
+    "CREATE TABLE idempotency_keys (function TEXT, key TEXT, execution_id TEXT NOT NULL,"
+    "  ends_at INTEGER NOT NULL, PRIMARY KEY (function, key)) WITHOUT ROWID;"
+    "CREATE INDEX idempotency_keys_by_end ON idempotency_keys (ends_at);",
 };
 
 const int sqlite_schema_version = sizeof(migrations) / sizeof(migrations[0]);

@@ -3,19 +3,10 @@
  */
 #include "store/store.h"
 
-#include "base/log.h"
-#include "store/queue.h"
+#include "store/call.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-#define EXPIRE_BATCH 500
-
-struct store {
-    const struct store_engine *engine;
-    void *db;                  /* the engine's */
-    struct store_queue *queue; /* owned */
-};
 
 static const struct store_engine *const engines[] = {&sqlite_engine, &postgres_engine};
 
@@ -87,99 +78,6 @@ void function_record_deinit(struct function_record *record)
     memset(record, 0, sizeof(*record));
 }
 
-/* ---- jobs ---- */
-
-/* One call of the interface: arguments and outcome. Each kind uses the members it needs; all are
- * owned.
- */
-struct call {
-    struct store_job job; /* first member: a job is a call */
-    const char *what;     /* for the log */
-    store_done_fn *done;
-    store_code_fn *code_done;
-    store_execution_fn *execution_done;
-    store_executions_fn *executions_done;
-    void *data;
-
-    char *name, *value;
-    int64_t number;
-    uint64_t time_ns;
-    struct function_record record;
-    struct execution execution;
-    bool found;
-    char *bytes;
-    size_t bytes_len;
-    struct execution_query query; /* its strings are `name` and `value` */
-    struct store_engine_execution_page page;
-};
-
-static struct call *call_of(struct store_job *job)
-{
-    return (struct call *)job;
-}
-
-static void page_clear(struct store_engine_execution_page *page)
-{
-    for (size_t i = 0; i < page->count; i++)
-        execution_deinit(&page->items[i]);
-    free(page->items);
-    memset(page, 0, sizeof(*page));
-}
-
-static void call_free(struct call *call)
-{
-    free(call->name);
-    free(call->value);
-    function_record_deinit(&call->record);
-    execution_deinit(&call->execution);
-    free(call->bytes);
-    page_clear(&call->page);
-    free(call);
-}
-
-/* The end of each call that only writes. */
-static void push_write(struct store *store, struct call *call, store_done_fn *done)
-{
-    call->done = done;
-    call->job.patient = call->job.patient || !done;
-    store_queue_push(store->queue, &call->job);
-}
-
-static void finish_done(struct store_job *job)
-{
-    struct call *call = call_of(job);
-    if (call->done)
-        call->done(call->data, job->failed ? &job->error : NULL);
-    else if (job->failed)
-        log_error("the store could not write", LOG_STR("call", call->what), LOG_ERR(&job->error));
-    call_free(call);
-}
-
-/* A few hundred bytes that cannot be had end the program: no caller could do better. */
-static void *must(void *pointer)
-{
-    if (!pointer)
-        abort();
-    return pointer;
-}
-
-static char *copy_text(const char *text)
-{
-    return text ? must(strdup(text)) : NULL;
-}
-
-static struct call *call_new(const char *what, store_run_fn *run, void *data)
-{
-    struct call *call = must(calloc(1, sizeof(*call)));
-    execution_init(&call->execution);
-    call->what = what;
-    call->data = data;
-    call->job.run = run;
-    call->job.finish = finish_done;
-    call->job.bytes = sizeof(*call);
-    return call;
-}
-
 /* ---- functions ---- */
 
 static int run_put_function(struct store_job *job, const struct store_engine *engine, void *db,
@@ -193,11 +91,11 @@ void store_put_function(struct store *store, const struct function_record *recor
 {
     struct call *call = call_new("put_function", run_put_function, data);
     call->record = *record;
-    call->record.build_output = copy_text(record->build_output);
+    call->record.build_output = call_copy_text(record->build_output);
     memset(&call->record.spec, 0, sizeof(call->record.spec));
     if (function_spec_copy(&call->record.spec, &record->spec, NULL) < 0)
         abort();
-    push_write(store, call, done);
+    call_push_write(store, call, done);
 }
 
 static int run_delete_function(struct store_job *job, const struct store_engine *engine, void *db,
@@ -209,8 +107,8 @@ static int run_delete_function(struct store_job *job, const struct store_engine 
 void store_delete_function(struct store *store, const char *name, store_done_fn *done, void *data)
 {
     struct call *call = call_new("delete_function", run_delete_function, data);
-    call->name = copy_text(name);
-    push_write(store, call, done);
+    call->name = call_copy_text(name);
+    call_push_write(store, call, done);
 }
 
 static int run_prune_versions(struct store_job *job, const struct store_engine *engine, void *db,
@@ -223,9 +121,9 @@ void store_prune_versions(struct store *store, const char *name, int64_t version
                           store_done_fn *done, void *data)
 {
     struct call *call = call_new("prune_versions", run_prune_versions, data);
-    call->name = copy_text(name);
+    call->name = call_copy_text(name);
     call->number = version;
-    push_write(store, call, done);
+    call_push_write(store, call, done);
 }
 
 int store_load_functions(struct store *store, store_function_each_fn *each, void *data,
@@ -253,11 +151,11 @@ void store_put_code(struct store *store, const char *sha256, char *bytes, size_t
                     store_done_fn *done, void *data)
 {
     struct call *call = call_new("put_code", run_put_code, data);
-    call->name = copy_text(sha256);
+    call->name = call_copy_text(sha256);
     call->bytes = bytes;
     call->bytes_len = len;
     call->job.bytes += len;
-    push_write(store, call, done);
+    call_push_write(store, call, done);
 }
 
 static int run_get_code(struct store_job *job, const struct store_engine *engine, void *db,
@@ -285,130 +183,8 @@ void store_get_code(struct store *store, const char *sha256, store_code_fn *done
     struct call *call = call_new("get_code", run_get_code, data);
     call->job.finish = finish_get_code;
     call->code_done = done;
-    call->name = copy_text(sha256);
+    call->name = call_copy_text(sha256);
     store_queue_push(store->queue, &call->job);
-}
-
-/* ---- executions ---- */
-
-static int run_put_execution(struct store_job *job, const struct store_engine *engine, void *db,
-                             struct error *err)
-{
-    struct call *call = call_of(job);
-    return engine->put_execution(db, &call->execution, call->bytes, call->bytes_len, err);
-}
-
-void store_put_execution(struct store *store, struct execution *execution, char *payload,
-                         size_t payload_len, store_done_fn *done, void *data)
-{
-    struct call *call = call_new("put_execution", run_put_execution, data);
-    call->execution = *execution;
-    execution_init(execution);
-    call->bytes = payload;
-    call->bytes_len = payload_len;
-    call->job.bytes += payload_len + call->execution.result_len + call->execution.logs_len;
-    call->job.patient = execution_status_final(call->execution.status);
-    push_write(store, call, done);
-}
-
-static int run_start_execution(struct store_job *job, const struct store_engine *engine, void *db,
-                               struct error *err)
-{
-    struct call *call = call_of(job);
-    return engine->start_execution(db, call->name, call->number, call->time_ns, err);
-}
-
-void store_start_execution(struct store *store, const char *id, int64_t attempt,
-                           uint64_t started_at_ns, store_done_fn *done, void *data)
-{
-    struct call *call = call_new("start_execution", run_start_execution, data);
-    call->name = copy_text(id);
-    call->number = attempt;
-    call->time_ns = started_at_ns;
-    push_write(store, call, done);
-}
-
-static int run_get_execution(struct store_job *job, const struct store_engine *engine, void *db,
-                             struct error *err)
-{
-    struct call *call = call_of(job);
-    execution_deinit(&call->execution);
-    execution_init(&call->execution);
-    return engine->get_execution(db, call->name, &call->execution, &call->found, err);
-}
-
-static void finish_get_execution(struct store_job *job)
-{
-    struct call *call = call_of(job);
-    call->execution_done(call->data, !job->failed && call->found ? &call->execution : NULL,
-                         job->failed ? &job->error : NULL);
-    call_free(call);
-}
-
-void store_get_execution(struct store *store, const char *id, store_execution_fn *done, void *data)
-{
-    struct call *call = call_new("get_execution", run_get_execution, data);
-    call->job.finish = finish_get_execution;
-    call->execution_done = done;
-    call->name = copy_text(id);
-    store_queue_push(store->queue, &call->job);
-}
-
-static int run_list_executions(struct store_job *job, const struct store_engine *engine, void *db,
-                               struct error *err)
-{
-    struct call *call = call_of(job);
-    page_clear(&call->page);
-    return engine->list_executions(db, &call->query, &call->page, err);
-}
-
-static void finish_list_executions(struct store_job *job)
-{
-    struct call *call = call_of(job);
-    struct store_engine_execution_page *page = &call->page;
-    if (job->failed)
-        call->executions_done(call->data, NULL, 0, NULL, &job->error);
-    else
-        call->executions_done(call->data, page->items, page->count,
-                              page->more ? page->items[page->count - 1].id : NULL, NULL);
-    call_free(call);
-}
-
-void store_list_executions(struct store *store, const struct execution_query *query,
-                           store_executions_fn *done, void *data)
-{
-    struct call *call = call_new("list_executions", run_list_executions, data);
-    call->job.finish = finish_list_executions;
-    call->executions_done = done;
-    call->name = copy_text(query->function);
-    call->value = copy_text(query->cursor);
-    call->query = *query;
-    call->query.function = call->name;
-    call->query.cursor = call->value;
-    store_queue_push(store->queue, &call->job);
-}
-
-int store_load_unfinished(struct store *store, store_unfinished_each_fn *each, void *data,
-                          struct error *err)
-{
-    return store->engine->load_unfinished(store->db, each, data, err);
-}
-
-static int run_expire_executions(struct store_job *job, const struct store_engine *engine, void *db,
-                                 struct error *err)
-{
-    struct call *call = call_of(job);
-    return engine->expire_executions(db, call->time_ns, call->number, EXPIRE_BATCH, &job->again,
-                                     err);
-}
-
-void store_expire_executions(struct store *store, uint64_t before_ns, int64_t keep_count,
-                             store_done_fn *done, void *data)
-{
-    struct call *call = call_new("expire_executions", run_expire_executions, data);
-    call->time_ns = before_ns;
-    call->number = keep_count;
-    push_write(store, call, done);
 }
 
 /* ---- settings ---- */
@@ -423,9 +199,9 @@ void store_put_setting(struct store *store, const char *name, const char *value,
                        store_done_fn *done, void *data)
 {
     struct call *call = call_new("put_setting", run_put_setting, data);
-    call->name = copy_text(name);
-    call->value = copy_text(value);
-    push_write(store, call, done);
+    call->name = call_copy_text(name);
+    call->value = call_copy_text(value);
+    call_push_write(store, call, done);
 }
 
 int store_get_setting(struct store *store, const char *name, char **ret_value, struct error *err)

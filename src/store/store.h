@@ -79,14 +79,10 @@ void store_put_code(struct store *store, const char *sha256, char *bytes, size_t
 typedef void store_code_fn(void *data, char *bytes, size_t len, const struct error *err);
 void store_get_code(struct store *store, const char *sha256, store_code_fn *done, void *data);
 
-/* Inserts or updates by id. Takes the execution's content (it is left as by execution_init()) and
- * the payload (free()d; may be NULL). The payload of an asynchronous one is kept until it is final.
- */
-void store_put_execution(struct store *store, struct execution *execution, char *payload,
-                         size_t payload_len, store_done_fn *done, void *data);
-/* A stored one has been handed to a worker: status running, with this attempt. */
-void store_start_execution(struct store *store, const char *id, int64_t attempt,
-                           uint64_t started_at_ns, store_done_fn *done, void *data);
+/* Inserts or updates by id: the record of a synchronous execution that is final. Takes the execution's content (it is
+ * left as by execution_init()). */
+void store_put_execution(struct store *store, struct execution *execution, store_done_fn *done,
+                         void *data);
 /* `execution` NULL when there is none (err NULL) or on failure. Valid during the call. With logs.
  */
 typedef void store_execution_fn(void *data, const struct execution *execution,
@@ -96,6 +92,7 @@ void store_get_execution(struct store *store, const char *id, store_execution_fn
 struct execution_query {
     const char *function; /* NULL: any */
     int status;           /* enum execution_status, or -1: any */
+    bool dead;            /* dead letters only */
     int limit;            /* 1 to 1000 */
     const char *cursor;   /* id: older than this one; NULL: from the newest */
 };
@@ -105,18 +102,95 @@ typedef void store_executions_fn(void *data, const struct execution *executions,
 void store_list_executions(struct store *store, const struct execution_query *query,
                            store_executions_fn *done, void *data);
 
-/* Blocking, for start-up only: asynchronous executions that were accepted and not finished (status
- * queued or running), oldest first: what a controller takes up again after a restart. `each` may
- * take the execution's content and the payload (setting *payload to NULL). */
-typedef void store_unfinished_each_fn(void *data, struct execution *execution, char **payload,
-                                      size_t payload_len);
-int store_load_unfinished(struct store *store, store_unfinished_each_fn *each, void *data,
-                          struct error *err);
-
-/* Deletes final executions (and logs) older than `before_ns` (wall clock), and the oldest beyond
- * `keep_count` (0: no bound), in batches that never block other writes for long. */
-void store_expire_executions(struct store *store, uint64_t before_ns, int64_t keep_count,
+/* What goes: final executions (and logs) made before `before_ns`, and the oldest beyond `keep_count` (0: no bound), but
+ * dead letters only when they died before `dead_before_ns`; idempotency keys that ended before `now_ns` (all wall
+ * clock). In batches that never block other writes for long. */
+struct store_retention {
+    uint64_t before_ns, dead_before_ns, now_ns;
+    int64_t keep_count;
+};
+void store_expire_executions(struct store *store, const struct store_retention *retention,
                              store_done_fn *done, void *data);
+
+/* ---- delivery of asynchronous executions ----
+ *
+ * A stored execution that waits is either free or has an owner: a controller that has it in memory. An owner is a name
+ * that is never used again, with a lease that it must renew; when the lease ends, what it owned is free again, and what
+ * it had given to workers counts as one more attempt. Only its owner can change an execution, so whatever a controller
+ * says of one that has been taken from it changes nothing: the owner's name is the fence between controllers, as the
+ * attempt's number is the one between workers.
+ *
+ * SQLite has one controller at a time: joining ends every earlier owner's lease. */
+
+/* Blocking, for start-up only. */
+int store_join(struct store *store, const char *owner, int64_t lease_ms, struct error *err);
+/* Ends the lease at once. */
+void store_leave(struct store *store, const char *owner, store_done_fn *done, void *data);
+/* Renews the lease, and frees what owners had whose lease has ended. `held`: it had not ended itself; then all is lost
+ * that it owned, and it must join under another name (store_rejoin()). */
+typedef void store_renewed_fn(void *data, bool held, const struct error *err);
+void store_renew(struct store *store, const char *owner, int64_t lease_ms, store_renewed_fn *done,
+                 void *data);
+/* As store_join(), not blocking. */
+void store_rejoin(struct store *store, const char *owner, int64_t lease_ms, store_done_fn *done,
+                  void *data);
+
+struct store_acceptance {
+    const char *owner;     /* that has it in memory; NULL: free */
+    const char *key;       /* idempotency key; NULL: none */
+    uint64_t key_until_ns; /* wall clock */
+    uint64_t now_ns;
+};
+/* A new execution, queued. Takes its content and the payload (free()d). With a key that the function has had before (and
+ * that has not ended), nothing is written, and `id` is that execution's. */
+typedef void store_accepted_fn(void *data, const char *id, const struct error *err);
+void store_accept_execution(struct store *store, struct execution *execution, char *payload,
+                            size_t payload_len, const struct store_acceptance *acceptance,
+                            store_accepted_fn *done, void *data);
+/* The caller was told that the acceptance failed, and whether its commit was lost is not known: unless it has begun, it
+ * is removed, and its key (NULL: none) with it. */
+void store_withdraw_execution(struct store *store, const char *id, const char *function,
+                              const char *key, store_done_fn *done, void *data);
+/* It has been handed to a worker: status running, with this attempt. */
+void store_start_execution(struct store *store, const char *owner, const char *id, int64_t attempt,
+                           int64_t losses, uint64_t started_at_ns, store_done_fn *done, void *data);
+/* It is final, or (delivery.dead_at_ns) a dead letter, which keeps its payload. Takes the content. */
+void store_finish_execution(struct store *store, const char *owner, struct execution *execution,
+                            store_done_fn *done, void *data);
+/* Free again, with the execution's attempt, counts and error, and not to be claimed before `due_at_ns` (wall clock; 0:
+ * at once). Takes the content. */
+void store_retry_execution(struct store *store, const char *owner, struct execution *execution,
+                           uint64_t due_at_ns, store_done_fn *done, void *data);
+
+/* One that was claimed: the callback may take both (leaving `execution` as by execution_init(), payload NULL). */
+struct store_claimed {
+    struct execution execution;
+    char *payload;
+    size_t payload_len;
+};
+/* Makes `owner` the owner of up to `limit` free ones of `function`, by priority, oldest first, with payloads of
+ * `max_bytes` together (but at least one). `more`: there may be others. */
+typedef void store_claimed_fn(void *data, struct store_claimed *items, size_t count, bool more,
+                              const struct error *err);
+void store_claim_executions(struct store *store, const char *owner, const char *function, int limit,
+                            size_t max_bytes, store_claimed_fn *done, void *data);
+/* Blocking, for start-up only: those of all functions that were under way when their owner was lost. */
+int store_claim_interrupted(struct store *store, const char *owner, store_claimed_fn *each,
+                            void *data, struct error *err);
+/* Which functions have free executions that are due (at most 1000 of them), and when the next one will be due (0: none
+ * is known). What waits for a function that is no more is cancelled. */
+typedef void store_backlog_fn(void *data, const char *const *functions, size_t count,
+                              uint64_t next_due_ns, const struct error *err);
+void store_read_backlog(struct store *store, uint64_t now_ns, store_backlog_fn *done, void *data);
+
+/* Dead letters, of one id, of a function, or (both NULL) all: queued again under their ids, or removed. In batches. */
+typedef void store_count_fn(void *data, int64_t count, const struct error *err);
+void store_redrive_dead(struct store *store, const char *id, const char *function, uint64_t now_ns,
+                        store_count_fn *done, void *data);
+void store_purge_dead(struct store *store, const char *id, const char *function,
+                      store_count_fn *done, void *data);
+/* The payload of one that is not final, or a dead letter. ERROR_NOT_FOUND when there is none. As store_get_code(). */
+void store_get_payload(struct store *store, const char *id, store_code_fn *done, void *data);
 
 /* Name and value pairs. value NULL deletes. */
 void store_put_setting(struct store *store, const char *name, const char *value,

@@ -6,6 +6,7 @@
 """
 import base64
 import contextlib
+import datetime
 import http.client
 import json
 import os
@@ -51,6 +52,11 @@ def wait_until(condition, what, seconds=WAIT_S):
             return found
         time.sleep(0.01)
     raise AssertionError(f"in {seconds} s never: {what}")
+
+
+def seconds_since(rfc3339):
+    then = datetime.datetime.fromisoformat(rfc3339.replace("Z", "+00:00"))
+    return (datetime.datetime.now(datetime.timezone.utc) - then).total_seconds()
 
 
 def read(path):
@@ -260,7 +266,8 @@ class Worker:
     def run_one(self, head, payload):
         outcome = self.run(head, payload)
         if outcome is not None and not self.over:
-            self.send_result(head, *outcome)
+            with contextlib.suppress(OSError, http.client.HTTPException):  # of a controller that was killed
+                self.send_result(head, *outcome)
 
     def send_result(self, head, members, result=b"", log=b""):
         members = {"kind": "result", "execution_id": head["execution_id"], "attempt": head["attempt"], "cold_start": False,

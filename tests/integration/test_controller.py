@@ -497,7 +497,7 @@ class Service(ApiTest):
 
 
 class NoWorker(ApiTest):
-    settings = {"CONTROLLER_QUEUE_WAIT_MS": 300, "CONTROLLER_QUEUE_LENGTH_PER_FUNCTION": 2, "CONTROLLER_ARCHIVE_MAX_BYTES": 100_000}
+    settings = {"CONTROLLER_QUEUE_WAIT_MS": 2000, "CONTROLLER_QUEUE_LENGTH_PER_FUNCTION": 2, "CONTROLLER_ARCHIVE_MAX_BYTES": 100_000}
     with_worker = False
 
     def test_not_ready_and_no_capacity(self):
@@ -505,19 +505,23 @@ class NoWorker(ApiTest):
         self.controller.deploy("alone")
         for path in ("/v1/functions/alone/invocations", "/fn/alone"):
             answer = self.api("POST", path)
-            self.assertError(answer, 503, "no_capacity", "no worker", "300 ms")
+            self.assertError(answer, 503, "no_capacity", "no worker", "2000 ms")
             self.assertTrue(answer.headers["Retry-After"])
         listed = self.api("GET", "/v1/executions?function=alone").json()["executions"]
         self.assertEqual([e["status"] for e in listed], ["cancelled", "cancelled"])
 
     def test_a_full_queue_throttles(self):
         self.controller.deploy("full")
-        for _ in range(2):
-            self.controller.invoke_async("full")
-        for path in ("/v1/functions/full/invocations", "/v1/functions/full/invocations?mode=async", "/fn/full"):
-            answer = self.api("POST", path)
-            self.assertError(answer, 429, "throttled", "full")
-            self.assertTrue(answer.headers["Retry-After"])
+        with contextlib.ExitStack() as stack:
+            for _ in range(2):
+                connection = stack.enter_context(contextlib.closing(self.controller.connect()))
+                connection.request("POST", "/fn/full", *self.controller.prepare(None, "", None))
+            waiting = lambda: len(self.api("GET", "/v1/executions?function=full&status=queued").json()["executions"])
+            wait_until(lambda: waiting() == 2, "two wait")
+            for path in ("/v1/functions/full/invocations", "/fn/full"):
+                answer = self.api("POST", path)
+                self.assertError(answer, 429, "throttled", "full")
+                self.assertTrue(answer.headers["Retry-After"])
 
     def test_deleting_cancels_what_waits(self):
         self.controller.deploy("gone")

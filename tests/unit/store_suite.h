@@ -151,15 +151,6 @@ static void list_version(void *data, const char *name, int64_t version)
     snprintf(listed + len, sizeof(listed) - len, "%s:%lld ", name, (long long)version);
 }
 
-static void list_unfinished(void *data, struct execution *execution, char **payload, size_t len)
-{
-    (void)data;
-    size_t used = strlen(listed);
-    snprintf(listed + used, sizeof(listed) - used, "%s#%lld %s %.*s;", execution->function,
-             (long long)execution->attempt, execution_status_name(execution->status), (int)len,
-             *payload ? *payload : "");
-}
-
 static const char *list_functions(void)
 {
     listed[0] = '\0';
@@ -180,21 +171,54 @@ static struct execution make_execution(const char *function, enum execution_stat
     return execution;
 }
 
-/* Its id, which is valid until the next call. */
-static const char *put_execution(const char *function, enum execution_status status, bool async,
-                                 const char *payload)
+/* Ids are valid until the next call. */
+static const char *put_execution(const char *function, enum execution_status status)
 {
     static char id[TIME_ID_LEN + 1];
     struct execution execution = make_execution(function, status);
-    execution.async = async;
     memcpy(id, execution.id, sizeof(id));
     int before = outcomes;
-    store_put_execution(store, &execution, payload ? strdup(payload) : NULL,
-                        payload ? strlen(payload) : 0, done, NULL);
+    store_put_execution(store, &execution, done, NULL);
     cr_expect_null(execution.function, "its content was not taken");
     wait_for(before + 1);
     cr_assert_eq(failures, 0, "%s", err.message);
     return id;
+}
+
+static char accepted_id[TIME_ID_LEN + 1];
+
+static void accepted(void *data, const char *id, const struct error *failure)
+{
+    done(data, failure);
+    snprintf(accepted_id, sizeof(accepted_id), "%s", id ? id : "");
+}
+
+static struct execution make_async(const char *function)
+{
+    struct execution execution = make_execution(function, EXECUTION_QUEUED);
+    execution.async = true;
+    execution.delivery.aged_from_ns = execution.created_at_ns;
+    return execution;
+}
+
+static const char *accept_as(const char *function, const char *payload, int64_t priority,
+                             const struct store_acceptance *acceptance)
+{
+    struct execution execution = make_async(function);
+    execution.delivery.priority = priority;
+    int before = outcomes;
+    store_accept_execution(store, &execution, strdup(payload), strlen(payload), acceptance,
+                           accepted, NULL);
+    cr_expect_null(execution.function, "its content was not taken");
+    wait_for(before + 1);
+    cr_assert_eq(failures, 0, "%s", err.message);
+    return accepted_id;
+}
+
+static const char *accept_free(const char *function, const char *payload)
+{
+    struct store_acceptance acceptance = {0};
+    return accept_as(function, payload, PRIORITY_NORMAL, &acceptance);
 }
 
 static int page_count;
@@ -212,7 +236,8 @@ static void page_came(void *data, const struct execution *executions, size_t cou
 
 static int list_executions(const char *function, int status, int limit, const char *cursor)
 {
-    struct execution_query query = {function, status, limit, cursor};
+    struct execution_query query = {
+        .function = function, .status = status, .limit = limit, .cursor = cursor};
     int before = outcomes;
     store_list_executions(store, &query, page_came, NULL);
     wait_for(before + 1);
@@ -220,12 +245,18 @@ static int list_executions(const char *function, int status, int limit, const ch
     return page_count;
 }
 
-static void expire(uint64_t before_ns, int64_t keep)
+static void expire_all(const struct store_retention *retention)
 {
     int before = outcomes;
-    store_expire_executions(store, before_ns, keep, done, NULL);
+    store_expire_executions(store, retention, done, NULL);
     wait_for(before + 1);
     cr_assert_eq(failures, 0, "%s", err.message);
+}
+
+static void expire(uint64_t before_ns, int64_t keep)
+{
+    struct store_retention retention = {.before_ns = before_ns, .keep_count = keep};
+    expire_all(&retention);
 }
 
 /* ---- functions ---- */
@@ -369,7 +400,7 @@ Test(store, every_member_of_an_execution_survives)
     execution.attempt = 2;
     execution.metrics.memory_peak = 1234567890123;
     execution.finished_at_ns = 1700000000000000003;
-    store_put_execution(store, &execution, NULL, 0, done, NULL);
+    store_put_execution(store, &execution, done, NULL);
     close_store();
     open_store();
     store_get_execution(store, id, check_execution, id);
@@ -395,7 +426,7 @@ Test(store, lists_are_newest_first_filtered_and_paged)
     char ids[10][TIME_ID_LEN + 1];
     for (int i = 0; i < 10; i++)
         strcpy(ids[i], put_execution(i % 2 ? "odd" : "even",
-                                     i < 5 ? EXECUTION_SUCCEEDED : EXECUTION_FAILED, false, NULL));
+                                     i < 5 ? EXECUTION_SUCCEEDED : EXECUTION_FAILED));
     cr_expect_eq(list_executions(NULL, -1, 1000, NULL), 10);
     for (int i = 0; i < 10; i++)
         cr_expect_str_eq(page_ids[i], ids[9 - i]);
@@ -416,33 +447,12 @@ Test(store, lists_are_newest_first_filtered_and_paged)
     cr_expect_eq(seen, 10);
 }
 
-Test(store, unfinished_ones_come_back_with_payload_and_finished_ones_do_not)
-{
-    put_execution("queued", EXECUTION_QUEUED, true, "[1]");
-    char running[TIME_ID_LEN + 1];
-    strcpy(running, put_execution("running", EXECUTION_QUEUED, true, "[2]"));
-    char final[TIME_ID_LEN + 1];
-    strcpy(final, put_execution("final", EXECUTION_QUEUED, true, "[3]"));
-    store_start_execution(store, running, 2, 5, done, NULL);
-
-    struct execution end = make_execution("final", EXECUTION_SUCCEEDED);
-    strcpy(end.id, final);
-    end.async = true;
-    store_put_execution(store, &end, NULL, 0, done, NULL);
-    store_start_execution(store, final, 9, 5, done, NULL); /* late news change nothing */
-    close_store();
-    open_store();
-    listed[0] = '\0';
-    cr_assert_eq(store_load_unfinished(store, list_unfinished, NULL, &err), 0);
-    cr_expect_str_eq(listed, "queued#1 queued [1];running#2 running [2];");
-}
-
 Test(store, retention_by_count_keeps_the_newest_and_what_is_not_final)
 {
-    put_execution("waits", EXECUTION_QUEUED, true, "1");
+    accept_free("waits", "1");
     for (int i = 0; i < 1700; i++) { /* several batches */
         struct execution execution = make_execution("f", EXECUTION_SUCCEEDED);
-        store_put_execution(store, &execution, NULL, 0, NULL, NULL);
+        store_put_execution(store, &execution, NULL, NULL);
     }
     expire(0, 10);
     cr_expect_eq(list_executions("f", -1, 1000, NULL), 10);
@@ -453,7 +463,7 @@ Test(store, retention_by_count_keeps_the_newest_and_what_is_not_final)
 
 Test(store, retention_by_age)
 {
-    put_execution("f", EXECUTION_SUCCEEDED, false, NULL);
+    put_execution("f", EXECUTION_SUCCEEDED);
     expire(clock_realtime_ns() - 3600ULL * 1000000000, 0);
     cr_expect_eq(list_executions(NULL, -1, 10, NULL), 1);
     expire(clock_realtime_ns() + 1000000000, 0);
@@ -545,11 +555,11 @@ static void write_for_ever(int out)
         struct execution batch[20];
         char ids[20][TIME_ID_LEN + 1];
         int before = outcomes;
+        struct store_acceptance acceptance = {0};
         for (int i = 0; i < 20; i++) {
-            batch[i] = make_execution("f", EXECUTION_QUEUED);
-            batch[i].async = true;
+            batch[i] = make_async("f");
             memcpy(ids[i], batch[i].id, sizeof(ids[i]));
-            store_put_execution(store, &batch[i], strdup("{}"), 2, done, NULL);
+            store_accept_execution(store, &batch[i], strdup("{}"), 2, &acceptance, accepted, NULL);
         }
         wait_for(before + 20);
         if (failures || write(out, ids, sizeof(ids)) != sizeof(ids))

@@ -56,6 +56,7 @@ Test(function, the_contracts_defaults_hold)
     cr_assert_eq(spec.min_instances, 0);
     cr_assert_eq(spec.max_instances, 0);
     cr_assert_eq(spec.keep_alive_ms, -1, "the worker decides");
+    cr_assert_eq(spec.retry.max_attempts, 1, "a function need not be made for being called twice");
     cr_assert_eq(spec.env.count, 0);
 }
 
@@ -65,7 +66,8 @@ static const char full[] =
     "index.on_event\",\"env\":{\"A\":\"1\",\"_b2\":\"\"},"
     "\"labels\":{\"team/x\":\"core\"},\"memory_mb\":256,\"cpus\":0.5,\"timeout_ms\":900000,"
     "\"tmp_mb\":1,\"pids\":100,\"network\":\"none\",\"public\":true,"
-    "\"min_instances\":2,\"max_instances\":20,\"keep_alive_ms\":0,\"code\":\"QQ==\"}";
+    "\"min_instances\":2,\"max_instances\":20,\"keep_alive_ms\":0,"
+    "\"retry\":{\"max_attempts\":5,\"backoff_ms\":200,\"max_age_ms\":60000},\"code\":\"QQ==\"}";
 
 static void assert_full(const struct function_spec *spec)
 {
@@ -88,6 +90,9 @@ static void assert_full(const struct function_spec *spec)
     cr_assert_eq(spec->min_instances, 2);
     cr_assert_eq(spec->max_instances, 20);
     cr_assert_eq(spec->keep_alive_ms, 0);
+    cr_assert_eq(spec->retry.max_attempts, 5);
+    cr_assert_eq(spec->retry.backoff_ms, 200);
+    cr_assert_eq(spec->retry.max_age_ms, 60000);
 }
 
 Test(function, every_field_is_read)
@@ -138,7 +143,7 @@ Test(function, users_cannot_set_what_the_platform_keeps)
                    "unknown field \"version\"; known are cpus, name, runtime, image, contract, "
                    "handler, env, labels, memory_mb, timeout_ms, tmp_mb, pids, network, "
                    "network_allow, network_kbps, public, min_instances, max_instances, "
-                   "keep_alive_ms, code");
+                   "keep_alive_ms, retry, code");
     assert_refused("{\"runtime\":\"go\",\"memory\":64}", "/memory",
                    "unknown field \"memory\"; did you mean \"memory_mb\"?");
 }
@@ -171,6 +176,12 @@ Test(function, numbers_are_held_to_the_contracts_ranges)
                    "min_instances must be at most max_instances, which is 2 (0 would be no bound), "
                    "not 3");
     assert_accepted("{\"runtime\":\"go\",\"min_instances\":3}");
+    assert_refused("{\"runtime\":\"go\",\"retry\":{\"max_attempts\":0}}", "/retry/max_attempts",
+                   "retry: max_attempts must be 1 to 100, not 0");
+    assert_refused("{\"runtime\":\"go\",\"retry\":{\"backoff\":1}}", "/retry/backoff",
+                   "retry: unknown field \"backoff\"; did you mean \"backoff_ms\"?");
+    assert_refused("{\"runtime\":\"go\",\"retry\":3}", "/retry",
+                   "retry: it must be a JSON object, not 3");
     assert_accepted("{\"runtime\":\"go\",\"min_instances\":3,\"max_instances\":3}");
     assert_accepted("{\"runtime\":\"go\",\"memory_mb\":16,\"timeout_ms\":1,\"cpus\":0.05}");
     assert_accepted("{\"runtime\":\"go\",\"memory_mb\":10240,\"cpus\":2}");

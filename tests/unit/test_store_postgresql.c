@@ -4,6 +4,7 @@
 
 #include "postgresql_server.h"
 #include "store_suite.h"
+#include "store_suite_delivery.h"
 
 #include <criterion/hooks.h>
 #include <sys/wait.h>
@@ -48,7 +49,7 @@ Test(store, is_brought_up_from_every_earlier_version)
         cr_assert_eq(postgres_create_at_version(url, version, &err), 0, "%s", err.message);
         open_store();
         put_function("a", 1, FUNCTION_READY, "x");
-        put_execution("a", EXECUTION_SUCCEEDED, false, NULL);
+        put_execution("a", EXECUTION_SUCCEEDED);
         cr_expect_str_eq(list_functions(), "a/1=ready ");
         close_store();
     }
@@ -121,6 +122,84 @@ Test(store, two_controllers_can_start_on_an_empty_database_at_once)
     }
 }
 
+/* ---- several controllers ---- */
+
+static bool held;
+
+static void renewed(void *data, bool is_held, const struct error *failure)
+{
+    done(data, failure);
+    held = is_held;
+}
+
+static bool renew(const char *owner, int64_t lease_ms)
+{
+    int before = outcomes;
+    store_renew(store, owner, lease_ms, renewed, NULL);
+    wait_for(before + 1);
+    cr_assert_eq(failures, 0, "%s", err.message);
+    return held;
+}
+
+Test(store, what_an_owner_had_whose_lease_has_ended_goes_to_another)
+{
+    char id[TIME_ID_LEN + 1];
+    join("one");
+    join("two");
+    strcpy(id, accept_free("f", "1"));
+    claim("one", "f", 1, SIZE_MAX);
+    start_attempt("one", id, 1);
+    cr_expect(renew("one", MINUTE_MS));
+    cr_expect(renew("two", MINUTE_MS));
+    cr_expect_str_eq(claim("two", "f", 1, SIZE_MAX), "");
+    cr_expect(renew("one", -1)); /* over at once */
+    cr_expect(renew("two", MINUTE_MS));
+    cr_expect_str_eq(claim("two", "f", 1, SIZE_MAX), "!f#2 1;");
+    cr_expect_not(renew("one", MINUTE_MS));
+    finish("one", id, EXECUTION_SUCCEEDED, false);
+    cr_expect_str_eq(show(id), "queued#2");
+}
+
+/* Claims until nothing is left and writes what it got. */
+static void claim_all(const char *owner, int out)
+{
+    cr_assert_eq(uv_loop_init(&loop), 0);
+    outcomes = failures = 0;
+    open_store();
+    do {
+        claim(owner, "f", 7, SIZE_MAX);
+        if (write(out, claimed_ids, claimed_count * sizeof(claimed_ids[0])) < 0)
+            _exit(1);
+    } while (claimed_count > 0);
+    _exit(0);
+}
+
+Test(store, claims_at_the_same_time_never_get_the_same)
+{
+    enum { COUNT = 300, CLAIMERS = 3 };
+    static char ids[COUNT + 1][TIME_ID_LEN + 1];
+    int pipe_fds[2];
+    size_t have = 0;
+    ssize_t part;
+    for (int i = 0; i < COUNT; i++)
+        accept_free("f", "1");
+    close_store();
+    cr_assert_eq(pipe(pipe_fds), 0);
+    for (int i = 0; i < CLAIMERS; i++)
+        if (fork() == 0)
+            claim_all((char[]){(char)('a' + i), '\0'}, pipe_fds[1]);
+    close(pipe_fds[1]);
+    while ((part = read(pipe_fds[0], (char *)ids + have, sizeof(ids) - have)) > 0)
+        have += (size_t)part;
+    close(pipe_fds[0]);
+    while (wait(NULL) > 0)
+        ;
+    cr_expect_eq(have, COUNT * sizeof(ids[0]));
+    qsort(ids, COUNT, sizeof(ids[0]), (int (*)(const void *, const void *))strcmp);
+    for (int i = 1; i < COUNT; i++)
+        cr_expect_str_neq(ids[i - 1], ids[i]);
+}
+
 /* ---- lost connections ---- */
 
 /* Ends every session of the store: as a server that restarts does. */
@@ -135,7 +214,7 @@ Test(store, calls_go_on_after_the_connection_broke)
     put_function("a", 1, FUNCTION_READY, "x");
     for (int round = 0; round < 5; round++) {
         end_sessions();
-        put_execution("f", EXECUTION_QUEUED, true, "1");
+        accept_free("f", "1");
         end_sessions();
         cr_expect_eq(list_executions("f", -1, 1000, NULL), round + 1);
     }
@@ -146,7 +225,7 @@ Test(store, a_batch_whose_connection_breaks_is_written_once)
 {
     for (int i = 0; i < 3000; i++) {
         struct execution execution = make_execution("f", EXECUTION_QUEUED);
-        store_put_execution(store, &execution, NULL, 0, done, NULL);
+        store_put_execution(store, &execution, done, NULL);
         if (i % 500 == 250)
             end_sessions();
     }
@@ -167,13 +246,13 @@ Test(store, while_the_server_is_away_callers_are_told_and_records_wait, .timeout
     postgresql_start(); /* one of this test's own */
     postgresql_url("suite", url, sizeof(url));
     open_store();
-    put_execution("f", EXECUTION_SUCCEEDED, false, NULL);
+    put_execution("f", EXECUTION_SUCCEEDED);
     postgresql_halt(SIGQUIT);
 
     struct execution waits = make_execution("f", EXECUTION_SUCCEEDED);
     struct execution asked = make_execution("f", EXECUTION_QUEUED);
-    store_put_execution(store, &waits, NULL, 0, done, NULL);
-    store_put_execution(store, &asked, NULL, 0, done, NULL);
+    store_put_execution(store, &waits, done, NULL);
+    store_put_execution(store, &asked, done, NULL);
     int before = outcomes;
     wait_for(before + 1);
     cr_expect_eq(failures, 1, "only the one that somebody waits for has failed");

@@ -2,6 +2,7 @@
 #include "store/sqlite.h"
 
 #include "store_suite.h"
+#include "store_suite_delivery.h"
 
 static char folder[64];
 
@@ -64,7 +65,7 @@ Test(store, is_brought_up_from_every_earlier_version)
         snprintf(url, sizeof(url), "sqlite://%.200s", path);
         open_store();
         put_function("a", 1, FUNCTION_READY, "x");
-        put_execution("a", EXECUTION_SUCCEEDED, false, NULL);
+        put_execution("a", EXECUTION_SUCCEEDED);
         cr_expect_str_eq(list_functions(), "a/1=ready ");
         close_store();
     }

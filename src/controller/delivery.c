@@ -1,0 +1,324 @@
+/* Delivery of asynchronous invocations: see delivery.h. Acceptance is in delivery_accept.c. */
+#include "controller/delivery_internal.h"
+
+#include "base/log.h"
+#include "controller/controller.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define NS_PER_MS 1000000ULL
+/* What waits is looked for so often, for want of better news. */
+#define READ_EVERY_MS 1000
+#define READ_AGAIN_MS 5
+#define BACKOFF_MAX_MS ((uint64_t)3600 * 1000)
+
+static void read_due(void *data);
+
+/* ---- looking for work ---- */
+
+static void arm_read(struct controller *controller, uint64_t after_ms)
+{
+    struct delivery *delivery = &controller->delivery;
+    loop_timer_stop(delivery->read_timer);
+    delivery->read_timer =
+        loop_timer_start(&controller->loop, after_ms, 0, read_due, controller, NULL);
+}
+
+static uint64_t until_ms(uint64_t due_ns)
+{
+    uint64_t now_ns = clock_realtime_ns();
+    uint64_t wait_ms = due_ns > now_ns ? (due_ns - now_ns) / NS_PER_MS + 1 : READ_AGAIN_MS;
+    return due_ns && wait_ms < READ_EVERY_MS ? wait_ms : READ_EVERY_MS;
+}
+
+static void backlog_came(void *data, const char *const *functions, size_t count,
+                         uint64_t next_due_ns, const struct error *err)
+{
+    struct controller *controller = data;
+    struct delivery *delivery = &controller->delivery;
+    if (delivery->stopped)
+        return;
+    delivery->reading = false;
+    if (!err && count == 0)
+        delivery->stored = 0;
+    for (size_t i = 0; i < count; i++) {
+        struct function_entry *function = registry_find(&controller->registry, functions[i]);
+        if (!function)
+            continue;
+        function->stored = true;
+        delivery_claim(controller, function);
+    }
+    arm_read(controller, delivery->read_again ? READ_AGAIN_MS : until_ms(next_due_ns));
+    delivery->read_again = false;
+}
+
+static void read_due(void *data)
+{
+    struct controller *controller = data;
+    struct delivery *delivery = &controller->delivery;
+    loop_timer_stop(delivery->read_timer);
+    delivery->read_timer = NULL;
+    delivery->reading = true;
+    store_read_backlog(controller->store, clock_realtime_ns(), backlog_came, controller);
+}
+
+void delivery_look(struct controller *controller)
+{
+    if (controller->delivery.reading)
+        controller->delivery.read_again = true;
+    else
+        arm_read(controller, READ_AGAIN_MS);
+}
+
+/* ---- beginning ---- */
+
+bool delivery_lease_holds(const struct controller *controller)
+{
+    const struct delivery *delivery = &controller->delivery;
+    return !delivery->shared || clock_monotonic_ns() < delivery->lease_until_ns;
+}
+
+static bool is_too_old(const struct live_execution *execution, uint64_t at_ns)
+{
+    uint64_t max_age_ns = (uint64_t)execution->version->record.spec.retry.max_age_ms * NS_PER_MS;
+    uint64_t from_ns = execution->record.delivery.aged_from_ns;
+    return at_ns > from_ns && at_ns - from_ns > max_age_ns;
+}
+
+bool delivery_may_begin(struct controller *controller, struct live_execution *execution)
+{
+    if (!execution->record.async)
+        return true;
+    if (is_too_old(execution, clock_realtime_ns())) {
+        executions_fail(controller, execution, EXECUTION_CANCELLED, "Platform.TooOld",
+                        "it waited for longer than the function's retry.max_age_ms (%lld)",
+                        (long long)execution->version->record.spec.retry.max_age_ms);
+        return false;
+    }
+    if (delivery_lease_holds(controller))
+        return true;
+    delivery_left_window(controller, execution);
+    list_append(&controller->delivery.set_aside, &execution->owner_link);
+    return false;
+}
+
+void delivery_left_window(struct controller *controller, struct live_execution *execution)
+{
+    if (!execution->in_window)
+        return;
+    execution->in_window = false;
+    execution->version->function->window--;
+    controller->delivery.window--;
+    delivery_claim(controller, execution->version->function);
+}
+
+/* ---- after a failure ---- */
+
+static bool is_own_failure(enum execution_status status)
+{
+    return status == EXECUTION_FAILED || status == EXECUTION_TIMED_OUT ||
+           status == EXECUTION_OUT_OF_MEMORY;
+}
+
+/* Between half and the whole of a pause that doubles with each failure. */
+static uint64_t backoff_ms(const struct function_retry *retry, int64_t failures)
+{
+    uint64_t ms = (uint64_t)retry->backoff_ms;
+    for (int64_t i = 1; i < failures && ms < BACKOFF_MAX_MS; i++)
+        ms *= 2;
+    if (ms > BACKOFF_MAX_MS)
+        ms = BACKOFF_MAX_MS;
+    return ms / 2 + (uint64_t)random() % (ms / 2 + 1);
+}
+
+bool delivery_retry(struct controller *controller, struct live_execution *execution)
+{
+    struct execution *record = &execution->record;
+    if (!execution->version)
+        return false;
+    const struct function_retry *retry = &execution->version->record.spec.retry;
+    bool own = is_own_failure(record->status);
+    bool old = record->status == EXECUTION_CANCELLED && is_too_old(execution, clock_realtime_ns());
+    if (!own && record->status != EXECUTION_LOST && !old)
+        return false;
+    record->delivery.failures += own;
+    uint64_t due_ns =
+        clock_realtime_ns() + backoff_ms(retry, record->delivery.failures) * NS_PER_MS;
+    if (!own || record->delivery.failures >= retry->max_attempts ||
+        !execution->version->function->newest || is_too_old(execution, due_ns)) {
+        record->delivery.dead_at_ns = clock_realtime_ns();
+        controller->metrics.dead_letters++;
+        return false;
+    }
+    controller->metrics.retries++;
+    record->attempt++;
+    executions_put_back(controller, execution, due_ns);
+    delivery_look(controller);
+    return true;
+}
+
+/* ---- leases ---- */
+
+/* Forgets what the store no longer has as ours. What workers are at is cancelled when their next poll names it. */
+static void forget_all(struct controller *controller)
+{
+    struct string_map *all = &controller->executions.by_id;
+    struct live_execution **lost = calloc(all->count + 1, sizeof(*lost));
+    size_t count = 0;
+    if (!lost)
+        return;
+    string_map_for_each(slot, all)
+    {
+        struct live_execution *execution = slot->value;
+        if (execution->record.async && !execution_status_final(execution->record.status) &&
+            !execution->committing)
+            lost[count++] = execution;
+    }
+    for (size_t i = 0; i < count; i++) {
+        executions_detach(controller, lost[i]);
+        executions_discard(controller, lost[i]);
+    }
+    free(lost);
+    log_warn("the lease has ended: what was accepted goes to other controllers",
+             LOG_INT("executions", (int64_t)count));
+}
+
+static void begin_set_aside(struct controller *controller)
+{
+    list_for_each(link, &controller->delivery.set_aside)
+    {
+        struct live_execution *execution = list_entry(link, struct live_execution, owner_link);
+        list_remove(link);
+        dispatch_enqueue_first(&controller->dispatch, execution);
+    }
+    controller_dispatch(controller);
+}
+
+static uint64_t lease_ns(const struct controller *controller)
+{
+    return (uint64_t)controller->config.lease_ms * NS_PER_MS;
+}
+
+static void rejoined(void *data, const struct error *err)
+{
+    struct controller *controller = data;
+    if (controller->delivery.stopped)
+        return;
+    if (err)
+        log_warn("no new lease yet", LOG_ERR(err));
+    else
+        delivery_look(controller);
+}
+
+static void lease_lost(struct controller *controller)
+{
+    struct delivery *delivery = &controller->delivery;
+    forget_all(controller);
+    random_id(delivery->owner);
+    delivery->lease_until_ns = 0; /* the next renewal says whether it has been joined */
+    store_rejoin(controller->store, delivery->owner, controller->config.lease_ms, rejoined,
+                 controller);
+}
+
+struct renewal {
+    struct controller *controller;
+    char owner[RANDOM_ID_LEN + 1];
+    uint64_t sent_ns;
+};
+
+static void renewed(void *data, bool held, const struct error *err)
+{
+    struct renewal *renewal = data;
+    struct controller *controller = renewal->controller;
+    struct delivery *delivery = &controller->delivery;
+    if (!err && !delivery->stopped && strcmp(renewal->owner, delivery->owner) == 0) {
+        delivery->lease_until_ns = renewal->sent_ns + lease_ns(controller);
+        if (!held)
+            lease_lost(controller);
+        else if (delivery_lease_holds(controller))
+            begin_set_aside(controller);
+    }
+    free(renewal);
+}
+
+static void renew_due(void *data)
+{
+    struct controller *controller = data;
+    struct renewal *renewal = calloc(1, sizeof(*renewal));
+    if (!renewal)
+        return;
+    renewal->controller = controller;
+    renewal->sent_ns = clock_monotonic_ns();
+    memcpy(renewal->owner, controller->delivery.owner, sizeof(renewal->owner));
+    store_renew(controller->store, renewal->owner, controller->config.lease_ms, renewed, renewal);
+}
+
+/* ---- without workers ---- */
+
+bool delivery_has_workers(const struct controller *controller)
+{
+    return !controller->delivery.shared || sessions_alive(controller) > 0;
+}
+
+/* What waits here for workers that are gone may run at another controller's. */
+static void give_back(struct controller *controller)
+{
+    struct string_map *all = &controller->executions.by_id;
+    struct live_execution **waiting = calloc(all->count + 1, sizeof(*waiting));
+    size_t count = 0;
+    if (!waiting)
+        return;
+    string_map_for_each(slot, all)
+    {
+        struct live_execution *execution = slot->value;
+        if (execution->in_window && !list_empty(&execution->queue_link))
+            waiting[count++] = execution;
+    }
+    for (size_t i = 0; i < count; i++)
+        executions_put_back(controller, waiting[i], 0);
+    free(waiting);
+}
+
+void delivery_tick(struct controller *controller)
+{
+    struct delivery *delivery = &controller->delivery;
+    bool workers = delivery_has_workers(controller);
+    if (workers && !delivery->had_workers)
+        delivery_look(controller);
+    if (!workers && delivery->window > 0 && !controller->draining)
+        give_back(controller);
+    delivery->had_workers = workers;
+}
+
+/* ---- life ---- */
+
+int delivery_start(struct controller *controller, bool shared, struct error *err)
+{
+    struct delivery *delivery = &controller->delivery;
+    delivery->shared = shared;
+    list_init(&delivery->set_aside);
+    random_id(delivery->owner);
+    if (store_join(controller->store, delivery->owner, controller->config.lease_ms, err) < 0 ||
+        delivery_load_interrupted(controller, err) < 0)
+        return error_wrap(err, "taking up accepted executions");
+    delivery->lease_until_ns = clock_monotonic_ns() + lease_ns(controller);
+    uint64_t renew_ms = (uint64_t)controller->config.lease_ms / 3;
+    if (shared && !(delivery->renew_timer = loop_timer_start(&controller->loop, renew_ms, renew_ms,
+                                                             renew_due, controller, err)))
+        return -1;
+    delivery_look(controller);
+    return 0;
+}
+
+void delivery_stop(struct controller *controller)
+{
+    struct delivery *delivery = &controller->delivery;
+    delivery->stopped = true;
+    loop_timer_stop(delivery->read_timer);
+    loop_timer_stop(delivery->renew_timer);
+    delivery->read_timer = delivery->renew_timer = NULL;
+    if (controller->store && delivery->owner[0])
+        store_leave(controller->store, delivery->owner, NULL, NULL);
+}
