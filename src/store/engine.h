@@ -34,6 +34,8 @@ struct store_engine {
 
     int (*open)(const char *location, void **ret_db, struct error *err);
     void (*close)(void *db);
+    /* Gives back memory that it keeps for speed: there was much to do, and now there is nothing. NULL: it keeps none. */
+    void (*rest)(void *db);
     /* Makes sure that there is a connection, called before a batch; NULL: there always is. */
     int (*connect)(void *db, struct error *err);
     /* Whether the last failure was none of the call's own (the connection broke, a deadlock was resolved): after

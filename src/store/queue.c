@@ -233,6 +233,8 @@ static void await_work(struct store_queue *queue)
         } else if (uv_cond_timedwait(&queue->work_came, &queue->lock,
                                      BACKLOG_REST_MS * NS_PER_MS) == UV_ETIMEDOUT) {
             uv_mutex_unlock(&queue->lock);
+            if (queue->engine->rest)
+                queue->engine->rest(queue->db);
             malloc_trim(0);
             queue->swollen = false;
             uv_mutex_lock(&queue->lock);

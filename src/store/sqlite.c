@@ -108,6 +108,12 @@ static void engine_close(void *data)
     free(store);
 }
 
+static void engine_rest(void *data)
+{
+    struct sqlite_store *store = data;
+    sqlite3_db_release_memory(store->db);
+}
+
 static int lock_database(struct sqlite_store *store, const char *path, struct error *err)
 {
     autofree char *lock = string_printf("%s.lock", path);
@@ -212,6 +218,7 @@ const struct store_engine sqlite_engine = {
     .schema_version = &sqlite_schema_version,
     .open = engine_open,
     .close = engine_close,
+    .rest = engine_rest,
     .begin = engine_begin,
     .commit = engine_commit,
     .rollback = engine_rollback,
