@@ -30,6 +30,7 @@ FRAME_INVOKE, FRAME_READY, FRAME_EXIT, FRAME_RESULT, FRAME_ERROR, FRAME_LOAD = 1
 FLAG_DIRTY = 2
 HEADER_BYTES = 16
 META_MAX = 4096
+PIECE_BYTES = 8192
 BODY_MAX = 64 << 20
 PAYLOAD_ENV_MAX = 96 * 1024
 SOCKET = 3
@@ -48,34 +49,56 @@ class HungUp(Exception):
     """The other side closed the connection, or does not speak the protocol."""
 
 
-def read_exactly(fd, size):
-    data = bytearray(size)
-    view = memoryview(data)
-    while view:
-        got = os.readv(fd, [view])
-        if got == 0:
+class FrameReader:
+    """Takes what has come in one piece; what a frame lacks then goes straight to where it belongs."""
+
+    def __init__(self, fd):
+        self.fd = fd
+        self.left = b""  # that came after the last frame
+
+    def read_frame(self, expected):
+        """(meta, value, body)"""
+        data = self.left
+        while len(data) < HEADER_BYTES:
+            data += self.read_piece()
+        kind, meta_len, body_len, value = decode_header(data)
+        if kind != expected or meta_len > META_MAX or body_len > BODY_MAX:
             raise HungUp
-        view = view[got:]
-    return data
+        body_at = HEADER_BYTES + meta_len
+        while len(data) < body_at:
+            data += self.read_piece()
+        end = body_at + body_len
+        self.left = data[end:]
+        body = data[body_at:end] if len(data) >= end else self.read_rest(data[body_at:], body_len)
+        return data[HEADER_BYTES:body_at], value, body
+
+    def read_invoke(self):
+        """(execution id, timeout in ms, body)"""
+        meta, value, body = self.read_frame(FRAME_INVOKE)
+        return meta.decode("utf-8", "replace"), value, body
+
+    def read_piece(self):
+        piece = os.read(self.fd, PIECE_BYTES)
+        if not piece:
+            raise HungUp
+        return piece
+
+    def read_rest(self, start, size):
+        body = bytearray(size)
+        body[: len(start)] = start
+        view = memoryview(body)[len(start) :]
+        while view:
+            got = os.readv(self.fd, [view])
+            if got == 0:
+                raise HungUp
+            view = view[got:]
+        return body
 
 
-def read_frame(fd, expected):
-    """(meta, value, body)"""
-    header = read_exactly(fd, HEADER_BYTES)
-    kind = int.from_bytes(header[0:2], "little")
-    meta_len = int.from_bytes(header[4:8], "little")
-    body_len = int.from_bytes(header[8:12], "little")
-    value = int.from_bytes(header[12:16], "little")
-    if kind != expected or meta_len > META_MAX or body_len > BODY_MAX:
-        raise HungUp
-    meta = read_exactly(fd, meta_len)
-    return meta, value, read_exactly(fd, body_len)
-
-
-def read_invoke(fd):
-    """(execution id, timeout in ms, body)"""
-    meta, value, body = read_frame(fd, FRAME_INVOKE)
-    return meta.decode("utf-8", "replace"), value, body
+def decode_header(data):
+    """(type, meta length, body length, value)"""
+    number = int.from_bytes
+    return number(data[0:2], "little"), number(data[4:8], "little"), number(data[8:12], "little"), number(data[12:16], "little")
 
 
 def encode_header(kind, flags, value, body_len):
@@ -338,7 +361,7 @@ class Zygote:
         enter_folder()
         module = fresh_main(self.script)
         try:
-            execution_id, _, _ = read_invoke(SOCKET)
+            execution_id, _, _ = FrameReader(SOCKET).read_invoke()
         except HungUp:
             self.state[0] = self.HUNG_UP
             os._exit(0)
@@ -501,16 +524,22 @@ def clear_modules(main, known):
 class Context:
     """The second argument of a handler."""
 
-    def __init__(self, execution_id, timeout_ms, started):
-        self.function_name = os.environ.get("FUNCTION_NAME", "")
-        self.function_version = os.environ.get("FUNCTION_VERSION", "")
-        self.memory_limit_mb = int(os.environ.get("FUNCTION_MEMORY_MB", "0") or 0)
+    def __init__(self, constants, execution_id, deadline):
+        self.__dict__.update(constants)
         self.execution_id = execution_id
         self.aws_request_id = execution_id
-        self._deadline = started + timeout_ms / 1000
+        self._deadline = deadline
 
     def get_remaining_time_in_millis(self):
         return max(0, int((self._deadline - time.monotonic()) * 1000))
+
+
+def context_constants():
+    return {
+        "function_name": os.environ.get("FUNCTION_NAME", ""),
+        "function_version": os.environ.get("FUNCTION_VERSION", ""),
+        "memory_limit_mb": int(os.environ.get("FUNCTION_MEMORY_MB", "0") or 0),
+    }
 
 
 class HandlerNotFound(Exception):
@@ -569,9 +598,9 @@ def describe(error):
     return json.dumps({"type": kind, "message": message, "stack": stack}).encode()
 
 
-def encode_result(result):
+def encode_result(result, encode_json):
     try:
-        return json.dumps(result, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        return encode_json(result).encode()
     except TypeError as error:
         raise TypeError(f"the result cannot be JSON: {error}") from None
     except UnicodeEncodeError:
@@ -586,22 +615,26 @@ class Caller:
     def __init__(self, handler):
         self.handler = handler
         self.loop = None
+        self.constants = context_constants()
+        self.decode = json.loads
+        self.encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
     def call(self, execution_id, timeout_ms, body):
         """The result as JSON text; raises what the handler raises."""
-        started = time.monotonic()
+        deadline = time.monotonic() + timeout_ms / 1000
         os.environ["EXECUTION_ID"] = execution_id
-        os.environ.pop("FUNCTION_PAYLOAD", None)
         if len(body) <= PAYLOAD_ENV_MAX and b"\0" not in body:
             os.environb[b"FUNCTION_PAYLOAD"] = bytes(body)
+        else:
+            os.environ.pop("FUNCTION_PAYLOAD", None)
         try:
-            event = json.loads(body)
+            event = self.decode(body)
         except ValueError as error:
             raise ValueError(f"the payload is not JSON: {error}") from None
-        result = self.handler(event, Context(execution_id, timeout_ms, started))
+        result = self.handler(event, Context(self.constants, execution_id, deadline))
         if hasattr(type(result), "__await__"):
             result = self.wait_for(result)
-        return encode_result(result)
+        return encode_result(result, self.encode)
 
     def wait_for(self, awaitable):
         import asyncio
@@ -628,7 +661,10 @@ def hide_socket():
 
 
 def flush_quietly():
-    for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
+    streams = (sys.stdout, sys.stderr)
+    if streams != (sys.__stdout__, sys.__stderr__):
+        streams += (sys.__stdout__, sys.__stderr__)
+    for stream in streams:
         try:
             stream.flush()
         except Exception:
@@ -645,8 +681,9 @@ def serve_handler(path):
         os._exit(1)
     flush_quietly()
     send_frame(fd, FRAME_READY)
+    reader = FrameReader(fd)
     while True:
-        invocation = read_invoke(fd)
+        invocation = reader.read_invoke()
         try:
             kind, body = FRAME_RESULT, caller.call(*invocation)
         except BaseException as error:
@@ -711,15 +748,22 @@ class Keeper:
         replace_environment([name + b"=" + value for name, value in os.environb.items()])  # rehearsed in both
         if child:
             os.close(write_end)
-            body = read_frame(read_end, FRAME_LOAD)[2]
+            body = FrameReader(read_end).read_frame(FRAME_LOAD)[2]
             os.close(read_end)
         else:
             os.close(read_end)
             send_frame(KEEPER_SOCKET, FRAME_READY)
-            body = read_frame(KEEPER_SOCKET, FRAME_LOAD)[2]
+            body = self.hear_load()
             self.pass_on(write_end, body)
             os.close(write_end)
         return self.become(body)
+
+    def hear_load(self):
+        """An INVOKE may come right after it, and is another process's to read."""
+        header = os.read(KEEPER_SOCKET, HEADER_BYTES)
+        if len(header) < HEADER_BYTES or decode_header(header)[0] != FRAME_LOAD:
+            raise HungUp
+        return FrameReader(KEEPER_SOCKET).read_rest(b"", decode_header(header)[2])
 
     def pass_on(self, pipe, body):
         if body.startswith(b"zygote\0"):
