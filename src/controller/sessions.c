@@ -326,7 +326,8 @@ static void read_instances(struct worker_session *session, const struct json *in
             continue;
         snprintf(key, sizeof(key), "%s/%lld", function,
                  (long long)json_get_int(instance, "version", 0));
-        dispatch_warm_set(&session->dispatch, key, state && strcmp(state, "idle") == 0);
+        dispatch_warm_set(&session->dispatch, key,
+                          state && (strcmp(state, "idle") == 0 || strcmp(state, "frozen") == 0));
     }
     dispatch_warm_end(&session->dispatch);
 }

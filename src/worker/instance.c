@@ -23,7 +23,9 @@ static const struct {
                            1u << INSTANCE_WARM | 1u << INSTANCE_IDLE | 1u << INSTANCE_STOPPING},
     [INSTANCE_WARM] = {"warm", 1u << INSTANCE_LOADING | 1u << INSTANCE_STOPPING},
     [INSTANCE_LOADING] = {"loading", 1u << INSTANCE_IDLE | 1u << INSTANCE_STOPPING},
-    [INSTANCE_IDLE] = {"idle", 1u << INSTANCE_BUSY | 1u << INSTANCE_STOPPING},
+    [INSTANCE_IDLE] = {"idle",
+                       1u << INSTANCE_FROZEN | 1u << INSTANCE_BUSY | 1u << INSTANCE_STOPPING},
+    [INSTANCE_FROZEN] = {"frozen", 1u << INSTANCE_BUSY | 1u << INSTANCE_STOPPING},
     [INSTANCE_BUSY] = {"busy", 1u << INSTANCE_IDLE | 1u << INSTANCE_STOPPING},
     [INSTANCE_STOPPING] = {"stopping", 1u << INSTANCE_GONE},
     [INSTANCE_GONE] = {"gone", 0},
@@ -233,6 +235,7 @@ static void take_frame(struct instance *instance, const struct frame_header *hea
         break;
     case INSTANCE_WARM:
     case INSTANCE_IDLE:
+    case INSTANCE_FROZEN:
         take_unasked_frame(instance);
         break;
     default:
@@ -571,6 +574,17 @@ void instance_free(struct instance *instance)
     assert(instance->state == INSTANCE_GONE);
     function_unref(instance->function);
     free(instance);
+}
+
+int instance_freeze(struct instance *instance, struct error *err)
+{
+    const struct runtime_ops *ops = instance->runtime->ops;
+    if (!ops->freeze)
+        return error_set(err, ERROR_UNAVAILABLE, "runtime %s cannot freeze instances", ops->name);
+    if (ops->freeze(instance->runtime_instance, true, err) < 0)
+        return -1;
+    instance_move(instance, INSTANCE_FROZEN);
+    return 0;
 }
 
 const char *instance_id(const struct instance *instance)

@@ -2,6 +2,7 @@
  * invocations.
  *
  *     creating -> idle <-> busy
+ *     idle -> frozen -> busy                   its processes are stopped meanwhile
  *     creating -> warm -> loading -> idle      a generic instance, which has no function before `loading`
  *     each of them -> stopping -> gone
  *
@@ -25,6 +26,7 @@ enum instance_state {
     INSTANCE_WARM,
     INSTANCE_LOADING,
     INSTANCE_IDLE,
+    INSTANCE_FROZEN,
     INSTANCE_BUSY,
     INSTANCE_STOPPING,
     INSTANCE_GONE,
@@ -88,7 +90,9 @@ void instance_stop(struct instance *instance);
 /* Only when gone. Accepts NULL. */
 void instance_free(struct instance *instance);
 
-/* idle -> busy; finished() follows, never from inside this call. `invocation` and its payload must
+/* idle -> frozen; -1 where the runtime cannot, and it stays idle. */
+int instance_freeze(struct instance *instance, struct error *err);
+/* idle or frozen -> busy; finished() follows, never from inside this call. `invocation` and its payload must
  * stand until then. */
 void instance_run(struct instance *instance, struct invocation *invocation);
 /* Ends the running invocation at once with this status and error; finished(SPENT) comes from inside

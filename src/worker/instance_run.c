@@ -1,5 +1,6 @@
 /* One invocation in an instance: send it, watch the clock, make the execution from what comes. */
 #include "base/cleanup.h"
+#include "base/log.h"
 #include "base/loop.h"
 #include "worker/instance_internal.h"
 #include "worker/outcome.h"
@@ -233,8 +234,18 @@ static void on_send_failed(void *data)
     finish(instance, INSTANCE_RETRY);
 }
 
+static int thaw(struct instance *instance)
+{
+    struct error err = {0};
+    if (instance->runtime->ops->freeze(instance->runtime_instance, false, &err) == 0)
+        return 0;
+    log_error("instance cannot be thawed", LOG_STR("instance", instance->id), LOG_ERR(&err));
+    return -1;
+}
+
 void instance_run(struct instance *instance, struct invocation *invocation)
 {
+    bool runs = instance->state != INSTANCE_FROZEN || thaw(instance) == 0;
     struct channel *channel = instance->handler ? instance->adapter : instance->control;
     struct execution *execution = &invocation->execution;
     instance_move(instance, INSTANCE_BUSY);
@@ -246,7 +257,8 @@ void instance_run(struct instance *instance, struct invocation *invocation)
     instance->runtime->ops->usage(instance->runtime_instance, &instance->before, NULL);
     execution->started_at_ns = clock_realtime_ns();
     instance->sent_ns = clock_monotonic_ns();
-    if (channel_send(channel, FRAME_INVOKE, (uint32_t)invocation->timeout_ms, execution->id,
+    if (!runs ||
+        channel_send(channel, FRAME_INVOKE, (uint32_t)invocation->timeout_ms, execution->id,
                      invocation->payload, invocation->payload_len, NULL) < 0) {
         instance->deadline = loop_timer_start(instance->loop, 0, 0, on_send_failed, instance, NULL);
         return;

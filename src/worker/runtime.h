@@ -73,6 +73,9 @@ struct runtime_ops {
     void (*stop)(struct runtime_instance *instance, runtime_stopped_fn *stopped, void *data);
     int (*usage)(struct runtime_instance *instance, struct runtime_usage *ret, struct error *err);
     void (*reset_usage)(struct runtime_instance *instance);
+    /* Stops every process of a started instance, or lets them go on; stop() needs no thaw before it. NULL: this runtime
+     * cannot. */
+    int (*freeze)(struct runtime_instance *instance, bool frozen, struct error *err);
     /* pid of faas-init on the host; 0 before it is started. */
     pid_t (*pid)(const struct runtime_instance *instance);
     /* Instances whose removal is still being tried in the background. */

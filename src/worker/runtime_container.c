@@ -39,6 +39,14 @@ static int container_usage(struct runtime_instance *instance, struct runtime_usa
     return 0;
 }
 
+static int container_freeze(struct runtime_instance *instance, bool frozen, struct error *err)
+{
+    if (!instance->cgroup)
+        return error_set(err, ERROR_UNAVAILABLE, "the instance is not started");
+    return frozen ? instance_cgroup_freeze(instance->cgroup, err)
+                  : instance_cgroup_thaw(instance->cgroup, err);
+}
+
 static void container_reset_usage(struct runtime_instance *instance)
 {
     /* A kernel that cannot reset gives the peak of the instance's life. */
@@ -283,6 +291,7 @@ struct runtime *runtime_container_new(uv_loop_t *loop, const struct worker_setti
         .stop = container_stop,
         .usage = container_usage,
         .reset_usage = container_reset_usage,
+        .freeze = container_freeze,
         .pid = container_pid,
         .leftovers = container_leftovers,
         .close = container_close,

@@ -87,10 +87,10 @@ static void close_instance(void)
 Test(instance, states_only_move_as_the_table_says)
 {
     static const char allowed[INSTANCE_STATE_COUNT][INSTANCE_STATE_COUNT + 1] = {
-        [INSTANCE_CREATING] = ".+.+.+.", [INSTANCE_WARM] = "..+..+.",
-        [INSTANCE_LOADING] = "...+.+.",  [INSTANCE_IDLE] = "....++.",
-        [INSTANCE_BUSY] = "...+.+.",     [INSTANCE_STOPPING] = "......+",
-        [INSTANCE_GONE] = ".......",
+        [INSTANCE_CREATING] = ".+.+..+.", [INSTANCE_WARM] = "..+...+.",
+        [INSTANCE_LOADING] = "...+..+.",  [INSTANCE_IDLE] = "....+++.",
+        [INSTANCE_FROZEN] = ".....++.",   [INSTANCE_BUSY] = "...+..+.",
+        [INSTANCE_STOPPING] = ".......+", [INSTANCE_GONE] = "........",
     };
     for (int from = 0; from < INSTANCE_STATE_COUNT; from++) {
         for (int to = 0; to < INSTANCE_STATE_COUNT; to++)

@@ -28,6 +28,8 @@ struct runtime_instance {
     bool started, stopped;
     bool generic;  /* was started without a function */
     bool outdated; /* its image was replaced */
+    bool frozen;
+    int freezes; /* how often it was */
     runtime_started_fn *on_started;
     runtime_stopped_fn *on_stopped;
     void *started_data, *stopped_data;
@@ -39,6 +41,7 @@ static bool fake_starts_fail;
 static enum error_code fake_specialise_error; /* 0: it works */
 static bool fake_loads_end;                   /* a loaded one ends instead of becoming ready */
 static uint64_t fake_oom_kills;
+static bool fake_thaws_fail;
 
 static uv_loop_t loop;
 static char fixture_directory[64];
@@ -160,13 +163,23 @@ static void fake_reset_usage(struct runtime_instance *fake)
     (void)fake;
 }
 
+static int fake_freeze(struct runtime_instance *fake, bool frozen, struct error *err)
+{
+    if (!frozen && fake_thaws_fail)
+        return error_set(err, ERROR_UNAVAILABLE, "the fake was told to stay frozen");
+    fake->freezes += frozen && !fake->frozen;
+    fake->frozen = frozen;
+    return 0;
+}
+
 static const struct runtime_ops fake_ops = {.name = "fake",
                                             .start = fake_start,
                                             .specialise = fake_specialise,
                                             .outdated = fake_is_outdated,
                                             .stop = fake_stop,
                                             .usage = fake_usage,
-                                            .reset_usage = fake_reset_usage};
+                                            .reset_usage = fake_reset_usage,
+                                            .freeze = fake_freeze};
 static struct runtime fake_runtime = {.ops = &fake_ops};
 
 /* Runs the loop until nothing happens at once any more. */
