@@ -68,6 +68,15 @@ static const struct setting rows[] = {
     ROW("WORKER_KEEP_ALIVE_MS", INT, keep_alive_ms, .default_value = "300000", .min = 0,
         .max = 86400000, .unit = "ms",
         .text = "How long an idle instance is kept; 0: one instance for each invocation."),
+    ROW("WORKER_KEEP_ALIVE_POLICY", CHOICE, keep_alive_policy, .default_value = "history",
+        .choices = "history|fixed",
+        .text = "fixed: WORKER_KEEP_ALIVE_MS for every function. history: a function whose calls "
+                "follow a pattern has its instance as long as a call is likely, and has one made "
+                "ahead of a call that is due; others have WORKER_KEEP_ALIVE_MS."),
+    ROW("WORKER_FREEZE_AFTER_MS", INT, freeze_after_ms, .default_value = "1000", .min = -1,
+        .max = 86400000, .unit = "ms",
+        .text = "An instance that was idle for so long is frozen (its processes are stopped) until "
+                "its next invocation; 0: at once, -1: never."),
     ROW("WORKER_START_PARALLEL", INT, start_parallel, .default_value = "0", .min = 0, .max = 256,
         .text = "Instances started at the same time; 0: twice the number of CPUs."),
     ROW("WORKER_POOL_SIZE", INT, pool_size, .default_value = "4", .min = 0, .max = 64,

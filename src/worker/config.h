@@ -28,6 +28,8 @@ struct worker_settings {
     int64_t max_instances;
     int64_t memory_mb;
     int64_t keep_alive_ms;
+    char *keep_alive_policy;
+    int64_t freeze_after_ms;
     int64_t start_parallel;
     int64_t pool_size;
     int64_t start_timeout_ms;

@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/queue.h>
 
+#define NS_PER_MS 1000000u
 #define FILE_MAX ((size_t)4 * 1024 * 1024)
 /* "56:65535 " for each bin and the one beyond. */
 #define ROW_MAX ((IDLE_BINS + 1) * 9 + 1)
@@ -20,6 +21,7 @@
 struct idle_entry {
     char function[FUNCTION_NAME_MAX + 1];
     struct idle_history history;
+    uint64_t rests_ns; /* since when; 0: not known, or it runs */
     TAILQ_ENTRY(idle_entry) order;
 };
 TAILQ_HEAD(idle_entries, idle_entry);
@@ -85,15 +87,43 @@ static struct idle_entry *add_entry(struct idle_table *table, const char *functi
     return entry;
 }
 
-void idle_table_add(struct idle_table *table, const char *function, uint64_t idle_ms)
+/* The function's entry, made when needed, as the one heard of last. */
+static struct idle_entry *hear_of(struct idle_table *table, const char *function)
 {
     struct idle_entry *entry = string_map_get(&table->by_name, function);
 
-    if (!entry && !(entry = add_entry(table, function)))
-        return;
-    idle_history_add(&entry->history, idle_ms);
+    if (!entry)
+        return add_entry(table, function);
     TAILQ_REMOVE(&table->order, entry, order);
     TAILQ_INSERT_TAIL(&table->order, entry, order);
+    return entry;
+}
+
+void idle_table_add(struct idle_table *table, const char *function, uint64_t idle_ms)
+{
+    struct idle_entry *entry = hear_of(table, function);
+
+    if (entry)
+        idle_history_add(&entry->history, idle_ms);
+}
+
+void idle_table_rests(struct idle_table *table, const char *function, uint64_t now_ns)
+{
+    struct idle_entry *entry = hear_of(table, function);
+
+    if (entry)
+        entry->rests_ns = now_ns;
+}
+
+void idle_table_called(struct idle_table *table, const char *function, uint64_t now_ns)
+{
+    struct idle_entry *entry = string_map_get(&table->by_name, function);
+
+    if (!entry || entry->rests_ns == 0)
+        return;
+    uint64_t idle_ns = now_ns > entry->rests_ns ? now_ns - entry->rests_ns : 0;
+    idle_history_add(&entry->history, idle_ns / NS_PER_MS);
+    entry->rests_ns = 0;
 }
 
 struct idle_windows idle_table_windows(const struct idle_table *table, const char *function,

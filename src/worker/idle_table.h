@@ -17,6 +17,10 @@ void idle_table_free(struct idle_table *table); /* accepts NULL */
 
 /* A call of the function came so long after its last one had ended. Not counted when there is no memory for it. */
 void idle_table_add(struct idle_table *table, const char *function, uint64_t idle_ms);
+/* The same from both ends, on the monotonic clock: nothing of the function runs any more; a call came. Only the first call after
+ * the end of the last one tells an idle time. */
+void idle_table_rests(struct idle_table *table, const char *function, uint64_t now_ns);
+void idle_table_called(struct idle_table *table, const char *function, uint64_t now_ns);
 /* Of a function that is not known: the fixed keep-alive. */
 struct idle_windows idle_table_windows(const struct idle_table *table, const char *function,
                                        uint64_t fixed_ms);

@@ -27,6 +27,7 @@ struct pool *pool_new(uv_loop_t *loop, const struct pool_options *options, struc
     TAILQ_INIT(&pool->members);
     TAILQ_INIT(&pool->idle);
     TAILQ_INIT(&pool->kinds);
+    TAILQ_INIT(&pool->unfrozen);
     pool->start_ns = FIRST_START_NS;
     pool->load_ns = FIRST_LOAD_NS;
     return pool;
@@ -37,7 +38,7 @@ void pool_free(struct pool *pool)
     if (!pool)
         return;
     assert(TAILQ_EMPTY(&pool->members));
-    loop_timer_stop(pool->keep_alive);
+    pool_idle_stop(pool);
     loop_timer_stop(pool->rethink);
     pool_kinds_free(pool);
     free(pool);
@@ -66,7 +67,7 @@ static struct pool_slot *slot_get(struct pool *pool, struct function *function)
 
 void pool_slot_drop_if_empty(struct pool *pool, struct pool_slot *slot)
 {
-    if (slot->instances > 0 || slot->waiting_count > 0)
+    if (slot->instances > 0 || slot->waiting_count > 0 || pool_idle_needs_slot(pool, slot))
         return;
     TAILQ_REMOVE(&pool->slots, slot, slots);
     slot->function->slot = NULL;
@@ -176,12 +177,6 @@ static void note_risen(struct member *member)
         member->kind->creating--;
 }
 
-static void leave_idle(struct member *member)
-{
-    TAILQ_REMOVE(&member->slot->idle, member, idle);
-    TAILQ_REMOVE(&member->pool->idle, member, age);
-}
-
 /* Not while it is busy or in the idle lists. */
 void pool_member_stop(struct member *member)
 {
@@ -189,10 +184,12 @@ void pool_member_stop(struct member *member)
     if (is_rising(member))
         note_risen(member);
     note_started(member);
-    if (member->slot)
+    if (member->slot) {
         member->slot->stopping++;
-    else
+        pool->lacking |= member->slot->kept > 0;
+    } else {
         leave_kind(member);
+    }
     pool->stopping++;
     pool->stopping_memory_mb += member->memory_mb;
     instance_stop(member->instance);
@@ -202,7 +199,7 @@ void pool_evict(struct member *member, const char *why)
 {
     log_debug("idle instance goes", LOG_STR("instance", instance_id(member->instance)),
               LOG_STR("function", member->slot->function->spec.name), LOG_STR("why", why));
-    leave_idle(member);
+    pool_idle_remove(member);
     pool_member_stop(member);
 }
 
@@ -213,39 +210,17 @@ static void dispatch(struct member *member, struct invocation *invocation, bool 
     execution->cold_start = waited && !member->used;
     execution->metrics.start_time = waited ? clock_monotonic_ns() - invocation->received_ns : 0;
     member->used = true;
+    pool_idle_used(member, invocation->received_ns);
     instance_run(member->instance, invocation);
 }
 
-/* ---- keep-alive ---- */
-
-static void keep_alive_arm(struct pool *pool);
-
-static void on_keep_alive(void *data)
-{
-    struct pool *pool = data;
-    uint64_t now_ns = clock_monotonic_ns();
-    uint64_t keep_ns = pool->options.keep_alive_ms * 1000000;
-    struct member *member;
-    loop_timer_stop(pool->keep_alive);
-    pool->keep_alive = NULL;
-    while ((member = TAILQ_FIRST(&pool->idle)) && now_ns - member->idle_since_ns >= keep_ns)
-        pool_evict(member, "keep-alive is over");
-    keep_alive_arm(pool);
-}
-
-/* For the one that is idle for longest; those after it are looked at when it fires. */
-static void keep_alive_arm(struct pool *pool)
-{
-    const struct member *oldest = TAILQ_FIRST(&pool->idle);
-    if (!oldest || pool->keep_alive)
-        return;
-    uint64_t idle_ms = (clock_monotonic_ns() - oldest->idle_since_ns) / 1000000;
-    uint64_t keep_ms = pool->options.keep_alive_ms;
-    pool->keep_alive = loop_timer_start(pool->loop, idle_ms < keep_ms ? keep_ms - idle_ms + 1 : 1,
-                                        0, on_keep_alive, pool, NULL);
-}
-
 /* ---- events of instances ---- */
+
+/* Used, and none of its function's is used twice. */
+static bool is_spent(const struct member *member)
+{
+    return member->used && pool_fixed_keep_alive_ms(member->pool, member->slot) == 0;
+}
 
 /* An instance that can take the next invocation. */
 static void offer(struct member *member)
@@ -257,14 +232,10 @@ static void offer(struct member *member)
         dispatch(member, invocation, true);
         return;
     }
-    if (slot->forgotten || pool->stopped || (member->used && pool->options.keep_alive_ms == 0)) {
+    if (slot->forgotten || pool->stopped || is_spent(member))
         pool_member_stop(member);
-        return;
-    }
-    member->idle_since_ns = clock_monotonic_ns();
-    TAILQ_INSERT_HEAD(&slot->idle, member, idle);
-    TAILQ_INSERT_TAIL(&pool->idle, member, age);
-    keep_alive_arm(pool);
+    else
+        pool_idle_add(member);
 }
 
 static void on_started(void *data, struct instance *instance)
@@ -292,6 +263,7 @@ static void on_ready(void *data, struct instance *instance)
     (void)instance;
     note_risen(member);
     pool_note_ready(member->pool, member);
+    pool_idle_ready(member->slot);
     offer(member);
     pool_schedule(member->pool);
 }
@@ -321,6 +293,12 @@ static void break_generic(struct member *member, const struct execution *failure
     pool_member_stop(member);
 }
 
+static bool is_resting(const struct instance *instance)
+{
+    enum instance_state state = instance_state(instance);
+    return state == INSTANCE_IDLE || state == INSTANCE_FROZEN;
+}
+
 static void on_broken(void *data, struct instance *instance, struct execution *failure)
 {
     struct member *member = data;
@@ -332,12 +310,14 @@ static void on_broken(void *data, struct instance *instance, struct execution *f
         pool_schedule(pool);
         return;
     }
-    if (instance_state(instance) == INSTANCE_IDLE)
-        leave_idle(member);
-    else if (instance_state(instance) == INSTANCE_LOADING && failure->status == EXECUTION_LOST)
+    if (is_resting(instance)) {
+        pool_idle_remove(member);
+    } else if (instance_state(instance) == INSTANCE_LOADING && failure->status == EXECUTION_LOST) {
         slot->direct = true; /* not the function's fault, and its invocation has not begun */
-    else
+    } else {
+        pool_idle_failed(pool, slot);
         invocation = pool_wait_take(pool, slot);
+    }
     pool_member_stop(member);
     if (invocation)
         fail_as(invocation, failure);
@@ -362,17 +342,19 @@ static void on_finished(void *data, struct instance *instance, struct invocation
 {
     struct member *member = data;
     struct pool *pool = member->pool;
+    struct pool_slot *slot = member->slot;
     (void)instance;
     if (after == INSTANCE_RETRY) {
         retry(member, invocation);
     } else {
-        pool_note_service(member->slot, invocation->execution.metrics.duration);
+        pool_note_service(slot, invocation->execution.metrics.duration);
         done(invocation);
     }
-    if (after == INSTANCE_USABLE && (pool->options.keep_alive_ms > 0 || !member->used))
+    if (after == INSTANCE_USABLE && !is_spent(member))
         offer(member);
     else
         pool_member_stop(member);
+    pool_idle_finished(pool, slot);
     pool_schedule(pool);
 }
 
@@ -452,7 +434,7 @@ void pool_run(struct pool *pool, struct invocation *invocation)
     slot->forgotten = false;
     struct member *member = TAILQ_FIRST(&slot->idle);
     if (member) {
-        leave_idle(member);
+        pool_idle_remove(member);
         dispatch(member, invocation, false);
         return;
     }
@@ -474,6 +456,21 @@ void pool_cancel(struct pool *pool, struct invocation *invocation)
     done(invocation);
 }
 
+void pool_keep(struct pool *pool, struct function *function, size_t count)
+{
+    struct pool_slot *slot = function->slot;
+    if (pool->stopped || (count == 0 && !slot) || (!slot && !(slot = slot_get(pool, function))))
+        return;
+    slot->forgotten = slot->forgotten && count == 0;
+    slot->kept = count;
+    slot->failures = 0;
+    slot->retry_ns = 0;
+    pool->lacking = true;
+    pool_slot_drop_if_empty(pool, slot);
+    pool_schedule_later(pool);
+    pool_idle_look(pool, clock_monotonic_ns());
+}
+
 void pool_forget(struct pool *pool, const char *name, int64_t version)
 {
     struct pool_slot *slot, *next;
@@ -482,9 +479,12 @@ void pool_forget(struct pool *pool, const char *name, int64_t version)
         if (slot->function->spec.version != version || strcmp(slot->function->spec.name, name) != 0)
             continue;
         slot->forgotten = true;
+        slot->kept = 0;
+        slot->rests_ns = 0;
         struct member *member;
         while ((member = TAILQ_FIRST(&slot->idle)))
             pool_evict(member, "its version is of no more use");
+        pool_slot_drop_if_empty(pool, slot);
     }
 }
 
@@ -511,12 +511,14 @@ void pool_stop(struct pool *pool, void (*stopped)(void *data), void *data)
     pool->stopped_data = data;
     loop_timer_stop(pool->rethink);
     pool->rethink = NULL;
+    pool_idle_stop(pool);
     fail_all_waiting(pool);
     /* `next` stays valid: a member leaves the list in on_gone() only, which comes later. */
     for (member = TAILQ_FIRST(&pool->members); member; member = next) {
         next = TAILQ_NEXT(member, all);
         switch (instance_state(member->instance)) {
         case INSTANCE_IDLE:
+        case INSTANCE_FROZEN:
             pool_evict(member, "the worker is stopping");
             break;
         case INSTANCE_WARM:

@@ -2,14 +2,16 @@
  *
  * Idle instances are kept per function version; an invocation takes the one that was used last, or
  * waits for one that is made for it. Instances are made within bounds (number, memory, how many at
- * once); when there is no room, the idle ones that were not used for longest go first, and
- * invocations wait in order. An idle instance goes after keep_alive_ms; 0 means that each
- * invocation gets an instance of its own.
+ * once); when there is no room, the idle ones that are worth least go first, and
+ * invocations wait in order. An idle instance goes after keep_alive_ms, or when the function's history says that no call
+ * is due, and one is made ahead of a call that is; keep_alive_ms 0 means that each
+ * invocation gets an instance of its own. A function's own keep_alive_ms beats both, its max_instances bounds it here.
  *
  * Where the runtime can, generic instances are kept ready for each image, runtime and network that is in use, and a function that finds no
  * idle instance is loaded into one. It is that function's for ever. Loop thread only. */
 #pragma once
 
+#include "worker/idle_table.h"
 #include "worker/instance.h"
 #include "worker/invocation.h"
 
@@ -19,7 +21,9 @@ struct pool_options {
     struct runtime *runtime;
     struct instance_limits limits;
     uint64_t keep_alive_ms;
-    int64_t memory_mb; /* of all live instances' limits together */
+    struct idle_table *idle_table; /* histories of functions; borrowed. NULL: keep_alive_ms holds */
+    int64_t freeze_after_ms;       /* an idle instance is frozen then; -1: never */
+    int64_t memory_mb;             /* of all live instances' limits together */
     size_t max_instances;
     size_t start_parallel; /* instances being started at the same time */
     size_t generic_size;   /* generic ones of a kind that is in use; 0: none at all */
@@ -40,7 +44,9 @@ void pool_images_changed(struct pool *pool);
 void pool_run(struct pool *pool, struct invocation *invocation);
 /* Ends it with status cancelled, whether it waits or runs; its done() comes from inside. */
 void pool_cancel(struct pool *pool, struct invocation *invocation);
-/* Idle instances of that version go. */
+/* So many instances of the function, idle or busy, there shall be from now on, whether there are calls or not. */
+void pool_keep(struct pool *pool, struct function *function, size_t count);
+/* Idle instances of that version go, and none are kept ready. */
 void pool_forget(struct pool *pool, const char *name, int64_t version);
 /* All instances go, at once; `done` when nothing is left. Invocations that still run are finished
  * as lost. Not from inside of an invocation's done(). */

@@ -1,7 +1,9 @@
 /* What the files of the pool share: pool.c (interface, events of instances), pool_start.c (which instances are made for those who
- * wait, and who goes to make room), pool_generic.c (generic instances that are kept ready). */
+ * wait, and who goes to make room), pool_generic.c (generic instances that are kept ready), pool_idle.c (what becomes of
+ * idle instances, and which are made before anybody waits for them). */
 #pragma once
 
+#include "worker/eviction.h"
 #include "worker/pool.h"
 
 #include <sys/queue.h>
@@ -17,10 +19,14 @@ struct member {
     bool used;         /* has run an invocation */
     bool stopping;
     uint64_t idle_since_ns;
+    uint64_t uses;
+    double worth;  /* see eviction.h */
+    bool unfrozen; /* is in the pool's list of those */
     TAILQ_ENTRY(member) all;
     TAILQ_ENTRY(member)
     idle; /* of its slot: last used first; or warm ones of its kind: oldest first */
     TAILQ_ENTRY(member) age; /* of all idle ones: longest idle first */
+    TAILQ_ENTRY(member) to_freeze;
 };
 TAILQ_HEAD(member_list, member);
 
@@ -38,6 +44,12 @@ struct pool_slot {
     bool direct;         /* loading it failed: its instances are started */
     uint64_t service_ns; /* how long its invocations take of late; 0: not known */
     bool forgotten;
+    size_t busy;       /* instances that run invocations */
+    size_t kept;       /* so many instances there shall be, idle or busy */
+    uint64_t rests_ns; /* since when it has had nothing to do; 0: it has, or never had */
+    bool prewarm;      /* an instance is to be made, for the call that is due */
+    unsigned failures; /* of instances that did not become ready, in a row */
+    uint64_t retry_ns; /* after failures: none is made before, unless somebody waits */
     TAILQ_ENTRY(pool_slot) slots;
 };
 TAILQ_HEAD(slot_list, pool_slot);
@@ -79,7 +91,13 @@ struct pool {
     int64_t generic_memory_mb; /* of those that are generic still */
     uint64_t start_ns; /* what starting an instance takes of late, and loading a generic one */
     uint64_t load_ns;
-    struct loop_timer *keep_alive;
+    struct eviction eviction;
+    struct member_list unfrozen; /* idle ones: longest idle first */
+    struct loop_timer *look;     /* at what is idle */
+    uint64_t look_ns;            /* when that fires */
+    struct loop_timer *freeze;
+    bool cannot_freeze;
+    bool lacking; /* an instance may be missing that nobody waits for */
     struct loop_timer
         *rethink;        /* when one who waits for a busy instance has waited for long enough */
     uint64_t rethink_ns; /* when that fires */
@@ -103,7 +121,7 @@ void pool_member_add(struct member *member, int64_t memory_mb);
 void pool_member_give(struct member *member, struct pool_slot *slot);
 /* Not while it is busy or in a list of idle or warm ones. */
 void pool_member_stop(struct member *member);
-/* An idle one. */
+/* An idle or frozen one. */
 void pool_evict(struct member *member, const char *why);
 struct invocation *pool_wait_take(struct pool *pool, struct pool_slot *slot);
 void pool_slot_drop_if_empty(struct pool *pool, struct pool_slot *slot);
@@ -138,3 +156,27 @@ void pool_generic_failed(struct pool *pool, struct generic_kind *kind, const cha
 void pool_generic_ended(struct member *member);
 /* Starts generic ones as far as they are wanted and nobody waits. */
 void pool_generic_refill(struct pool *pool);
+
+/* ---- pool_idle.c ---- */
+
+/* How long the slot's idle instances are kept where nothing better is known. 0: none is used twice. */
+uint64_t pool_fixed_keep_alive_ms(const struct pool *pool, const struct pool_slot *slot);
+/* A member has nothing to do, or has again: the lists of idle ones. */
+void pool_idle_add(struct member *member);
+void pool_idle_remove(struct member *member);
+/* A member is about to be given an invocation that came at `received_ns`. */
+void pool_idle_used(struct member *member, uint64_t received_ns);
+/* The member's invocation is over, and it is not given another at once. */
+void pool_idle_finished(struct pool *pool, struct pool_slot *slot);
+/* An instance of the slot became ready, or will not. */
+void pool_idle_ready(struct pool_slot *slot);
+void pool_idle_failed(struct pool *pool, struct pool_slot *slot);
+/* Whether it must stand though it has no instance and nobody waits: some are to be kept, or a call is due. */
+bool pool_idle_needs_slot(const struct pool *pool, const struct pool_slot *slot);
+/* The idle one that is worth least; NULL: there is none. Those that are to be kept ready only with `kept`. */
+struct member *pool_idle_dispensable(const struct pool *pool, bool kept);
+/* How many instances the slot lacks that nobody waits for. */
+size_t pool_idle_lack(const struct pool *pool, const struct pool_slot *slot, uint64_t now_ns);
+/* Lets those go whose time is over and says which calls are due; looks again, by a timer, when there is a reason to. */
+void pool_idle_look(struct pool *pool, uint64_t now_ns);
+void pool_idle_stop(struct pool *pool);

@@ -33,10 +33,21 @@ void pool_note_ready(struct pool *pool, const struct member *member)
 
 /* ---- policy: is another instance worth its start? ---- */
 
+/* How many more instances the function's own max_instances allows here. */
+static size_t allowed(const struct pool_slot *slot)
+{
+    size_t max = (size_t)slot->function->spec.max_instances;
+    size_t have = slot->instances + slot->promised;
+    if (max == 0)
+        return SIZE_MAX;
+    return max > have ? max - have : 0;
+}
+
 static size_t unserved(const struct pool_slot *slot)
 {
     size_t coming = slot->creating + slot->promised;
-    return slot->waiting_count > coming ? slot->waiting_count - coming : 0;
+    size_t lack = slot->waiting_count > coming ? slot->waiting_count - coming : 0;
+    return lack < allowed(slot) ? lack : allowed(slot);
 }
 
 /* 0: now; otherwise when to ask again. While those that there are would have served everybody sooner than a new one is ready, it is not made;
@@ -48,7 +59,7 @@ static uint64_t worth_starting_at(const struct pool *pool, const struct pool_slo
     size_t servers = slot->instances - slot->stopping;
     bool is_warm = slot->kind && slot->kind->warm_count > 0;
     uint64_t start_ns = is_warm ? pool->load_ns : pool->start_ns;
-    if (servers == 0 || slot->service_ns == 0 || pool->options.keep_alive_ms == 0)
+    if (servers == 0 || slot->service_ns == 0 || pool_fixed_keep_alive_ms(pool, slot) == 0)
         return 0;
     uint64_t wait_ns = unserved(slot) * slot->service_ns / servers;
     uint64_t age_ns = now_ns - TAILQ_FIRST(&slot->waiting)->received_ns;
@@ -96,26 +107,43 @@ static struct pool_slot *most_urgent(struct pool *pool)
 
 /* ---- policy: who makes room ---- */
 
-/* The instance that was idle for longest; then generic ones, which take less room and are of use to more. */
-static bool evict_one(struct pool *pool)
+static bool evict_idle(struct pool *pool, bool kept)
 {
-    struct member *member = TAILQ_FIRST(&pool->idle);
-    if (member) {
-        pool_evict(member, "room is needed");
-        return true;
-    }
-    member = pool_generic_dispensable(pool);
+    struct member *member = pool_idle_dispensable(pool, kept);
+    if (!member)
+        return false;
+    eviction_took(&pool->eviction, member->worth);
+    pool_evict(member, "room is needed");
+    return true;
+}
+
+static bool evict_generic(struct pool *pool)
+{
+    struct member *member = pool_generic_dispensable(pool);
     if (member)
         pool_generic_evict(member, "room is needed");
     return member != NULL;
+}
+
+/* The idle instance that is worth least; then generic ones, which take less room and are of use to more; those that are to be kept
+ * ready only when somebody waits who would wait for ever. */
+static bool evict_one(struct pool *pool)
+{
+    return evict_idle(pool, false) || evict_generic(pool) ||
+           (pool->waiting > 0 && evict_idle(pool, true));
+}
+
+static bool fits(const struct pool *pool, size_t count, int64_t memory_mb)
+{
+    return pool->memory_mb + memory_mb <= pool->options.memory_mb &&
+           pool->count + count <= pool->options.max_instances;
 }
 
 /* Whether there is room for so much more; if not, makes some (that takes until the evicted are gone). */
 static bool has_room(struct pool *pool, size_t count, int64_t memory_mb)
 {
     const struct pool_options *options = &pool->options;
-    if (pool->memory_mb + memory_mb <= options->memory_mb &&
-        pool->count + count <= options->max_instances)
+    if (fits(pool, count, memory_mb))
         return true;
     while ((pool->memory_mb - pool->stopping_memory_mb + memory_mb > options->memory_mb ||
             pool->count - pool->stopping + count > options->max_instances) &&
@@ -212,16 +240,16 @@ static void forget_promises(struct pool *pool)
     kind->promised = 0;
 }
 
-static void serve_all(struct pool *pool)
+/* False when there is no room for somebody. */
+static bool serve_all(struct pool *pool)
 {
     struct pool_slot *slot;
-    forget_promises(pool);
     while (pool->waiting > 0 && !pool->stopped && (slot = most_urgent(pool))) {
         struct error err = {0};
         bool too_large = slot->function->spec.memory_mb > pool->options.memory_mb;
         enum step step = too_large ? refuse_too_large(pool, slot, &err) : serve(pool, slot, &err);
         if (step == STEP_FULL)
-            return;
+            return false;
         if (step == STEP_LATER)
             slot->promised = slot->waiting_count;
         if (step == STEP_FAILED) {
@@ -231,12 +259,51 @@ static void serve_all(struct pool *pool)
                            &err);
         }
     }
+    return true;
+}
+
+/* For slots that lack instances, though nobody waits for them yet. Room is made for those that are to be kept only, and not at
+ * the cost of others of that kind. */
+static enum step serve_ahead(struct pool *pool, struct pool_slot *slot, uint64_t now_ns)
+{
+    struct error err = {0};
+    int64_t memory_mb = slot->function->spec.memory_mb;
+    enum step step = STEP_DONE;
+    while (step == STEP_DONE && pool_idle_lack(pool, slot, now_ns) > 0 && allowed(slot) > 0) {
+        if (memory_mb > pool->options.memory_mb || (slot->kept == 0 && !fits(pool, 1, memory_mb)))
+            return STEP_FULL;
+        step = serve(pool, slot, &err);
+        if (step == STEP_FAILED)
+            pool_idle_failed(pool, slot);
+    }
+    return step;
+}
+
+/* What waits for something that is under way is tried again after the next event; what has no room, at the next look. */
+static void serve_lacking(struct pool *pool)
+{
+    struct pool_slot *slot;
+    uint64_t now_ns = clock_monotonic_ns();
+    pool->lacking = false;
+    TAILQ_FOREACH(slot, &pool->slots, slots)
+    {
+        enum step step = serve_ahead(pool, slot, now_ns);
+        pool->lacking |=
+            step == STEP_LATER || slot->promised > 0 || (step == STEP_FULL && pool->stopping > 0);
+        if (step == STEP_LATER)
+            return;
+    }
 }
 
 void pool_schedule(struct pool *pool)
 {
+    bool full = false;
+    if (pool->waiting > 0 || pool->lacking)
+        forget_promises(pool);
     if (pool->waiting > 0)
-        serve_all(pool);
+        full = !serve_all(pool);
+    if (pool->lacking && !full && !pool->stopped)
+        serve_lacking(pool);
     pool_generic_refill(pool);
 }
 

@@ -12,6 +12,7 @@
 #include "worker/functions.h"
 #include "worker/instance_spec.h"
 #include "worker/invocation.h"
+#include "worker/kept.h"
 #include "worker/link.h"
 #include "worker/orphans.h"
 #include "worker/outcome.h"
@@ -26,6 +27,8 @@
 
 #define LINKS_MAX 8
 #define FUNCTIONS_MAX 4096
+/* Functions whose idle times are remembered. */
+#define HISTORIES_MAX 2048
 /* How long results may take to be delivered when everything else has been stopped. */
 #define DELIVERY_MS 10000
 
@@ -43,6 +46,8 @@ struct worker {
     struct orphans *orphans;
     struct code_cache *cache;
     struct functions *functions;
+    struct kept *kept;
+    struct idle_table *idle_table; /* NULL: policy fixed */
     struct runtime *runtime;
     struct pool *pool;
     struct builds *builds;
@@ -167,6 +172,11 @@ static void describe(void *data, struct link *link, struct json_writer *writer)
     json_array_begin(writer);
     if (worker->pool)
         pool_each(worker->pool, write_instance, writer);
+    json_array_end(writer);
+    json_key(writer, "kept");
+    json_array_begin(writer);
+    if (worker->kept)
+        kept_write(worker->kept, link, writer);
     json_array_end(writer);
 }
 
@@ -363,6 +373,7 @@ static void take_forget(struct worker *worker, const struct json *head)
     int64_t version = json_get_int(head, "version", 0);
     if (!name)
         return;
+    kept_forget(worker->kept, name, version);
     pool_forget(worker->pool, name, version);
     functions_forget(worker->functions, name, version);
 }
@@ -384,6 +395,8 @@ static void assigned(void *data, struct link *link, const struct json *head, con
         take_cancel(worker, head);
     else if (strcmp(kind, "forget") == 0)
         take_forget(worker, head);
+    else if (strcmp(kind, "keep") == 0)
+        kept_take(worker->kept, link, head);
     else
         log_warn("assignment of an unknown kind", LOG_STR("kind", kind));
 }
@@ -396,12 +409,29 @@ static void superseded(void *data, struct link *link)
 
 /* ---- stopping ---- */
 
+static char *histories_path(const struct worker *worker)
+{
+    return string_printf("%s/worker/idle-times.json", worker->settings->data_dir);
+}
+
+/* What a worker has learnt is of use to its successor, and no loss without which anything would fail. */
+static void save_histories(struct worker *worker)
+{
+    struct error err = {0};
+    autofree char *path = histories_path(worker);
+    if (worker->idle_table && path && idle_table_save(worker->idle_table, path, &err) < 0)
+        log_warn("idle times of functions cannot be saved", LOG_ERR(&err));
+}
+
 static void finish_stop(struct worker *worker)
 {
     loop_timer_stop(worker->deadline);
     worker->deadline = NULL;
     orphans_stop(worker->orphans);
     worker->orphans = NULL;
+    save_histories(worker);
+    kept_free(worker->kept);
+    worker->kept = NULL;
     functions_free(worker->functions);
     worker->functions = NULL;
     /* After worker_kill() some may still have waited for their function. */
@@ -619,6 +649,34 @@ static void on_images_changed(void *data)
     refresh_images(worker);
 }
 
+static int open_histories(struct worker *worker, struct error *err)
+{
+    struct error why = {0};
+    autofree char *path = histories_path(worker);
+    if (strcmp(worker->settings->keep_alive_policy, "history") != 0)
+        return 0;
+    worker->idle_table = idle_table_new(HISTORIES_MAX, err);
+    if (!worker->idle_table)
+        return -1;
+    if (path && idle_table_load(worker->idle_table, path, &why) < 0)
+        log_warn("idle times of functions cannot be read; they are learnt anew", LOG_ERR(&why));
+    return 0;
+}
+
+static void on_keep(void *data, struct function *function, size_t count)
+{
+    struct worker *worker = data;
+    if (worker->pool && !worker->stopping)
+        pool_keep(worker->pool, function, count);
+}
+
+static int open_kept(struct worker *worker, struct error *err)
+{
+    struct kept_options options = {.functions = worker->functions, .keep = on_keep, .data = worker};
+    worker->kept = kept_new(&options, err);
+    return worker->kept ? 0 : -1;
+}
+
 static int open_pool(struct worker *worker, struct error *err)
 {
     const struct worker_settings *settings = worker->settings;
@@ -634,6 +692,8 @@ static int open_pool(struct worker *worker, struct error *err)
         .start_parallel = (size_t)settings->start_parallel,
         .generic_size = (size_t)settings->pool_size,
         .log = on_log,
+        .idle_table = worker->idle_table,
+        .freeze_after_ms = settings->freeze_after_ms,
     };
     worker->pool = pool_new(worker->loop, &options, err);
     if (!worker->pool)
@@ -724,6 +784,7 @@ struct worker *worker_new(uv_loop_t *loop, const struct worker_settings *setting
     if (worker_settings_runtime(settings, &worker->kind, err) < 0 || take_locks(worker, err) < 0 ||
         open_links(worker, err) < 0 || open_cache(worker, err) < 0 ||
         open_functions(worker, err) < 0 || open_runtime(worker, err) < 0 ||
+        open_kept(worker, err) < 0 || open_histories(worker, err) < 0 ||
         open_pool(worker, err) < 0 || open_builds(worker, err) < 0) {
         worker_free(worker);
         return NULL;
@@ -762,6 +823,8 @@ void worker_free(struct worker *worker)
         return;
     orphans_stop(worker->orphans);
     pool_free(worker->pool);
+    idle_table_free(worker->idle_table);
+    kept_free(worker->kept);
     functions_free(worker->functions);
     for (size_t i = 0; i < worker->link_count; i++)
         link_free(worker->links[i]);

@@ -11,7 +11,7 @@ import tempfile
 import time
 import unittest
 
-from worker import BIN, IMAGE_DIR, FakeController, Worker, have_images
+from worker import BIN, IMAGE_DIR, WAIT_S, FakeController, Worker, have_images
 
 
 def archive(files):
@@ -24,6 +24,34 @@ def archive(files):
             entry.mode = 0o755 if path.endswith("bootstrap") else 0o644
             tar.addfile(entry, io.BytesIO(data))
     return out.getvalue()
+
+
+def fresh_poll(controller):
+    """What the worker says now: an answer of no importance makes it poll again."""
+    before = len(controller.polls)
+    controller.assign({"kind": "cancel", "execution_id": "nobody-has-it"})
+    controller.wait_for(lambda: len(controller.polls) > before)
+    return controller.polls[-1]
+
+
+def wait_states(controller, name, *states):
+    """Waits until the function's instances are in these states; returns their ids."""
+    deadline = time.monotonic() + WAIT_S
+    while True:
+        found = [i for i in fresh_poll(controller)["instances"] if i.get("function") == name]
+        if sorted(i["state"] for i in found) == sorted(states):
+            return [i["id"] for i in found]
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{name} should have instances {states}, and has {found}")
+        time.sleep(0.02)
+
+
+def wait_log(worker, text, seconds=WAIT_S):
+    deadline = time.monotonic() + seconds
+    while text not in worker.log():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"the worker never said {text!r}")
+        time.sleep(0.02)
 
 
 class WorkerTest(unittest.TestCase):
@@ -320,6 +348,41 @@ class WithoutPool(ContractCases, WorkerTest):
     settings = {"concurrency": 64, "pool_size": 0}
 
 
+@unittest.skipUnless(have_images(), "the runtime images have not been built")
+class Frozen(ContractCases, WorkerTest):
+    """The same contract when every instance is frozen as soon as it is idle."""
+
+    settings = {"concurrency": 64, "freeze_after_ms": 0}
+
+    def test_what_goes_on_between_calls_stands_still(self):
+        self.deploy("import threading, time\nticks = 0\ndef tick():\n    global ticks\n    while True: ticks += 1; time.sleep(0.001)\n"
+                    "threading.Thread(target=tick, daemon=True).start()\ndef handler(event, context):\n    time.sleep(0.05)\n    return ticks",
+                    contract="handler", handler="main.handler")  # fmt: skip
+        first = self.run_function()
+        self.assertGreater(first.value, 0, "it runs while there is a call")
+        wait_states(self.controller, self.name, "frozen")
+        time.sleep(0.5)
+        second = self.run_function()
+        self.assertLess(second.value - first.value, 250, "half a second of ticks is missing")
+        self.assertFalse(second.cold_start)
+        self.assertEqual(second.metrics["start_time"], 0)
+
+    def test_limits_hold_for_an_instance_that_was_frozen(self):
+        self.deploy("import time\ndef handler(event, context):\n    x = bytearray(event['mb'] << 20)\n    time.sleep(event['s'])\n    return 'done'",
+                    contract="handler", handler="main.handler", memory_mb=64, timeout_ms=1000)  # fmt: skip
+        first = self.run_function(b'{"mb": 30, "s": 0}')
+        self.assertEqual(first.value, "done")
+        self.assertGreater(first.metrics["memory_peak"], 30 << 20)
+        time.sleep(1.1)  # longer than the time limit: frozen time is nobody's
+        second = self.run_function(b'{"mb": 1, "s": 0}')
+        self.assertEqual(second.value, "done")
+        self.assertFalse(second.cold_start)
+        self.assertLess(second.metrics["memory_peak"], 30 << 20)
+        self.assertFailed(self.run_function(b'{"mb": 1, "s": 5}'), "Function.TimedOut", "timed_out")
+        self.assertEqual(self.run_function(b'{"mb": 1, "s": 0}').value, "done")
+        self.assertFailed(self.run_function(b'{"mb": 200, "s": 0}'), "Function.OutOfMemory", "out_of_memory")
+
+
 class Simple(ContractCases, WorkerTest):
     settings = {"runtime_type": "simple", "concurrency": 8}
 
@@ -372,6 +435,73 @@ class Life(unittest.TestCase):
                 time.sleep(0.05)
             self.assertIn("keep-alive is over", worker.log())
             self.assertTrue(controller.run("f").cold_start)
+
+    def test_frozen_instances_leave_nothing_behind(self):
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with FakeController() as controller, Worker(controller, freeze_after_ms=0) as worker:
+                controller.deploy("f", "print(1)", network="bridge")
+                self.assertEqual(controller.run("f").value, 1)
+                wait_states(controller, "f", "frozen")
+                if number == signal.SIGKILL:
+                    worker.kill()
+                    worker.start()
+                    self.assertEqual(controller.run("f").value, 1)
+                self.assertEqual(worker.stop(), 0)
+                self.assertEqual(worker.leftovers(), [])
+
+    def test_kept_instances_are_ready_before_the_first_call_and_after_the_keep_alive(self):
+        with FakeController() as controller, Worker(controller, keep_alive_ms=100, freeze_after_ms=-1) as worker:
+            controller.deploy("f", "print(1)")
+            controller.deploy("other", "print(2)")
+            controller.assign({"kind": "keep", "function": "f", "version": 1, "count": 2})
+            wait_states(controller, "f", "idle", "idle")
+            self.assertEqual(controller.polls[-1]["kept"], [{"function": "f", "version": 1, "count": 2}])
+            self.assertEqual(controller.run("other").value, 2)
+            wait_log(worker, "keep-alive is over")  # of the other
+            wait_states(controller, "f", "idle", "idle")
+            self.assertFalse(controller.run("f").cold_start)
+            controller.assign({"kind": "keep", "function": "f", "version": 1, "count": 0})
+            wait_states(controller, "f")
+            self.assertEqual(controller.polls[-1]["kept"], [])
+            controller.assign({"kind": "keep", "function": "nobody-knows-it", "version": 1, "count": 1})
+            wait_log(worker, "instances cannot be kept ready")
+            self.assertEqual(fresh_poll(controller)["kept"], [])
+            self.assertEqual(worker.stop(), 0)
+            self.assertEqual(worker.leftovers(), [])
+
+    def test_a_kept_instance_that_is_killed_is_replaced(self):
+        with FakeController() as controller, Worker(controller, freeze_after_ms=-1) as worker:
+            controller.deploy("f", "print(1)")
+            controller.assign({"kind": "keep", "function": "f", "version": 1, "count": 1})
+            first = wait_states(controller, "f", "idle")
+            subprocess.run(["runc", "--root", f"/run/faas/{worker.name}/runc", "kill", first[0], "KILL"], check=True)
+            wait_log(worker, "instance ended")
+            self.assertNotEqual(wait_states(controller, "f", "idle"), first)
+            self.assertFalse(controller.run("f").cold_start)
+
+    def test_what_was_learnt_of_idle_times_survives_the_worker(self):
+        def count(path):
+            with open(path, encoding="utf-8") as file:
+                return sum(int(item.split(":")[1]) for item in json.load(file)["f"].split())
+
+        with tempfile.TemporaryDirectory(prefix="faas-worker-test-") as data_dir:
+            with FakeController() as controller, Worker(controller, data_dir) as worker:
+                controller.deploy("f", "print(1)")
+                for _ in range(5):
+                    controller.run("f")
+                self.assertEqual(worker.stop(), 0)
+                path = os.path.join(data_dir, "worker", "idle-times.json")
+                self.assertEqual(count(path), 4)
+                worker.start()
+                controller.run("f")
+                controller.run("f")
+                self.assertEqual(worker.stop(), 0)
+                self.assertEqual(count(path), 5)
+                with open(path, "w", encoding="utf-8") as file:
+                    file.write('{"f": "what is this"}')
+                worker.start()
+                self.assertIn("they are learnt anew", worker.log())
+                self.assertEqual(controller.run("f").value, 1)
 
     def test_memory_bounds_instances_and_evicts_idle_ones(self):
         with FakeController() as controller, Worker(controller, memory_mb=256) as worker:

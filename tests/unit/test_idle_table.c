@@ -47,6 +47,22 @@ Test(idle_table, functions_have_histories_of_their_own)
     cr_expect_eq(idle_table_windows(table, "never", 1234).keep_alive_ms, 1234);
 }
 
+Test(idle_table, an_idle_time_is_from_the_end_of_the_last_call_to_the_first_after_it)
+{
+    uint64_t now_ns = 5;
+
+    idle_table_called(table, "hourly", now_ns);
+    for (int i = 0; i < 20; i++) {
+        idle_table_rests(table, "hourly", now_ns);
+        now_ns += 3600000000000ull;
+        idle_table_called(table, "hourly", now_ns);
+        idle_table_called(table, "hourly", now_ns + 1); /* at the same time: tells nothing */
+    }
+    cr_expect(learnt("hourly"));
+    cr_expect_gt(idle_table_windows(table, "hourly", 1000).prewarm_ms, 1800000);
+    cr_expect_not(learnt("never"));
+}
+
 Test(idle_table, the_one_heard_of_longest_ago_makes_room)
 {
     char name[16];
