@@ -1,11 +1,10 @@
 /* The HTTP client: libcurl's multi-socket interface on a libuv loop, and a blocking call for
  * commands. */
-#include "base/http_client.h"
+#include "base/http_call.h"
 
 #include "base/cleanup.h"
 #include "base/json.h"
 
-#include <curl/curl.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -36,6 +35,7 @@ struct http_call {
     char curl_error[CURL_ERROR_SIZE];
     struct http_answer answer;
     bool too_large;
+    bool connects_only;
     int (*on_data)(void *data, const char *bytes, size_t len);
     void *on_data_arg;
     http_call_done_fn *done;
@@ -281,6 +281,10 @@ static void reap_finished(struct http_client *client)
             continue;
         CURLcode code = message->data.result;
         curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, (char **)&call);
+        if (call->connects_only && code == CURLE_OK) {
+            call->done(call->data, &call->answer, NULL);
+            continue;
+        }
         curl_multi_remove_handle(client->multi, call->easy);
         unlink_call(call);
         int failed = call_outcome(call, code, &err);
@@ -407,9 +411,9 @@ void http_client_free(struct http_client *client)
     uv_close((uv_handle_t *)&client->reap, client_handle_closed);
 }
 
-struct http_call *http_call_start(struct http_client *client,
-                                  const struct http_call_options *options, http_call_done_fn *done,
-                                  void *data, struct error *err)
+static struct http_call *start(struct http_client *client, const struct http_call_options *options,
+                               bool connects_only, http_call_done_fn *done, void *data,
+                               struct error *err)
 {
     struct http_call *call = malloc(sizeof(*call));
     int running;
@@ -424,6 +428,8 @@ struct http_call *http_call_start(struct http_client *client,
     call->client = client;
     call->done = done;
     call->data = data;
+    call->connects_only = connects_only;
+    curl_easy_setopt(call->easy, CURLOPT_CONNECT_ONLY, connects_only ? 1L : 0L);
     if (curl_multi_add_handle(client->multi, call->easy) != CURLM_OK) {
         error_set(err, ERROR_INTERNAL, "cannot start a request to %s", call->url);
         call_deinit(call);
@@ -439,6 +445,37 @@ struct http_call *http_call_start(struct http_client *client,
     curl_multi_socket_action(client->multi, CURL_SOCKET_TIMEOUT, 0, &running);
     uv_idle_start(&client->reap, report_finished);
     return call;
+}
+
+struct http_call *http_call_start(struct http_client *client,
+                                  const struct http_call_options *options, http_call_done_fn *done,
+                                  void *data, struct error *err)
+{
+    return start(client, options, false, done, data, err);
+}
+
+struct http_call *http_call_connect(struct http_client *client,
+                                    const struct http_call_options *options,
+                                    http_call_done_fn *done, void *data, struct error *err)
+{
+    return start(client, options, true, done, data, err);
+}
+
+CURL *http_call_easy(struct http_call *call)
+{
+    return call->easy;
+}
+
+int http_call_socket(struct http_call *call)
+{
+    curl_socket_t fd = CURL_SOCKET_BAD;
+    curl_easy_getinfo(call->easy, CURLINFO_ACTIVESOCKET, &fd);
+    return fd;
+}
+
+uv_loop_t *http_client_loop(const struct http_client *client)
+{
+    return client->loop;
 }
 
 void http_call_cancel(struct http_call *call)

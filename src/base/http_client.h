@@ -1,4 +1,4 @@
-/* HTTP client over libcurl. The only place that includes curl/curl.h.
+/* HTTP client over libcurl.
  *
  * Asynchronous: `struct http_client` keeps connections alive on a libuv loop (curl's multi-socket
  * interface); callbacks come on the loop thread. Blocking: http_fetch(), for command-line programs.

@@ -19,6 +19,7 @@ struct http_connection {
 };
 
 struct http_linger;
+struct http_upgrade;
 
 struct http_server {
     uv_loop_t *loop;
@@ -81,6 +82,7 @@ struct http_request {
     int status;
     struct http_query_value queries[HTTP_QUERIES_MAX];
     size_t query_count;
+    struct http_upgrade *upgrade; /* owned: what is to become of the connection after a 101 */
 };
 
 enum MHD_Result http_access(void *server, struct MHD_Connection *connection, const char *url,
@@ -105,6 +107,9 @@ void http_answer_with(struct http_request *request, int status, struct MHD_Respo
 struct MHD_Response *http_error_response(const struct http_request *request,
                                          const struct error *err, int *ret_status);
 void http_add_common_headers(const struct http_request *request, struct MHD_Response *response);
+
+/* The client went away before its connection left HTTP. Accepts NULL. */
+void http_upgrade_free(struct http_upgrade *upgrade);
 
 /* ---- connections ---- */
 struct http_connection *http_connection_of(struct MHD_Connection *connection);

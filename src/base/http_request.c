@@ -51,6 +51,7 @@ void http_request_release(struct http_request *request)
     http_request_release_body(request);
     if (request->response)
         MHD_destroy_response(request->response);
+    http_upgrade_free(request->upgrade);
     http_route_match_deinit(&request->match);
     for (size_t i = 0; i < request->query_count; i++) {
         free(request->queries[i].name);

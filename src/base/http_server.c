@@ -153,8 +153,8 @@ static size_t leave_escaped(void *data, struct MHD_Connection *connection, char 
 static int start_daemon(struct http_server *server, struct error *err)
 {
     server->daemon = MHD_start_daemon(
-        MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL, http_access, server,
-        MHD_OPTION_LISTEN_SOCKET, server->listen_fd, MHD_OPTION_CONNECTION_LIMIT,
+        MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_ALLOW_UPGRADE, 0, NULL, NULL, http_access,
+        server, MHD_OPTION_LISTEN_SOCKET, server->listen_fd, MHD_OPTION_CONNECTION_LIMIT,
         server->options.connection_limit, MHD_OPTION_CONNECTION_TIMEOUT,
         server->options.idle_timeout_seconds, MHD_OPTION_NOTIFY_COMPLETED, http_completed, server,
         MHD_OPTION_NOTIFY_CONNECTION, http_connection_notify, server, MHD_OPTION_UNESCAPE_CALLBACK,

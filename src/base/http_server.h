@@ -20,6 +20,7 @@
 #pragma once
 
 #include "base/buffer.h"
+#include "base/byte_stream.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -109,3 +110,12 @@ struct http_stream *http_stream_begin(struct http_request *request, int status,
                                       void *data);
 int http_stream_write(struct http_stream *stream, const char *bytes, size_t len);
 void http_stream_end(struct http_stream *stream);
+
+/* ---- leaving HTTP ---- */
+
+/* Whether the client asked for `protocol` on this connection (RFC 9110, section 7.8). */
+bool http_request_wants_upgrade(const struct http_request *request, const char *protocol);
+/* Answers 101: from then on the connection carries bytes of `protocol` both ways. `opened` comes once: with the stream, which is
+ * then the caller's and must be closed before http_server_free(); or with NULL when the client went away first. */
+void http_respond_upgrade(struct http_request *request, const char *protocol,
+                          void (*opened)(void *data, struct byte_stream *stream), void *data);

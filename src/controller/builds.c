@@ -78,7 +78,7 @@ static void give(struct controller *controller, struct build *build, struct work
     snprintf(head, sizeof(head),
              "{\"kind\":\"build\",\"build_id\":\"%s\",\"function\":\"%s\",\"version\":%lld}",
              build->id, spec->name, (long long)spec->version);
-    if (session_tell(session, head, NULL, 0, NULL) < 0)
+    if (session_tell(session, head, NULL) < 0)
         return;
     build->session = session;
     build->attempts++;

@@ -19,22 +19,39 @@
 #define LAST_ANSWERS_MS 50
 #define NS_PER_MS 1000000ULL
 #define NS_PER_HOUR (3600ULL * 1000000000ULL)
-/* A worker gets no more at once when its outbox holds so many bytes. */
-#define OUTBOX_ENOUGH ((size_t)64 * 1024 * 1024)
+/* A worker gets no more when so many bytes wait to be sent to it. */
+#define QUEUED_ENOUGH ((size_t)64 * 1024 * 1024)
 
 /* ---- giving out work ---- */
 
-static int tell_assignment(struct worker_session *session, const struct live_execution *execution,
+/* A synchronous one's payload is of no more use here; that of an asynchronous one may be given out again. */
+static int take_payload(struct live_execution *execution, char **ret, struct error *err)
+{
+    if (!execution->record.async) {
+        *ret = steal_pointer(&execution->payload);
+        return 0;
+    }
+    *ret = malloc(execution->payload_len + 1);
+    if (!*ret)
+        return error_set(err, ERROR_INTERNAL, "out of memory");
+    memcpy(*ret, execution->payload, execution->payload_len);
+    return 0;
+}
+
+static int tell_assignment(struct worker_session *session, struct live_execution *execution,
                            struct error *err)
 {
     char head[384];
+    char *payload = NULL;
     const struct function_spec *spec = &execution->version->record.spec;
     snprintf(head, sizeof(head),
              "{\"kind\":\"invoke\",\"execution_id\":\"%s\",\"attempt\":%lld,\"function\":\"%s\","
              "\"version\":%lld,\"timeout_ms\":%lld}",
              execution->record.id, (long long)execution->record.attempt, spec->name,
              (long long)spec->version, (long long)spec->timeout_ms);
-    return session_tell(session, head, execution->payload, execution->payload_len, err);
+    if (take_payload(execution, &payload, err) < 0)
+        return -1;
+    return session_give(session, head, payload, execution->payload_len, err);
 }
 
 static void assign(struct controller *controller, struct live_execution *execution,
@@ -53,7 +70,7 @@ static void assign(struct controller *controller, struct live_execution *executi
 void controller_fill(struct controller *controller, struct worker_session *session)
 {
     struct live_execution *execution;
-    while (session->outbox.len < OUTBOX_ENOUGH &&
+    while (session_queued(session) < QUEUED_ENOUGH &&
            (execution = dispatch_next_for(&controller->dispatch, &session->dispatch)))
         assign(controller, execution, session);
 }
@@ -417,7 +434,7 @@ static void close_server(struct controller *controller)
         return;
     remove_url_file(controller);
     give_up_rest(controller);
-    sessions_release_polls(controller);
+    worker_streams_close(controller);
     http_server_quiesce(controller->server);
     struct loop_timer *timer =
         loop_timer_start(&controller->loop, LAST_ANSWERS_MS, 0, stop_loop, &controller->loop, NULL);

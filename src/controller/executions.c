@@ -151,6 +151,7 @@ void executions_started(struct controller *controller, struct live_execution *ex
     struct execution *record = &execution->record;
     execution->dispatched_ns = clock_monotonic_ns();
     execution->session = session;
+    execution->stream_number = session->stream_number;
     execution->delivered = false;
     execution->interrupted = false;
     delivery_left_window(controller, execution);

@@ -32,9 +32,9 @@ void serve_health(struct http_request *request, void *data);
 void serve_ready(struct http_request *request, void *data);
 void serve_metrics(struct http_request *request, void *data);
 void serve_openapi(struct http_request *request, void *data);
+/* worker_stream.c */
+void serve_worker_stream(struct http_request *request, void *data);
 /* worker_api.c */
-void serve_worker_poll(struct http_request *request, void *data);
-void serve_worker_results(struct http_request *request, void *data);
 void serve_worker_function(struct http_request *request, void *data);
 void serve_worker_code(struct http_request *request, void *data);
 

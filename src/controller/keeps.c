@@ -181,7 +181,7 @@ static void tell(struct worker_session *session, struct keep *keep, uint64_t now
     snprintf(head, sizeof(head),
              "{\"kind\":\"keep\",\"function\":\"%s\",\"version\":%lld,\"count\":%lld}",
              keep->function, (long long)keep->version, (long long)keep->wanted);
-    if (session_tell(session, head, NULL, 0, NULL) < 0)
+    if (session_tell(session, head, NULL) < 0)
         return;
     keep->told = keep->wanted;
     keep->told_ns = now_ns;

@@ -1,12 +1,12 @@
 /* min_instances: which worker keeps how many instances of which version ready.
  *
  * The plan is made for all workers together: a function's instances are spread over the workers that have memory for them, and
- * stay where they are while that worker stays. Workers are told by "keep" messages, say in their polls what
+ * stay where they are while that worker stays. Workers are told by "keep" messages, say in their states what
  * they have been told, and are told again when the two differ: a message that got lost does not matter. Loop thread only. */
 #pragma once
 
 #include "base/json.h"
-#include "controller/list.h"
+#include "base/list.h"
 #include "controller/registry.h"
 
 struct controller;
@@ -28,7 +28,7 @@ struct keep {
 void keeps_tick(struct controller *controller);
 /* Workers came, went or are draining: the next tick plans anew. */
 void keeps_workers_changed(struct controller *controller);
-/* The member "kept" of a poll: [{"function", "version", "count"}]. */
+/* The member "kept" of a state: [{"function", "version", "count"}]. */
 void keeps_read(struct worker_session *session, const struct json *kept);
 /* The worker knows nothing any more, or is gone. */
 void keeps_clear(struct worker_session *session);

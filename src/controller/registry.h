@@ -10,8 +10,8 @@
  * Loop thread only. */
 #pragma once
 
+#include "base/list.h"
 #include "base/string_map.h"
-#include "controller/list.h"
 #include "store/store.h"
 
 #define VERSION_KEY_MAX (FUNCTION_NAME_MAX + 22)

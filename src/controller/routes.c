@@ -10,8 +10,6 @@
 #define MIB ((size_t)1024 * 1024)
 
 const struct api_route api_routes[] = {
-    {"POST", "/v1/worker/poll", serve_worker_poll, ACCESS_WORKER, BODY_POLL},
-    {"POST", "/v1/worker/results", serve_worker_results, ACCESS_WORKER, BODY_RESULTS},
     {"*", "/fn/{name}", serve_invoke_raw, ACCESS_INVOKE, BODY_PAYLOAD},
     {"POST", "/v1/functions/{name}/invocations", serve_invoke, ACCESS_USER, BODY_PAYLOAD},
     {"POST", "/v1/functions", serve_create_function, ACCESS_USER, BODY_DEFINITION},
@@ -30,6 +28,7 @@ const struct api_route api_routes[] = {
     {"DELETE", "/v1/dead-letters/{id}", serve_delete_dead_letter, ACCESS_USER, BODY_NONE},
     {"POST", "/v1/dead-letters/{id}/redrive", serve_redrive_dead_letter, ACCESS_USER, BODY_NONE},
     {"GET", "/v1/workers", serve_workers, ACCESS_USER, BODY_NONE},
+    {"GET", "/v1/worker/stream", serve_worker_stream, ACCESS_WORKER, BODY_NONE},
     {"GET", "/v1/worker/functions/{name}/{version}", serve_worker_function, ACCESS_WORKER,
      BODY_NONE},
     {"GET", "/v1/worker/code/{sha256}", serve_worker_code, ACCESS_WORKER, BODY_NONE},
@@ -43,16 +42,11 @@ const size_t api_route_count = ARRAY_LENGTH(api_routes);
 static size_t body_max(const struct controller_config *config, enum route_body body)
 {
     size_t archive = (size_t)config->archive_max_bytes;
-    size_t result = (size_t)(config->result_max_bytes + config->log_max_bytes);
     switch (body) {
     case BODY_DEFINITION: /* code in base64, with line breaks, and the rest */
         return archive / 2 * 3 + MIB;
     case BODY_PAYLOAD:
         return (size_t)config->payload_max_bytes;
-    case BODY_POLL:
-        return 4 * MIB;
-    case BODY_RESULTS: /* an artifact, or a few results */
-        return (archive > 8 * result ? archive : 8 * result) + 4 * MIB;
     default:
         return 0;
     }

@@ -12,7 +12,7 @@ enum route_access {
     ACCESS_INVOKE, /* users, and anybody when the function is public */
 };
 
-enum route_body { BODY_NONE, BODY_DEFINITION, BODY_PAYLOAD, BODY_POLL, BODY_RESULTS };
+enum route_body { BODY_NONE, BODY_DEFINITION, BODY_PAYLOAD };
 
 struct api_route {
     const char *method;

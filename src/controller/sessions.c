@@ -3,30 +3,23 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
-#include "base/message.h"
 #include "controller/controller.h"
+#include "controller/worker_message.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define OUTBOX_MAX ((size_t)256 * 1024 * 1024)
 #define LOST_SHOWN_MS ((uint64_t)600 * 1000)
 #define WORKERS_MAX 1000
 #define INSTANCES_MAX 10000
 #define NS_PER_MS 1000000ULL
 
-struct parked_poll {
-    struct worker_session *session;
-    struct http_request *request;
-    uint64_t deadline_ns;
-    struct list link;
-};
-
 void sessions_init(struct sessions *sessions)
 {
     memset(sessions, 0, sizeof(*sessions));
     list_init(&sessions->all);
+    list_init(&sessions->streams);
 }
 
 static struct worker_session *session_of(struct dispatch_worker *worker)
@@ -34,78 +27,40 @@ static struct worker_session *session_of(struct dispatch_worker *worker)
     return (struct worker_session *)worker; /* its first member */
 }
 
-/* ---- polls that wait ---- */
-
-static struct http_request *unpark(struct parked_poll *poll)
-{
-    struct http_request *request = poll->request;
-    struct worker_session *session = poll->session;
-    http_request_on_abort(request, NULL, NULL);
-    list_remove(&poll->link);
-    session->poll_count--;
-    session->dispatch.reachable = session->poll_count > 0;
-    free(poll);
-    return request;
-}
-
-static void answer_nothing(struct http_request *request)
-{
-    http_respond(request, 204, NULL, NULL, 0, NULL, 0);
-}
-
-static void poll_aborted(void *data)
-{
-    answer_nothing(unpark(data));
-}
-
-static void release_polls(struct worker_session *session)
-{
-    list_for_each(link, &session->polls)
-        answer_nothing(unpark(list_entry(link, struct parked_poll, link)));
-}
-
-static void park(struct worker_session *session, struct http_request *request, int64_t wait_ms)
-{
-    struct parked_poll *poll =
-        wait_ms > 0 && session->poll_count < SESSION_POLLS_MAX ? calloc(1, sizeof(*poll)) : NULL;
-    if (!poll) {
-        answer_nothing(request);
-        return;
-    }
-    if (wait_ms > SESSION_POLL_MAX_MS)
-        wait_ms = SESSION_POLL_MAX_MS;
-    poll->session = session;
-    poll->request = request;
-    poll->deadline_ns = clock_monotonic_ns() + (uint64_t)wait_ms * NS_PER_MS;
-    list_append(&session->polls, &poll->link);
-    session->poll_count++;
-    session->dispatch.reachable = true;
-    http_request_on_abort(request, poll_aborted, poll);
-}
-
 /* ---- telling ---- */
 
-int session_tell(struct worker_session *session, const char *head, const char *body,
-                 size_t body_len, struct error *err)
+int session_give(struct worker_session *session, const char *head, char *body, size_t body_len,
+                 struct error *err)
 {
-    return message_append(&session->outbox, head, strlen(head), body, body_len, err);
+    if (session->stream)
+        return worker_stream_send(session->stream, head, body, body_len, err);
+    free(body);
+    return error_set(err, ERROR_UNAVAILABLE, "worker %s is not connected", session->name);
 }
 
-void session_answer(struct worker_session *session, struct http_request *request)
+int session_tell(struct worker_session *session, const char *head, struct error *err)
 {
-    size_t len = 0;
-    char *batch = session->outbox.len ? buffer_take(&session->outbox, &len) : NULL;
-    http_respond(request, 200, MESSAGE_CONTENT_TYPE, batch, len, NULL, 0);
+    return session_give(session, head, NULL, 0, err);
 }
 
 void session_flush(struct worker_session *session)
 {
-    if (session->outbox.len > 0 && !list_empty(&session->polls))
-        session_answer(session,
-                       unpark(list_entry(list_first(&session->polls), struct parked_poll, link)));
+    if (session->stream)
+        worker_stream_push(session->stream);
 }
 
-/* Ending takes a while, and every poll until then names the execution. */
+size_t session_queued(const struct worker_session *session)
+{
+    return session->stream ? message_stream_queued(session->stream->messages) : 0;
+}
+
+void session_detach(struct worker_session *session)
+{
+    session->stream = NULL;
+    session->dispatch.reachable = false;
+}
+
+/* Ending takes a while, and every state until then names the execution. */
 static bool cancelled_lately(struct worker_session *session, const char *execution_id)
 {
     uint64_t now_ns = clock_monotonic_ns();
@@ -129,20 +84,23 @@ void session_cancel(struct worker_session *session, const char *execution_id)
     if (!time_id_valid(execution_id) || cancelled_lately(session, execution_id))
         return;
     snprintf(head, sizeof(head), "{\"kind\":\"cancel\",\"execution_id\":\"%s\"}", execution_id);
-    session_tell(session, head, NULL, 0, NULL);
+    session_tell(session, head, NULL);
 }
 
-void sessions_forget(struct controller *controller, const char *function, int64_t version)
+static void session_forget(struct worker_session *session, const char *function, int64_t version)
 {
     char head[192];
     snprintf(head, sizeof(head), "{\"kind\":\"forget\",\"function\":\"%s\",\"version\":%lld}",
              function, (long long)version);
+    session_tell(session, head, NULL);
+}
+
+void sessions_forget(struct controller *controller, const char *function, int64_t version)
+{
     list_for_each(link, &controller->sessions.all)
     {
         struct worker_session *session = session_of(list_entry(link, struct dispatch_worker, link));
-        if (session->lost)
-            continue;
-        session_tell(session, head, NULL, 0, NULL);
+        session_forget(session, function, version);
         session_flush(session);
     }
 }
@@ -164,9 +122,7 @@ static struct worker_session *new_session(struct controller *controller, const c
         return NULL;
     }
     snprintf(session->name, sizeof(session->name), "%s", name);
-    buffer_init(&session->outbox, OUTBOX_MAX);
     list_init(&session->running);
-    list_init(&session->polls);
     if (string_map_put(&sessions->by_name, session->name, session, err) < 0) {
         free(session);
         return NULL;
@@ -182,16 +138,14 @@ static void free_session(struct sessions *sessions, struct worker_session *sessi
     dispatch_worker_deinit(&session->dispatch);
     keeps_clear(session);
     json_free(session->described);
-    buffer_deinit(&session->outbox);
     free(session);
 }
 
-/* All that it had is lost; what was to be told to it is void. */
+/* All that it had is lost. */
 static void lose_work(struct controller *controller, struct worker_session *session,
                       const char *why)
 {
     session->dispatch.free_slots = 0;
-    buffer_clear(&session->outbox);
     dispatch_warm_begin(&session->dispatch);
     dispatch_warm_end(&session->dispatch);
     keeps_clear(session);
@@ -207,7 +161,8 @@ static void lose_session(struct controller *controller, struct worker_session *s
              LOG_INT("running", (int64_t)session->dispatch.busy));
     controller->metrics.workers_lost++;
     session->lost = true;
-    release_polls(session);
+    if (session->stream)
+        worker_stream_close(session->stream);
     lose_work(controller, session, "it was not heard of for too long");
 }
 
@@ -234,11 +189,14 @@ static void replace_session(struct controller *controller, struct worker_session
     if (session->id[0]) {
         size_t at = sessions->superseded_next++ % ARRAY_LENGTH(sessions->superseded);
         snprintf(sessions->superseded[at], sizeof(sessions->superseded[at]), "%s", session->id);
-        release_polls(session);
+        if (session->stream) {
+            struct error why = {0};
+            error_set(&why, ERROR_CONFLICT, "a newer session has taken the name %s", session->name);
+            worker_stream_dismiss(session->stream, "superseded", &why);
+        }
         lose_work(controller, session, "it was started anew");
     }
     snprintf(session->id, sizeof(session->id), "%s", id);
-    memset(session->finished, 0, sizeof(session->finished));
     json_free(session->described);
     session->described = NULL;
     log_info("worker connected", LOG_STR("worker", session->name), LOG_STR("session", id));
@@ -259,26 +217,14 @@ void session_execution_ended(struct worker_session *session, struct live_executi
     list_remove(&execution->owner_link);
     session->dispatch.busy--;
     session->dispatch.free_slots++;
-    size_t at = session->finished_next++ % SESSION_FINISHED_KEPT;
-    memcpy(session->finished[at], execution->record.id, sizeof(session->finished[at]));
 }
 
-/* ---- what a poll says ---- */
+/* ---- what a state says ---- */
 
-static bool finished_lately(const struct worker_session *session, const char *id)
+/* Executions that the worker names: those it was given have arrived; those that are not ours (any more) are to end. */
+static void match_running(struct controller *controller, struct worker_session *session,
+                          const struct json *running)
 {
-    for (size_t i = 0; i < SESSION_FINISHED_KEPT; i++)
-        if (strcmp(session->finished[i], id) == 0)
-            return true;
-    return false;
-}
-
-/* Executions that the worker names: those it was given have arrived; those that are over freed a
- * slot after this poll was sent; others are not ours (any more) and are to end. */
-static int64_t match_running(struct controller *controller, struct worker_session *session,
-                             const struct json *running)
-{
-    int64_t correction = 0;
     list_for_each(link, &session->running) list_entry(link, struct live_execution, owner_link)
         ->delivered = false;
     json_foreach (i, item, running) {
@@ -288,15 +234,13 @@ static int64_t match_running(struct controller *controller, struct worker_sessio
             execution->delivered = true;
         else if (execution && execution->interrupted && !list_empty(&execution->queue_link))
             executions_adopt(controller, execution, session);
-        else if (id && finished_lately(session, id))
-            correction++;
         else if (id)
             session_cancel(session, id);
     }
-    return correction;
 }
 
-/* Those that the worker was given and does not name are on their way to it (or were lost on it). */
+/* Those that the worker was given and does not name are on their way to it, unless they went by an earlier connection: then they
+ * were lost with it. */
 static int64_t count_undelivered(struct controller *controller, struct worker_session *session)
 {
     int64_t count = 0;
@@ -306,7 +250,8 @@ static int64_t count_undelivered(struct controller *controller, struct worker_se
         struct live_execution *execution = list_entry(link, struct live_execution, owner_link);
         if (execution->delivered)
             continue;
-        if (now_ns - execution->dispatched_ns > SESSION_DELIVERY_MS * NS_PER_MS)
+        if (execution->stream_number != session->stream_number ||
+            now_ns - execution->dispatched_ns > SESSION_DELIVERY_MS * NS_PER_MS)
             executions_worker_lost(controller, execution, "it does not know of it");
         else
             count++;
@@ -314,7 +259,9 @@ static int64_t count_undelivered(struct controller *controller, struct worker_se
     return count;
 }
 
-static void read_instances(struct worker_session *session, const struct json *instances)
+/* Of versions that are gone it may have missed the `forget`. */
+static void read_instances(const struct controller *controller, struct worker_session *session,
+                           const struct json *instances)
 {
     size_t count = 0;
     dispatch_warm_begin(&session->dispatch);
@@ -324,8 +271,10 @@ static void read_instances(struct worker_session *session, const struct json *in
         const char *state = json_get_string(instance, "state");
         if (!function || !function_name_valid(function) || count++ >= INSTANCES_MAX)
             continue;
-        snprintf(key, sizeof(key), "%s/%lld", function,
-                 (long long)json_get_int(instance, "version", 0));
+        int64_t version = json_get_int(instance, "version", 0);
+        snprintf(key, sizeof(key), "%s/%lld", function, (long long)version);
+        if (!registry_find_version(&controller->registry, function, version))
+            session_forget(session, function, version);
         dispatch_warm_set(&session->dispatch, key,
                           state && (strcmp(state, "idle") == 0 || strcmp(state, "frozen") == 0));
     }
@@ -333,33 +282,32 @@ static void read_instances(struct worker_session *session, const struct json *in
 }
 
 /* Takes the tree. */
-static void read_poll(struct controller *controller, struct worker_session *session,
-                      struct json *poll)
+static void read_state(struct controller *controller, struct worker_session *session,
+                       struct json *state)
 {
-    int64_t slots = json_get_int(poll, "slots", 0);
-    slots += match_running(controller, session, json_get(poll, "running"));
-    slots -= count_undelivered(controller, session);
+    match_running(controller, session, json_get(state, "running"));
+    int64_t slots = json_get_int(state, "slots", 0) - count_undelivered(controller, session);
     session->dispatch.free_slots = slots > 0 ? slots : 0;
-    bool draining = json_get_bool(poll, "draining", false);
+    bool draining = json_get_bool(state, "draining", false);
     if (!session->described || draining != session->dispatch.draining)
         keeps_workers_changed(controller);
     session->dispatch.draining = draining;
-    if (json_get(poll, "instances")) {
-        keeps_read(session, json_get(poll, "kept"));
-        read_instances(session, json_get(poll, "instances"));
-        session->dispatch.concurrency = json_get_int(poll, "concurrency", 1);
+    if (json_get(state, "instances")) {
+        keeps_read(session, json_get(state, "kept"));
+        read_instances(controller, session, json_get(state, "instances"));
+        session->dispatch.concurrency = json_get_int(state, "concurrency", 1);
         json_free(session->described);
-        session->described = poll;
+        session->described = state;
     } else {
-        json_free(poll);
+        json_free(state);
     }
 }
 
-static int find_session(struct controller *controller, const struct json *poll,
+static int find_session(struct controller *controller, const struct json *state,
                         struct worker_session **ret, struct error *err)
 {
-    const char *name = json_get_string(poll, "worker");
-    const char *id = json_get_string(poll, "session");
+    const char *name = json_get_string(state, "worker");
+    const char *id = json_get_string(state, "session");
     if (!name || !name[0] || strlen(name) > SESSION_NAME_MAX)
         return error_set_field(err, ERROR_INVALID_REQUEST, "/worker",
                                "worker must be a name of 1 to %d bytes", SESSION_NAME_MAX);
@@ -377,59 +325,59 @@ static int find_session(struct controller *controller, const struct json *poll,
     return 0;
 }
 
-void sessions_poll(struct controller *controller, struct http_request *request)
+/* The session goes on with this connection; an earlier one is cut, if the worker has not done that. */
+static void attach(struct controller *controller, struct worker_session *session,
+                   struct worker_stream *stream)
+{
+    char head[64];
+    int64_t state_ms = controller->config.worker_lost_ms / 3;
+    if (session->stream)
+        worker_stream_close(session->stream);
+    stream->session = session;
+    session->stream = stream;
+    session->stream_number++;
+    session->dispatch.reachable = true;
+    snprintf(head, sizeof(head), "{\"kind\":\"welcome\",\"state_ms\":%lld}",
+             (long long)(state_ms < SESSION_STATE_MS ? state_ms : SESSION_STATE_MS));
+    session_tell(session, head, NULL);
+}
+
+void session_take_state(struct controller *controller, struct worker_stream *stream,
+                        const struct worker_message *message)
 {
     struct error err = {0};
     struct worker_session *session = NULL;
-    size_t len = 0;
-    const char *text = http_request_body(request, &len);
-    struct json *poll = json_parse(text, len, NULL, &err);
-
-    if (!poll || find_session(controller, poll, &session, &err) < 0) {
-        json_free(poll);
-        http_respond_error(request, &err);
+    struct json *state = json_parse(message->bytes, message->bytes_len, NULL, &err);
+    int status = state ? find_session(controller, state, &session, &err) : -1;
+    if (status == 0 && stream->session && stream->session != session)
+        status = error_set(&err, ERROR_INVALID_REQUEST, "a connection is one session's");
+    if (status < 0) {
+        json_free(state);
+        worker_stream_dismiss(stream, err.code == ERROR_CONFLICT ? "superseded" : "refused", &err);
         return;
     }
-    int64_t wait_ms = json_get_int(poll, "wait_ms", 0);
+    if (!stream->session)
+        attach(controller, session, stream);
     session_heard(session);
-    read_poll(controller, session, poll);
-    park(session, request, controller->draining && wait_ms > 500 ? 500 : wait_ms);
-    session_flush(session);
-    controller_dispatch(controller);
+    read_state(controller, session, state);
 }
 
 /* ---- time ---- */
-
-static void answer_old_polls(struct worker_session *session, uint64_t now_ns)
-{
-    list_for_each(link, &session->polls)
-    {
-        struct parked_poll *poll = list_entry(link, struct parked_poll, link);
-        if (now_ns >= poll->deadline_ns)
-            answer_nothing(unpark(poll));
-    }
-}
 
 void sessions_tick(struct controller *controller)
 {
     uint64_t now_ns = clock_monotonic_ns();
     uint64_t lost_ns = (uint64_t)controller->config.worker_lost_ms * NS_PER_MS;
+    worker_streams_tick(controller);
     list_for_each(link, &controller->sessions.all)
     {
         struct worker_session *session = session_of(list_entry(link, struct dispatch_worker, link));
         uint64_t silent_ns = now_ns - session->last_contact_ns;
-        answer_old_polls(session, now_ns);
         if (!session->lost && silent_ns > lost_ns)
             lose_session(controller, session);
         if (session->lost && silent_ns > lost_ns + LOST_SHOWN_MS * NS_PER_MS)
             free_session(&controller->sessions, session);
     }
-}
-
-void sessions_release_polls(struct controller *controller)
-{
-    list_for_each(link, &controller->sessions.all)
-        release_polls(session_of(list_entry(link, struct dispatch_worker, link)));
 }
 
 size_t sessions_alive(const struct controller *controller)

@@ -9,12 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-void serve_worker_poll(struct http_request *request, void *data)
-{
-    sessions_poll(data, request);
-}
-
-/* ---- results ---- */
+/* ---- messages ---- */
 
 static char *copy_bytes(const char *bytes, size_t len)
 {
@@ -29,7 +24,7 @@ static char *copy_bytes(const char *bytes, size_t len)
 
 /* The record's part that the worker knows. */
 static void fill_record(const struct controller *controller, struct execution *record,
-                        struct worker_message *message)
+                        struct worker_message *message, struct message_in *in)
 {
     uint64_t queue_time = record->metrics.queue_time;
     record->status = message->status;
@@ -44,9 +39,11 @@ static void fill_record(const struct controller *controller, struct execution *r
     record->logs_len = message->logs_len - cut;
     record->logs = copy_bytes(message->logs + cut, record->logs_len); /* "" when it wrote none */
     if (message->result) {
-        record->result = copy_bytes(message->result, message->result_len);
-        record->result_len = message->result_len;
+        record->result = message_take_body(in); /* the log lies behind it */
+        record->result_len = record->result ? message->result_len : 0;
         record->result_base64 = message->result_base64;
+        if (record->result)
+            record->result[record->result_len] = '\0';
     }
 }
 
@@ -85,10 +82,12 @@ static void check_record(const struct controller *controller, struct execution *
 
 /* The execution that a message is about, when it is about the attempt that counts. */
 static struct live_execution *find_running(struct controller *controller,
+                                           const struct worker_session *session,
                                            const struct worker_message *message)
 {
     struct live_execution *execution = executions_find(controller, message->id);
-    return execution && execution->session && execution->record.attempt == message->attempt
+    return execution && execution->session == session &&
+                   execution->record.attempt == message->attempt
                ? execution
                : NULL;
 }
@@ -112,82 +111,33 @@ static bool instance_stays(enum execution_status status)
     return status == EXECUTION_SUCCEEDED || status == EXECUTION_FAILED;
 }
 
-static struct worker_session *take_result(struct controller *controller,
-                                          struct worker_message *message)
+static void take_result(struct controller *controller, struct worker_session *session,
+                        struct worker_message *message, struct message_in *in)
 {
-    struct live_execution *execution = find_running(controller, message);
+    struct live_execution *execution = find_running(controller, session, message);
+    if (execution && instance_stays(message->status))
+        dispatch_warm_adjust(&session->dispatch, execution->version->key, 1);
     if (!execution && !(execution = find_interrupted(controller, message)))
-        return NULL;
-    struct worker_session *session = execution->session; /* NULL: interrupted */
-    if (session) {
-        session_heard(session);
-        if (instance_stays(message->status))
-            dispatch_warm_adjust(&session->dispatch, execution->version->key, 1);
-    }
-    fill_record(controller, &execution->record, message);
+        return;
+    fill_record(controller, &execution->record, message, in);
     check_record(controller, &execution->record, execution->version->function);
     log_finished(controller, execution, message->logs_total);
     executions_finish(controller, execution);
-    return session;
 }
 
-static struct worker_session *take_message(struct controller *controller,
-                                           struct worker_message *message)
+void worker_message_take(struct controller *controller, struct worker_session *session,
+                         struct worker_message *message, struct message_in *in)
 {
-    if (message->kind == WORKER_MESSAGE_RESULT)
-        return take_result(controller, message);
-    if (message->kind == WORKER_MESSAGE_BUILD_RESULT) {
+    session_heard(session);
+    if (message->kind == WORKER_MESSAGE_RESULT) {
+        take_result(controller, session, message, in);
+    } else if (message->kind == WORKER_MESSAGE_BUILD_RESULT) {
         builds_result(controller, message);
-        return NULL;
+    } else if (message->kind == WORKER_MESSAGE_LOG) {
+        struct live_execution *execution = find_running(controller, session, message);
+        if (execution)
+            log_chunk(controller, execution, message->offset, message->bytes, message->bytes_len);
     }
-    struct live_execution *execution = find_running(controller, message);
-    if (!execution)
-        return NULL;
-    session_heard(execution->session);
-    log_chunk(controller, execution, message->offset, message->bytes, message->bytes_len);
-    return execution->session;
-}
-
-/* A message that cannot be read is passed over with a warning: the others in the batch are not its fault, and
- * sending it again would not make it better. A broken frame ends the batch. */
-static int take_batch(struct controller *controller, const char *batch, size_t len,
-                      struct worker_session **ret_session, struct error *err)
-{
-    size_t offset = 0;
-    struct message raw;
-    struct worker_message message;
-    int outcome;
-    while ((outcome = message_next(batch, len, &offset, &raw, err)) > 0) {
-        struct error failure = {0};
-        if (worker_message_read(&raw, &message, &failure) < 0) {
-            log_warn("a worker's message cannot be read", LOG_ERR(&failure));
-            continue;
-        }
-        struct worker_session *session = take_message(controller, &message);
-        if (session)
-            *ret_session = session;
-        worker_message_deinit(&message);
-    }
-    return outcome;
-}
-
-void serve_worker_results(struct http_request *request, void *data)
-{
-    struct controller *controller = data;
-    struct error err = {0};
-    struct worker_session *session = NULL;
-    size_t len = 0;
-    const char *batch = http_request_body(request, &len);
-    int outcome = take_batch(controller, batch, len, &session, &err);
-    if (session)
-        controller_fill(controller, session);
-    if (outcome < 0)
-        http_respond_error(request, &err);
-    else if (session)
-        session_answer(session, request);
-    else
-        http_respond(request, 200, MESSAGE_CONTENT_TYPE, NULL, 0, NULL, 0);
-    controller_dispatch(controller);
 }
 
 /* ---- definitions and code ---- */

@@ -105,6 +105,17 @@ static int read_build_result(const struct json *head, const struct message *mess
     return 0;
 }
 
+static int read_state(const struct json *head, const struct message *message,
+                      struct worker_message *out, struct error *err)
+{
+    (void)head;
+    (void)err;
+    out->kind = WORKER_MESSAGE_STATE;
+    out->bytes = message->body;
+    out->bytes_len = message->body_len;
+    return 0;
+}
+
 int worker_message_read(const struct message *message, struct worker_message *ret,
                         struct error *err)
 {
@@ -112,7 +123,10 @@ int worker_message_read(const struct message *message, struct worker_message *re
         const char *name;
         int (*read)(const struct json *head, const struct message *message,
                     struct worker_message *out, struct error *err);
-    } kinds[] = {{"result", read_result}, {"log", read_log}, {"build_result", read_build_result}};
+    } kinds[] = {{"result", read_result},
+                 {"log", read_log},
+                 {"state", read_state},
+                 {"build_result", read_build_result}};
 
     memset(ret, 0, sizeof(*ret));
     ret->error.exit_code = -1;
@@ -129,7 +143,7 @@ int worker_message_read(const struct message *message, struct worker_message *re
         return error_wrap(err, "message of kind %s", kind);
     }
     return error_set_field(err, ERROR_INVALID_REQUEST, "/kind",
-                           "kind must be result, log or build_result, not %.40s",
+                           "kind must be state, result, log or build_result, not %.40s",
                            kind ? kind : "absent");
 }
 

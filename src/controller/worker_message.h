@@ -1,11 +1,19 @@
-/* What a worker sends to POST /v1/worker/results, read and checked: heads are a stranger's JSON,
+/* What a worker sends over its stream, read and checked: heads are a stranger's JSON,
  * lengths are checked against the body. docs/worker-protocol.md says what they mean. */
 #pragma once
 
-#include "base/message.h"
+#include "base/message_stream.h"
 #include "model/execution.h"
 
-enum worker_message_kind { WORKER_MESSAGE_RESULT, WORKER_MESSAGE_LOG, WORKER_MESSAGE_BUILD_RESULT };
+struct controller;
+struct worker_session;
+
+enum worker_message_kind {
+    WORKER_MESSAGE_STATE,
+    WORKER_MESSAGE_RESULT,
+    WORKER_MESSAGE_LOG,
+    WORKER_MESSAGE_BUILD_RESULT
+};
 
 struct worker_message {
     enum worker_message_kind kind;
@@ -23,7 +31,7 @@ struct worker_message {
     const char *logs;
     size_t logs_len;
     uint64_t logs_total; /* bytes the function wrote, those cut included */
-    /* log */
+    /* log; of a state only the bytes, JSON that was not read yet */
     uint64_t offset;
     const char *bytes;
     size_t bytes_len;
@@ -38,3 +46,7 @@ struct worker_message {
 int worker_message_read(const struct message *message, struct worker_message *ret,
                         struct error *err);
 void worker_message_deinit(struct worker_message *message);
+
+/* What it says comes to pass (worker_api.c). `in` is what the message was read from; its body may be taken. */
+void worker_message_take(struct controller *controller, struct worker_session *session,
+                         struct worker_message *message, struct message_in *in);

@@ -1,14 +1,15 @@
 /* The worker's side of docs/worker-protocol.md, towards one controller.
  *
- * Keeps polls under way, hands assignments to worker.c as they come, and sends results: at once
- * when the line is free, in batches when it is not. What was queued is kept until the controller
- * has taken it. When the controller cannot be reached it tries again with growing, jittered pauses;
- * invocations that run go on. Loop thread only. */
+ * Keeps one connection, hands assignments to worker.c as they come, says the worker's state when it has changed and
+ * now and then, and sends results at once. What was sent is kept until the controller has taken it, and sent again on the next
+ * connection otherwise. When the controller cannot be reached it tries again with growing, jittered pauses; invocations that
+ * run go on. Loop thread only. */
 #pragma once
 
 #include "base/buffer.h"
 #include "base/http_client.h"
 #include "base/json.h"
+#include "base/message_stream.h"
 #include "model/execution.h"
 
 struct link;
@@ -18,12 +19,10 @@ struct link_options {
     const char *token;
     const char *name; /* the worker's */
     const char *session;
-    uint64_t wait_ms; /* of a poll; 0: 20,000 */
-    /* Members of the poll body after worker and session: capacity, slots, running, instances. */
+    /* Members of the state after worker and session: capacity, slots, running, instances. */
     void (*describe)(void *data, struct link *link, struct json_writer *writer);
-    /* One assignment; `head` is borrowed. `body` is borrowed. */
-    void (*assigned)(void *data, struct link *link, const struct json *head, const char *body,
-                     size_t body_len);
+    /* One assignment; `head` is borrowed, the body of `in` may be taken. Must not free the link. */
+    void (*assigned)(void *data, struct link *link, const struct json *head, struct message_in *in);
     /* A newer session has taken the name: nothing more comes. */
     void (*superseded)(void *data, struct link *link);
     void *data;
@@ -34,18 +33,18 @@ struct link *link_new(uv_loop_t *loop, struct http_client *client,
 /* Drops what is under way. Accepts NULL. */
 void link_free(struct link *link);
 void link_start(struct link *link);
-/* Polls once more, so that the controller learns at once what describe() says now. */
+/* The controller learns at once what describe() says now. */
 void link_announce(struct link *link);
 /* Results not yet taken by the controller. */
 size_t link_pending(const struct link *link);
-/* Writes the ids of executions whose results are not yet taken: members of the poll's "running". */
+/* Writes the ids of executions whose results are still to be sent: members of the state's "running". */
 void link_write_pending(const struct link *link, struct json_writer *writer);
 /* Calls `fn` (which may be NULL) whenever the controller has taken all results. */
 void link_on_delivered(struct link *link, void (*fn)(void *data));
 const char *link_url(const struct link *link);
 
-/* Queue one message; texts are copied. */
-void link_send_result(struct link *link, const struct execution *execution);
+/* Queue one message; texts are copied, but for the execution's result and log, which are taken. */
+void link_send_result(struct link *link, struct execution *execution);
 void link_send_log(struct link *link, const char *execution_id, int64_t attempt, uint64_t offset,
                    const char *text, size_t len);
 void link_send_build(struct link *link, const char *build_id, bool ok, const char *output,

@@ -65,7 +65,7 @@ struct worker {
 
 static void check_drained(struct worker *worker);
 
-/* ---- what a poll says ---- */
+/* ---- what a state says ---- */
 
 static bool has_image(const struct worker *worker, const char *name)
 {
@@ -134,7 +134,7 @@ static int64_t free_slots(const struct worker *worker)
     return (int64_t)((concurrency - worker->running + links - 1) / links);
 }
 
-/* Polls go on while the worker stops, with the runtime already closing. */
+/* States are said while the worker stops, too, with the runtime already closing. */
 static const char *runtime_name(const struct worker *worker)
 {
     return worker->kind == WORKER_RUNTIME_SIMPLE ? "simple" : "container";
@@ -186,7 +186,7 @@ static void admit_backlog(struct worker *worker);
 
 static void answer(struct worker *worker, struct invocation *invocation)
 {
-    const struct execution *execution = &invocation->execution;
+    struct execution *execution = &invocation->execution;
     log_debug("execution finished", LOG_STR("execution", execution->id),
               LOG_STR("function", execution->function),
               LOG_STR("status", execution_status_name(execution->status)),
@@ -280,29 +280,27 @@ static struct invocation *find_invocation(struct worker *worker, const char *id)
 }
 
 static int fill_invocation(struct worker *worker, struct invocation *invocation,
-                           const struct json *head, const char *body, size_t body_len,
-                           struct error *err)
+                           const struct json *head, struct message_in *in, struct error *err)
 {
+    size_t body_len = in->message.body_len;
     int64_t timeout_ms = json_get_int(head, "timeout_ms", 0);
     if (timeout_ms < 1 || timeout_ms > FUNCTION_TIMEOUT_MS_MAX)
         return error_set(err, ERROR_INVALID_REQUEST, "timeout_ms must be 1 to %d, not %lld",
                          FUNCTION_TIMEOUT_MS_MAX, (long long)timeout_ms);
-    if (body_len > (size_t)worker->settings->payload_max_bytes)
+    if (in->cut || body_len > (size_t)worker->settings->payload_max_bytes)
         return error_set(err, ERROR_PAYLOAD_TOO_LARGE,
                          "the payload has %zu bytes; this worker takes %lld", body_len,
                          (long long)worker->settings->payload_max_bytes);
-    invocation->payload = malloc(body_len + 1);
+    invocation->payload = message_take_body(in);
     if (!invocation->payload)
         return error_set(err, ERROR_INTERNAL, "out of memory");
-    memcpy(invocation->payload, body, body_len);
-    invocation->payload[body_len] = '\0';
     invocation->payload_len = body_len;
     invocation->timeout_ms = (uint64_t)timeout_ms;
     return 0;
 }
 
 static void take_invoke(struct worker *worker, struct link *link, const struct json *head,
-                        const char *body, size_t body_len)
+                        struct message_in *in)
 {
     struct error err = {0};
     const char *id = json_get_string(head, "execution_id");
@@ -325,7 +323,7 @@ static void take_invoke(struct worker *worker, struct link *link, const struct j
     invocation->done = on_done;
     invocation->data = worker;
     TAILQ_INSERT_TAIL(&worker->all, invocation, all);
-    if (fill_invocation(worker, invocation, head, body, body_len, &err) < 0 || worker->stopping) {
+    if (fill_invocation(worker, invocation, head, in, &err) < 0 || worker->stopping) {
         if (worker->stopping)
             error_set(&err, ERROR_UNAVAILABLE, "the worker is stopping");
         outcome_lost(&invocation->execution, "Platform.NotAccepted", &err);
@@ -378,15 +376,14 @@ static void take_forget(struct worker *worker, const struct json *head)
     functions_forget(worker->functions, name, version);
 }
 
-static void assigned(void *data, struct link *link, const struct json *head, const char *body,
-                     size_t body_len)
+static void assigned(void *data, struct link *link, const struct json *head, struct message_in *in)
 {
     struct worker *worker = data;
     const char *kind = json_get_string(head, "kind");
     if (!kind)
         kind = "";
     if (strcmp(kind, "invoke") == 0)
-        take_invoke(worker, link, head, body, body_len);
+        take_invoke(worker, link, head, in);
     else if (worker->stopping)
         log_debug("assignment came too late", LOG_STR("kind", kind));
     else if (strcmp(kind, "build") == 0)

@@ -211,7 +211,7 @@ class BadInput(PlatformTest):
     def test_tokens(self):
         for token in (None, 'wrong', self.platform.token[:-1], self.platform.token + 'x'):
             for method, path in (('GET', '/v1/functions'), ('POST', '/v1/functions/good/invocations'), ('POST', '/fn/good'), ('GET', '/v1/workers'),
-                                 ('POST', '/v1/worker/poll'), ('GET', '/v1/executions')):
+                                 ('GET', '/v1/worker/stream'), ('GET', '/v1/executions')):
                 answer = self.api(method, path, {} if method == 'POST' else None, token=token)
                 self.assertIn(answer.status, (401, 403), (token, path, answer))
                 self.assertNotIn(self.platform.token.encode(), answer.body)

@@ -1,4 +1,4 @@
-/* What a worker posts, heads included: whatever comes, what was read lies within the batch. */
+/* What a worker sends, heads included: whatever comes, what was read lies within the message. */
 #include "controller/worker_message.h"
 
 #include <stdint.h>
@@ -12,13 +12,29 @@ static void check_within(const struct message *message, const char *part, size_t
         abort();
 }
 
+/* The message at *data, when it is whole; moves *data behind it. */
+static bool next_message(const uint8_t **data, size_t *size, struct message *ret)
+{
+    size_t head_len, body_len;
+    if (*size < MESSAGE_HEADER_SIZE ||
+        message_header_read((const char *)*data, &head_len, &body_len, NULL) < 0)
+        return false;
+    size_t left = *size - MESSAGE_HEADER_SIZE;
+    if (head_len > left || body_len > left - head_len)
+        return false;
+    const char *head = (const char *)*data + MESSAGE_HEADER_SIZE;
+    *ret = (struct message){head, head_len, head + head_len, body_len};
+    *data += MESSAGE_HEADER_SIZE + head_len + body_len;
+    *size = left - head_len - body_len;
+    return true;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct message raw;
     struct worker_message message;
     struct error err = {0};
-    size_t offset = 0;
-    while (message_next((const char *)data, size, &offset, &raw, &err) > 0) {
+    while (next_message(&data, &size, &raw)) {
         if (worker_message_read(&raw, &message, &err) < 0)
             continue;
         check_within(&raw, message.result, message.result_len);

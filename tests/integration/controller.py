@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import struct
 import subprocess
 import tempfile
@@ -24,7 +25,6 @@ ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
 BUILD = os.path.abspath(os.environ.get("FAAS_BUILD_DIR", os.path.join(ROOT, "build")))
 BIN = os.environ.get("FAAS_BIN", os.path.join(BUILD, "bin"))
 WAIT_S = 60  # a bound on hanging, not an expectation
-MESSAGES = "application/vnd.faas.messages"
 CODE = base64.b64encode(b"print(1)\n").decode()
 
 
@@ -33,15 +33,20 @@ def message(head, body=b""):
     return struct.pack("<IQ", len(head), len(body)) + head + body
 
 
-def messages(batch):
-    at = 0
-    while at < len(batch):
-        head_len, body_len = struct.unpack_from("<IQ", batch, at)
-        at += 12
-        head = json.loads(batch[at : at + head_len])
-        at += head_len
-        yield head, batch[at : at + body_len]
-        at += body_len
+def read_exactly(connection, size):
+    parts = []
+    while size > 0:
+        part = connection.recv(min(size, 1 << 20))
+        if not part:
+            raise ConnectionError("the stream has ended")
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
+
+
+def read_message(connection):
+    head_len, body_len = struct.unpack("<IQ", read_exactly(connection, 12))
+    return json.loads(read_exactly(connection, head_len)), read_exactly(connection, body_len)
 
 
 def wait_until(condition, what, seconds=WAIT_S):
@@ -181,8 +186,9 @@ class Controller:
 
 
 class Worker:
-    """Polls in one thread, runs each invocation in a thread of its own by `run(assignment, payload)`, which returns the members
-    of the result's head and the result and log, or None for no answer at all. The default echoes the payload."""
+    """Keeps a stream in one thread and says its state ten times a second in another, runs each invocation in a thread of its own by
+    `run(assignment, payload)`, which returns the members of the result's head and the result and log, or None for no answer at
+    all. The default echoes the payload."""
 
     def __init__(self, controller, name="w1", slots=4, run=None, build=None, instances=None):
         self.controller, self.name, self.concurrency = controller, name, slots
@@ -192,13 +198,16 @@ class Worker:
         self.instances = instances or []
         self.kept = {}  # (function, version) -> count
         self.memory_mb = 1000
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()  # of what is sent: a state never overtakes a result
         self.running = {}
         self.seen = []  # every assignment's head
         self.draining = self.over = False
-        self.polls = 0
-        self.superseded = threading.Event()
-        self.thread = None
+        self.stream = None
+        self.connections = 0
+        self.sent = self.acknowledged = 0  # messages on this connection
+        self.states = 0  # that were taken
+        self.superseded, self.refused = threading.Event(), None
+        self.threads = []
 
     def __enter__(self):
         self.start()
@@ -209,59 +218,94 @@ class Worker:
 
     def start(self):
         self.over = False
-        self.thread = threading.Thread(target=self.poll_forever, daemon=True)
-        self.thread.start()
-        wait_until(lambda: self.polls > 0, "the worker has polled")
+        states = self.states
+        self.threads = [threading.Thread(target=target, daemon=True) for target in (self.keep_connected, self.say_states)]
+        for thread in self.threads:
+            thread.start()
+        wait_until(lambda: self.states > states, "the worker's state is taken")
 
     def stop(self):
         """Falls silent at once, like a process that was killed."""
         self.over = True
-        self.thread.join(WAIT_S)
+        self.cut()
+        for thread in self.threads:
+            thread.join(WAIT_S)
 
-    def poll_body(self, wait_ms=200):
+    def cut(self):
+        with contextlib.suppress(OSError, AttributeError):
+            self.stream.shutdown(socket.SHUT_RDWR)
+
+    def state(self):
         with self.lock:
             running = list(self.running)
         return {"worker": self.name, "session": self.session, "runtime": "simple", "concurrency": self.concurrency,
                 "memory_mb": self.memory_mb, "cpus": 2, "arch": "x86_64", "version": "0", "images": [], "draining": self.draining,
-                "slots": max(0, self.concurrency - len(running)), "wait_ms": wait_ms, "running": running,
-                "instances": self.instances,
+                "slots": max(0, self.concurrency - len(running)), "running": running, "instances": self.instances,
                 "kept": [{"function": f, "version": v, "count": n} for (f, v), n in self.kept.items() if n]}  # fmt: skip
 
-    def call(self, method, path, body=None, connection=None):
-        if not connection:
-            with contextlib.closing(self.controller.connect()) as own:
-                return self.call(method, path, body, own)
-        connection.request(method, path, *self.controller.prepare(body, self.controller.worker_token, None))
-        return Answer(connection.getresponse())
+    def call(self, method, path, body=None):
+        with contextlib.closing(self.controller.connect()) as connection:
+            connection.request(method, path, *self.controller.prepare(body, self.controller.worker_token, None))
+            return Answer(connection.getresponse())
 
-    def poll_forever(self):
+    def open_stream(self):
+        """A connection that has left HTTP, with nothing said on it."""
+        address = urllib.parse.urlsplit(self.controller.url)
+        connection = socket.create_connection((address.hostname, address.port), timeout=WAIT_S)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.sendall((f"GET /v1/worker/stream HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: faas-worker\r\n"
+                            f"Authorization: Bearer {self.controller.worker_token}\r\n\r\n").encode())  # fmt: skip
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += read_exactly(connection, 1)
+        if not head.startswith(b"HTTP/1.1 101 "):
+            raise ConnectionError(head)
+        return connection
+
+    def keep_connected(self):
         while not self.over:
-            with contextlib.suppress(OSError, http.client.HTTPException):
-                with contextlib.closing(self.controller.connect()) as connection:
-                    self.poll_on(connection)
+            with contextlib.suppress(OSError), contextlib.closing(self.open_stream()) as stream:
+                with self.lock:
+                    self.stream, self.sent, self.acknowledged = stream, 0, 0
+                    self.connections += 1
+                    self.say_state()
+                while not self.over:
+                    self.take(*read_message(stream))
+            self.stream = None
             time.sleep(0.02)
 
-    def poll_on(self, connection):
-        while not self.over:
-            answer = self.call("POST", "/v1/worker/poll", self.poll_body(), connection)
-            self.polls += 1
-            if answer.status == 409:
-                self.superseded.set()
-                self.over = True
-            elif answer.status == 200 and not self.over:
-                self.take(answer.body)
+    def say_state(self):
+        self.post(message({"kind": "state"}, json.dumps(self.state()).encode()))
 
-    def take(self, batch):
-        for head, body in messages(batch):
-            self.seen.append(head)
-            if head["kind"] == "invoke":
-                with self.lock:
-                    self.running[head["execution_id"]] = head
-                threading.Thread(target=self.run_one, args=(head, body), daemon=True).start()
-            elif head["kind"] == "keep":
-                self.kept[head["function"], head["version"]] = head["count"]
-            elif head["kind"] == "build" and self.build:
-                threading.Thread(target=self.build_one, args=(head,), daemon=True).start()
+    def say_states(self):
+        while not self.over:
+            time.sleep(0.1)
+            with contextlib.suppress(OSError), self.lock:
+                if self.stream:
+                    self.say_state()
+
+    def take(self, head, body):
+        if head["kind"] == "ack":
+            self.acknowledged = head["messages"]
+            self.states += 1
+            return
+        if head["kind"] == "superseded":
+            self.superseded.set()
+            self.over = True
+        elif head["kind"] == "refused":
+            self.refused = head["message"]
+            raise ConnectionError(head)
+        if self.over or head["kind"] == "welcome":
+            return
+        self.seen.append(head)
+        if head["kind"] == "invoke":
+            with self.lock:
+                self.running[head["execution_id"]] = head
+            threading.Thread(target=self.run_one, args=(head, body), daemon=True).start()
+        elif head["kind"] == "keep":
+            self.kept[head["function"], head["version"]] = head["count"]
+        elif head["kind"] == "build" and self.build:
+            threading.Thread(target=self.build_one, args=(head,), daemon=True).start()
 
     def run_one(self, head, payload):
         outcome = self.run(head, payload)
@@ -276,16 +320,16 @@ class Worker:
                                "start_time": 0}} | members  # fmt: skip
         with self.lock:
             self.running.pop(head["execution_id"], None)
-        self.post(message(members, result + log))
+            self.post(message(members, result + log))
 
     def send_log(self, head, offset, text):
         self.post(message({"kind": "log", "execution_id": head["execution_id"], "attempt": head["attempt"], "offset": offset}, text))
 
     def post(self, batch):
-        answer = self.call("POST", "/v1/worker/results", batch)
-        if answer.status == 200:
-            self.take(answer.body)
-        return answer
+        """One or more messages, on the stream that there is."""
+        with self.lock:
+            self.stream.sendall(batch)
+            self.sent += 1
 
     def build_one(self, head):
         ok, output, artifact = self.build(head)

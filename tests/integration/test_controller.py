@@ -418,8 +418,8 @@ class Service(ApiTest):
                 self.assertError(answer, 401, "unauthorized")
                 self.assertEqual(answer.headers["WWW-Authenticate"], "Bearer")
             self.assertError(self.api("GET", path, token=worker), 403, "forbidden")
-        self.assertError(self.api("POST", "/v1/worker/poll", {}, token=user), 403, "forbidden")
-        self.assertError(self.api("POST", "/v1/worker/poll", {}, token=None), 401, "unauthorized")
+        self.assertError(self.api("GET", "/v1/worker/stream", token=user), 403, "forbidden")
+        self.assertError(self.api("GET", "/v1/worker/stream", token=None), 401, "unauthorized")
         self.assertError(self.api("GET", "/v1/functions", token=None, headers={"Authorization": "Basic eDp5"}), 401, "unauthorized")
 
     def test_token_files_are_the_owners_only_and_tokens_are_not_logged(self):

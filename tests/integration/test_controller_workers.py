@@ -96,8 +96,8 @@ class Dispatch(WorkersTest):
         cold = self.worker("cold", run=blocker)
         warm = self.worker("warm", run=blocker)
         warm.instances = [{"id": "a", "function": "f", "version": 1, "state": "idle"}]
-        polls = warm.polls
-        wait_until(lambda: warm.polls > polls + 1, "its instance is known")
+        states = warm.states
+        wait_until(lambda: warm.states > states + 1, "its instance is known")
         first = self.in_background(self.controller.invoke, "f")
         blocker.wait(1)
         warm.wait_seen("invoke")
@@ -132,8 +132,8 @@ class Dispatch(WorkersTest):
         self.controller.deploy("f")
         draining = self.worker("draining")
         draining.draining = True
-        polls = draining.polls
-        wait_until(lambda: draining.polls > polls + 1, "it has said so")
+        states = draining.states
+        wait_until(lambda: draining.states > states + 1, "it has said so")
         self.worker("other")
         self.assertEqual({self.controller.invoke("f")["worker"] for _ in range(5)}, {"other"})
         states = {w["name"]: w["state"] for w in self.api("GET", "/v1/workers").json()["workers"]}
@@ -283,13 +283,33 @@ class WorkerCalls(WorkersTest):
         for path in ("functions/f/2", "functions/f/x", "functions/g/1", "code/" + "0" * 64, "code/x"):
             self.assertEqual(worker.call("GET", "/v1/worker/" + path).status, 404)
 
-    def test_bad_polls_and_results(self):
+    def test_bad_states_are_refused_in_words(self):
+        worker = Worker(self.controller)
+        for body in (b"", b"{", b"[]", b"{}", b'{"worker": "x"}', b'{"worker": "", "session": "1"}', b'{"worker": "%s", "session": "1"}' % (b"x" * 200),
+                     b'{"worker": 1, "session": 1}'):  # fmt: skip
+            with contextlib.closing(worker.open_stream()) as stream:
+                stream.sendall(message({"kind": "state"}, body))
+                head, _ = fixture.read_message(stream)
+                self.assertEqual(head["kind"], "refused", body)
+                self.assertTrue(head["message"])
+
+    def test_a_broken_frame_ends_the_stream_and_nothing_else(self):
         worker = self.worker()
-        for body in (b"", b"{", b"[]", {}, {"worker": "x"}, {"worker": "", "session": "1"}, {"worker": "x" * 200, "session": "1"}, {"worker": 1, "session": 1}):
-            self.assertEqual(worker.call("POST", "/v1/worker/poll", body).status, 400, body)
-        for body in (b"x", b"\xff" * 12, message(b"{}")[:-1], b"\0" * 12 + b"x"):
-            self.assertEqual(worker.call("POST", "/v1/worker/results", body).status, 400, body)
-        # One message that cannot be read does not take the others of its batch along.
+        self.controller.deploy("f")
+        for bytes_ in (b"\xff" * 12, b"\xff\xff\xff\x7f" + b"\0" * 8, b"\0" * 4 + b"\xff" * 8):
+            with contextlib.closing(worker.open_stream()) as stream:
+                stream.sendall(bytes_)
+                self.assertEqual(stream.recv(1), b"", bytes_)
+        self.assertEqual(self.controller.invoke("f", 1)["result"], 1)
+        self.assertEqual(worker.connections, 1)
+
+    def test_without_the_upgrade_it_is_refused(self):
+        answer = Worker(self.controller).call("GET", "/v1/worker/stream")
+        self.assertEqual(answer.status, 400)
+        self.assertIn("Upgrade: faas-worker", answer.json()["error"]["message"])
+
+    def test_a_message_that_cannot_be_read_does_not_take_others_along(self):
+        worker = self.worker()
         blocker = Blocker()
         worker.run = lambda head, payload: blocker.heads.append(head)
         self.controller.deploy("f")
@@ -298,8 +318,19 @@ class WorkerCalls(WorkersTest):
         good = {"kind": "result", "execution_id": id_, "attempt": 1, "status": "succeeded", "result_len": 1, "logs_len": 0}
         bad = [b"{", b"[" * 10_000, b"{}", {"kind": "x"}, good | {"status": "running"}, good | {"result_len": 5}, good | {"result_len": -1},
                good | {"logs_len": 2**62}, good | {"execution_id": "x" * 100}, good | {"metrics": {"duration": "x"}}]  # fmt: skip
-        answer = worker.call("POST", "/v1/worker/results", b"".join(message(head, b"1") for head in bad) + message(good, b"1"))
-        self.assertEqual(answer.status, 200)
+        worker.post(b"".join(message(head, b"1") for head in bad) + message(good, b"1"))
+        self.assertEqual(self.controller.wait_execution(id_)["result"], 1)
+
+    def test_a_body_that_is_too_large_is_passed_over(self):
+        worker = self.worker()
+        blocker = Blocker()
+        worker.run = lambda head, payload: blocker.heads.append(head)
+        self.controller.deploy("f")
+        id_ = self.controller.invoke_async("f")
+        blocker.wait(1)
+        good = {"kind": "result", "execution_id": id_, "attempt": 1, "status": "succeeded", "result_len": 1, "logs_len": 0}
+        size = 80 << 20  # an archive may have 64 MiB
+        worker.post(message(good | {"result_len": size}, b" " * size) + message(good, b"1"))
         self.assertEqual(self.controller.wait_execution(id_)["result"], 1)
 
     def test_results_of_strangers_and_of_other_attempts_are_ignored(self):
@@ -314,23 +345,150 @@ class WorkerCalls(WorkersTest):
         blocker.go.set()
         self.assertEqual(self.controller.wait_execution(id_)["result"], "right")
 
-    def test_a_result_is_answered_with_more_work(self):
+    def test_a_result_brings_more_work_at_once(self):
         self.controller.deploy("f")
         ids = [self.controller.invoke_async("f", n) for n in range(3)]
-        heads = []
-        worker = self.worker(slots=1, run=lambda head, payload: heads.append(head))
-        wait_until(lambda: heads, "the first is given out")
-        worker.over = True
-        worker.thread.join(fixture.WAIT_S)  # no polls any more: only results are answered
-        for n in range(3):
-            result = {"kind": "result", "execution_id": ids[n], "attempt": 1, "status": "succeeded", "result_len": 1, "logs_len": 0}
-            batch = list(fixture.messages(worker.call("POST", "/v1/worker/results", message(result, b"1")).body))
-            self.assertEqual([(h["kind"], h["execution_id"], b) for h, b in batch], [("invoke", ids[n + 1], b"%d" % (n + 1))] if n < 2 else [])
+        with Deaf(self.controller, slots=1) as worker:
+            for n in range(3):
+                head, body = worker.next("invoke")
+                self.assertEqual((head["execution_id"], body), (ids[n], b"%d" % n))
+                worker.send(result_of(head), b"1")
+        for id_ in ids:
+            self.assertEqual(self.controller.wait_execution(id_)["status"], "succeeded")
 
     def test_an_execution_that_is_unknown_here_is_cancelled_at_the_worker(self):
         worker = self.worker()
         worker.running["0190a000-0000-7000-8000-000000000000"] = {}
         worker.wait_seen("cancel", execution_id="0190a000-0000-7000-8000-000000000000")
+
+
+def result_of(head, **members):
+    return {"kind": "result", "execution_id": head["execution_id"], "attempt": head["attempt"], "status": "succeeded",
+            "result_len": 1, "logs_len": 0} | members  # fmt: skip
+
+
+class Deaf(Worker):
+    """A stream in the test's own hands: one state is said, and what comes is read when the test asks."""
+
+    def __init__(self, controller, name="deaf", running=(), session=None, **options):
+        super().__init__(controller, name, **options)
+        self.session = session or self.session
+        self.running = dict.fromkeys(running)
+
+    def __enter__(self):
+        self.stream = self.open_stream()
+        self.say_state()
+        return self
+
+    def __exit__(self, *_):
+        self.stream.close()
+
+    def next(self, kind):
+        while True:
+            head, body = fixture.read_message(self.stream)
+            if head["kind"] == kind:
+                return head, body
+
+    def send(self, head, body=b""):
+        self.post(message(head, body))
+
+
+class Cuts(WorkersTest):
+    """A connection that is cut loses nothing but itself."""
+
+    def test_what_runs_goes_on_and_is_answered_by_the_next_connection(self):
+        blocker = Blocker()
+        worker = self.worker(run=blocker)
+        self.controller.deploy("f")
+        waiting = self.in_background(self.controller.invoke, "f", "kept")
+        blocker.wait(1)
+        for count in (2, 3, 4):
+            worker.cut()
+            wait_until(lambda: worker.connections == count and worker.acknowledged > 0, "it is connected again")
+        blocker.go.set()
+        execution = waiting()
+        self.assertEqual((execution["status"], execution["result"], execution["attempt"]), ("succeeded", "kept", 1))
+        self.assertEqual(len(blocker.heads), 1)
+
+    def test_an_assignment_that_did_not_arrive_is_given_out_again(self):
+        self.controller.deploy("f")
+        id_ = self.controller.invoke_async("f", 1)
+        with Deaf(self.controller) as worker:
+            worker.next("invoke")
+        with Deaf(self.controller, session=worker.session) as worker:  # says that it runs nothing
+            head, body = worker.next("invoke")
+            self.assertEqual((head["execution_id"], head["attempt"], body), (id_, 2, b"1"))
+            worker.send(result_of(head, attempt=1), b"0")  # of an attempt that does not count
+            worker.send(result_of(head), b"2")
+            self.assertEqual(self.controller.wait_execution(id_)["result"], 2)
+
+    def test_a_synchronous_one_that_did_not_arrive_is_answered(self):
+        self.controller.deploy("f")
+        waiting = self.in_background(self.controller.invoke, "f", 1)
+        with Deaf(self.controller) as worker:
+            worker.next("invoke")
+        with Deaf(self.controller, session=worker.session):
+            execution = waiting()
+        self.assertEqual((execution["status"], execution["error"]["type"]), ("lost", "Platform.WorkerLost"))
+
+    def test_a_result_may_be_cut_at_any_byte_and_said_again(self):
+        self.controller.deploy("f")
+        ids = [self.controller.invoke_async("f", n) for n in range(2)]
+        with Deaf(self.controller) as worker:
+            heads = {head["execution_id"]: head for head in (worker.next("invoke")[0] for _ in ids)}
+        bodies = [b'"small"', b'"%s"' % (b"large" * 50_000)]
+        batch = b"".join(message(result_of(heads[id_], result_len=len(body)), body) for id_, body in zip(ids, bodies))
+        first = len(message(result_of(heads[ids[0]], result_len=len(bodies[0])), bodies[0]))
+        for cut in (0, 1, 11, 12, 13, 100, first - 1, first, first + 1, first + 12, first + 200, len(batch) // 2, len(batch) - 1):
+            with Deaf(self.controller, session=worker.session, running=ids) as worker:
+                worker.post(batch[:cut])
+        with Deaf(self.controller, session=worker.session, running=ids) as worker:
+            worker.post(batch + batch)
+            for id_, body in zip(ids, bodies):
+                execution = self.controller.wait_execution(id_)
+                self.assertEqual((execution["attempt"], execution["result"]), (1, body.decode()[1:-1]))
+            while worker.next("ack")[0]["messages"] < 1 + 4:
+                pass
+
+    def test_bytes_may_come_one_by_one(self):
+        self.controller.deploy("f")
+        with Deaf(self.controller) as worker:
+            id_ = self.controller.invoke_async("f")
+            head, _ = worker.next("invoke")
+            for byte in message(result_of(head), b"1"):
+                worker.post(bytes([byte]))
+            self.assertEqual(self.controller.wait_execution(id_)["result"], 1)
+
+    def test_the_newer_connection_of_a_session_counts(self):
+        self.controller.deploy("f")
+        with Deaf(self.controller) as old, Deaf(self.controller, session=old.session) as new:
+            with self.assertRaises(ConnectionError):
+                old.next("never")
+            id_ = self.controller.invoke_async("f")
+            new.send(result_of(new.next("invoke")[0]), b"1")
+            self.assertEqual(self.controller.wait_execution(id_)["result"], 1)
+
+    def test_a_worker_that_does_not_read_holds_nobody_up(self):
+        self.controller.deploy("f")
+        with Deaf(self.controller, slots=6) as deaf:
+            payload = "x" * (6 << 20)
+            for _ in range(6):
+                self.controller.invoke_async("f", payload[:-2])
+            wait_until(lambda: self.api("GET", "/v1/executions?status=running").json()["executions"][5:], "all are given out")
+            self.worker("reads")
+            for n in range(20):
+                self.assertEqual(self.controller.invoke("f", n)["worker"], "reads")
+            for _ in range(6):
+                self.assertEqual(len(deaf.next("invoke")[1]), 6 << 20)
+
+    def test_many_results_in_one_write_are_all_taken(self):
+        self.controller.deploy("f")
+        ids = [self.controller.invoke_async("f", n) for n in range(200)]
+        with Deaf(self.controller, slots=200) as worker:
+            heads = [worker.next("invoke")[0] for _ in ids]
+            worker.post(b"".join(message(result_of(head), b"1") for head in heads))
+            for id_ in ids:
+                self.assertEqual(self.controller.wait_execution(id_)["result"], 1)
 
 
 class Loss(WorkersTest):

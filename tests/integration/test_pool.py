@@ -76,15 +76,15 @@ class Host:
         deadline = time.monotonic() + seconds
         while not (value := ready()):
             if time.monotonic() > deadline:
-                raise TimeoutError(f"not seen in {seconds} s; instances: {self.controller.polls[-1]['instances']}\n{self.worker.log()[-3000:]}")
-            before = len(self.controller.polls)
+                raise TimeoutError(f"not seen in {seconds} s; instances: {self.controller.states[-1]['instances']}\n{self.worker.log()[-3000:]}")
+            before = len(self.controller.states)
             self.nudge()
-            self.controller.wait_for(lambda: len(self.controller.polls) > before)  # noqa: B023
+            self.controller.wait_for(lambda: len(self.controller.states) > before)  # noqa: B023
             time.sleep(0.02)
         return value
 
     def instances(self, **members):
-        return [i for i in self.controller.polls[-1]["instances"] if all(i.get(k) == v for k, v in members.items())]
+        return [i for i in self.controller.states[-1]["instances"] if all(i.get(k) == v for k, v in members.items())]
 
     def warm(self, runtime="python"):
         return self.instances(state="warm", image=f"faas-runtime-{runtime}:latest")

@@ -1,4 +1,5 @@
 """What a worker does with what a controller gives it, in real containers and with runtime simple; needs root and the images."""
+import contextlib
 import io
 import json
 import os
@@ -10,8 +11,9 @@ import tarfile
 import tempfile
 import time
 import unittest
+import uuid
 
-from worker import BIN, IMAGE_DIR, WAIT_S, FakeController, Worker, have_images
+from worker import BIN, IMAGE_DIR, WAIT_S, FakeController, Worker, have_images, message
 
 
 def archive(files):
@@ -28,10 +30,10 @@ def archive(files):
 
 def fresh_poll(controller):
     """What the worker says now: an answer of no importance makes it poll again."""
-    before = len(controller.polls)
+    before = len(controller.states)
     controller.assign({"kind": "cancel", "execution_id": "nobody-has-it"})
-    controller.wait_for(lambda: len(controller.polls) > before)
-    return controller.polls[-1]
+    controller.wait_for(lambda: len(controller.states) > before)
+    return controller.states[-1]
 
 
 def wait_states(controller, name, *states):
@@ -84,7 +86,7 @@ class WorkerTest(unittest.TestCase):
         self.assertEqual((result.status, result.error.get("type")), (status, kind), result)
 
     def instances(self):
-        return [i for i in self.controller.polls[-1]["instances"] if i.get("function") == self.name]
+        return [i for i in self.controller.states[-1]["instances"] if i.get("function") == self.name]
 
 
 class ContractCases:
@@ -234,15 +236,15 @@ class ContractCases:
     def test_cancel(self):
         self.deploy("import time\ntime.sleep(60)")
         execution = self.controller.invoke(self.name)
-        self.controller.wait_for(lambda: any(execution in poll["running"] for poll in self.controller.polls[-4:]))
+        self.controller.wait_for(lambda: any(execution in state["running"] for state in self.controller.states[-4:]))
         self.controller.assign({"kind": "cancel", "execution_id": execution})
         self.assertEqual(self.controller.result(execution).status, "cancelled")
 
     def test_forget_removes_idle_instances(self):
         self.run_code("print(1)")
-        before = len(self.controller.polls)
+        before = len(self.controller.states)
         self.controller.assign({"kind": "forget", "function": self.name, "version": 1})
-        self.controller.wait_for(lambda: len(self.controller.polls) > before and not self.instances())
+        self.controller.wait_for(lambda: len(self.controller.states) > before and not self.instances())
         self.assertTrue(self.run_function().cold_start)
 
 
@@ -455,14 +457,14 @@ class Life(unittest.TestCase):
             controller.deploy("other", "print(2)")
             controller.assign({"kind": "keep", "function": "f", "version": 1, "count": 2})
             wait_states(controller, "f", "idle", "idle")
-            self.assertEqual(controller.polls[-1]["kept"], [{"function": "f", "version": 1, "count": 2}])
+            self.assertEqual(controller.states[-1]["kept"], [{"function": "f", "version": 1, "count": 2}])
             self.assertEqual(controller.run("other").value, 2)
             wait_log(worker, "keep-alive is over")  # of the other
             wait_states(controller, "f", "idle", "idle")
             self.assertFalse(controller.run("f").cold_start)
             controller.assign({"kind": "keep", "function": "f", "version": 1, "count": 0})
             wait_states(controller, "f")
-            self.assertEqual(controller.polls[-1]["kept"], [])
+            self.assertEqual(controller.states[-1]["kept"], [])
             controller.assign({"kind": "keep", "function": "nobody-knows-it", "version": 1, "count": 1})
             wait_log(worker, "instances cannot be kept ready")
             self.assertEqual(fresh_poll(controller)["kept"], [])
@@ -519,7 +521,7 @@ class Life(unittest.TestCase):
         with FakeController() as controller, Worker(controller) as worker:
             controller.deploy("f", "import time\ntime.sleep(1.5)\nprint('done')")
             execution = controller.invoke("f")
-            controller.wait_for(lambda: any(execution in poll["running"] for poll in controller.polls[-4:]))
+            controller.wait_for(lambda: any(execution in state["running"] for state in controller.states[-4:]))
             self.assertEqual(worker.stop(), 0)
             self.assertEqual(controller.results[execution].value, "done\n")
             self.assertEqual(worker.leftovers(), [])
@@ -528,9 +530,9 @@ class Life(unittest.TestCase):
         with FakeController() as controller, Worker(controller) as worker:
             controller.deploy("f", "import time\ntime.sleep(300)")
             execution = controller.invoke("f", timeout_ms=400000)
-            controller.wait_for(lambda: any(execution in poll["running"] for poll in controller.polls[-4:]))
+            controller.wait_for(lambda: any(execution in state["running"] for state in controller.states[-4:]))
             worker.process.send_signal(signal.SIGTERM)
-            controller.wait_for(lambda: controller.polls[-1]["draining"])
+            controller.wait_for(lambda: controller.states[-1]["draining"])
             self.assertEqual(worker.stop(signal.SIGTERM), 0)
             self.assertEqual(controller.results[execution].status, "lost")
             self.assertEqual(worker.leftovers(), [])
@@ -542,14 +544,14 @@ class Life(unittest.TestCase):
                 controller.run("f")
                 controller.deploy("g", "import time\ntime.sleep(300)", network="bridge")
                 execution = controller.invoke("g", timeout_ms=400000)
-                controller.wait_for(lambda: any(execution in poll["running"] for poll in controller.polls[-4:]))
+                controller.wait_for(lambda: any(execution in state["running"] for state in controller.states[-4:]))
                 worker.kill()
                 self.assertNotEqual(worker.leftovers(), [])
                 before = controller.code_requests
                 worker.start()
                 self.assertEqual(controller.run("f").status, "succeeded")
                 self.assertEqual(controller.code_requests, before, "the code cache survives")
-                self.assertNotIn(execution, controller.polls[-1]["running"])
+                self.assertNotIn(execution, controller.states[-1]["running"])
                 self.assertEqual(worker.stop(), 0)
                 self.assertEqual(worker.leftovers(), [])
 
@@ -558,7 +560,7 @@ class Life(unittest.TestCase):
             controller.deploy("f", "import time\ntime.sleep(1)\nprint('kept')")
             controller.run("f")
             execution = controller.invoke("f")
-            controller.wait_for(lambda: any(execution in poll["running"] for poll in controller.polls[-4:]))
+            controller.wait_for(lambda: any(execution in state["running"] for state in controller.states[-4:]))
             controller.down()
             time.sleep(1.5)  # the result comes about while nobody is there
             controller.up()
@@ -589,8 +591,7 @@ class Life(unittest.TestCase):
 
             def settled():
                 deadline = time.monotonic() + 20
-                while time.monotonic() < deadline and any("function" in i or i["state"] != "warm" for i in controller.polls[-1]["instances"]):
-                    controller.assign({"kind": "forget", "function": "nobody", "version": 1})
+                while time.monotonic() < deadline and any("function" in i or i["state"] != "warm" for i in controller.states[-1]["instances"]):
                     time.sleep(0.1)
                 time.sleep(0.3)
                 return count()
@@ -599,6 +600,92 @@ class Life(unittest.TestCase):
             for _ in range(10):
                 self.assertEqual(controller.run("f").value, first.value)
             self.assertLessEqual(settled(), before + 2)
+
+
+class Connection(unittest.TestCase):
+    """The stream to the controller: cut, silent, broken."""
+
+    def setUp(self):
+        self.stack = contextlib.ExitStack()
+        self.addCleanup(self.stack.close)
+        self.controller = self.stack.enter_context(FakeController())
+        self.worker = self.stack.enter_context(Worker(self.controller, runtime_type="simple", concurrency=64))
+        self.controller.deploy("f", "import sys\nprint(sys.stdin.read())")
+
+    def wait_streams(self, count):
+        states = len(self.controller.states)
+        self.controller.wait_for(lambda: self.controller.streams >= count and self.controller.stream and len(self.controller.states) > states)
+
+    def test_a_result_is_said_until_it_is_acknowledged(self):
+        self.controller.acknowledges = False
+        execution = self.controller.invoke("f", b"1")
+        for _ in range(3):
+            self.assertEqual(self.controller.result(execution).value, 1)
+            with self.controller.lock:
+                del self.controller.results[execution]
+            self.controller.cut()
+        self.controller.acknowledges = True
+        self.assertEqual(self.controller.result(execution).value, 1)
+        self.assertEqual(self.controller.run("f", b"2").value, 2)
+        with self.controller.lock:
+            del self.controller.results[execution]
+        self.controller.cut()
+        self.assertEqual(self.controller.run("f", b"3").value, 3)
+        self.assertNotIn(execution, self.controller.results)
+
+    def test_a_cut_while_it_runs(self):
+        self.controller.deploy("slow", "import time, sys\ntime.sleep(1)\nprint(sys.stdin.read())")
+        execution = self.controller.invoke("slow", b'"kept"')
+        self.controller.wait_for(lambda: any(execution in state["running"] for state in self.controller.states[-2:]))
+        self.controller.cut()
+        self.wait_streams(2)
+        self.assertIn(execution, self.controller.states[-1]["running"])
+        self.assertEqual(self.controller.result(execution).value, "kept")
+
+    def test_an_assignment_may_be_cut_at_any_byte(self):
+        head = {"kind": "invoke", "execution_id": str(uuid.uuid4()), "attempt": 1, "function": "f", "version": 1, "timeout_ms": 30000}
+        frame = message(head, b'"%s"' % (b"x" * 100_000))
+        for count, cut in enumerate((1, 11, 12, 13, 60, len(frame) - 100_000, len(frame) // 2, len(frame) - 1), 2):
+            with self.controller.lock:
+                self.controller.stream.wfile.write(frame[:cut])
+            self.controller.cut()
+            self.wait_streams(count)
+            self.assertEqual(self.controller.states[-1]["running"], [])
+        with self.controller.lock:
+            for byte in frame[:200]:
+                self.controller.stream.wfile.write(bytes([byte]))
+            self.controller.stream.wfile.write(frame[200:])
+        self.assertEqual(len(self.controller.result(head["execution_id"]).value), 100_000)
+
+    def test_a_controller_that_falls_silent_is_left(self):
+        self.controller.acknowledges = False
+        self.wait_streams(2)
+        self.controller.acknowledges = True
+        self.assertEqual(self.controller.run("f", b"1").value, 1)
+
+    def test_what_cannot_be_read_ends_the_connection_only(self):
+        with self.controller.lock:
+            self.controller.stream.wfile.write(b"\xff" * 12)
+        self.wait_streams(2)
+        for head in (b"{", b"[1]", b'{"kind": 1}', b'{"kind": "x"}', b'{"kind": "ack", "messages": -1}', b'{"kind": "ack", "messages": 99999}'):
+            with self.controller.lock:
+                self.controller.stream.wfile.write(message(head))
+        self.assertEqual(self.controller.run("f", b"1").value, 1)
+        self.assertEqual(self.controller.streams, 2)
+
+    def test_a_refusal_is_tried_again(self):
+        self.controller.tell({"kind": "refused", "message": "not with that name"})
+        self.wait_streams(2)
+        self.assertIn("not with that name", self.worker.log())
+        self.assertEqual(self.controller.run("f", b"1").value, 1)
+
+    def test_many_in_one_write(self):
+        heads = [{"kind": "invoke", "execution_id": str(uuid.uuid4()), "attempt": 1, "function": "f", "version": 1, "timeout_ms": 30000}
+                 for _ in range(50)]  # fmt: skip
+        with self.controller.lock:
+            self.controller.stream.wfile.write(b"".join(message(head, b"%d" % n) for n, head in enumerate(heads)))
+        for n, head in enumerate(heads):
+            self.assertEqual(self.controller.result(head["execution_id"]).value, n)
 
 
 @unittest.skipUnless(have_images(), "the runtime images have not been built")

@@ -36,19 +36,18 @@ DEFAULTS = {
 
 
 def message(head, body=b""):
-    head = json.dumps(head).encode()
+    head = head if isinstance(head, bytes) else json.dumps(head).encode()
     return struct.pack("<IQ", len(head), len(body)) + head + body
 
 
-def messages(batch):
-    at = 0
-    while at < len(batch):
-        head_len, body_len = struct.unpack_from("<IQ", batch, at)
-        at += 12
-        head = json.loads(batch[at : at + head_len])
-        at += head_len
-        yield head, batch[at : at + body_len]
-        at += body_len
+def read_message(file):
+    """(head, body), or None at the end of the stream."""
+    header = file.read(12)
+    if len(header) < 12:
+        return None
+    head_len, body_len = struct.unpack("<IQ", header)
+    head, body = file.read(head_len), file.read(body_len)
+    return (json.loads(head), body) if len(head) == head_len and len(body) == body_len else None
 
 
 class Result:
@@ -80,11 +79,15 @@ class Server(http.server.ThreadingHTTPServer):
 
 class FakeController:
     def __init__(self):
-        self.lock = threading.Condition()
+        self.lock = threading.Condition(threading.RLock())
         self.definitions, self.code = {}, {}
-        self.queue, self.results, self.builds, self.logs, self.polls = [], {}, {}, [], []
+        self.queue, self.results, self.builds, self.logs, self.states = [], {}, {}, [], []
+        self.outstanding = set()  # invocations that were given out
+        self.taken = 0  # messages on the newest connection
+        self.stream = None  # the newest connection's handler
+        self.acknowledges = True
+        self.streams = 0
         self.code_requests, self.definition_requests = 0, 0
-        self.session = None
         self.conflict = False
         self.port = None
         self.server = None
@@ -163,11 +166,8 @@ class FakeController:
             request.answer(401, b'{"error": {"type": "unauthorized", "message": "bad token"}, "request_id": "x"}')
             return
         path = request.path
-        if path == "/v1/worker/poll":
-            self.poll(request, json.loads(body))
-        elif path == "/v1/worker/results":
-            self.take_results(body)
-            request.answer(204)
+        if path == "/v1/worker/stream":
+            self.serve_stream(request)
         elif match := re.fullmatch(r"/v1/worker/functions/([a-z0-9-]+)/(\d+)", path):
             self.definition_requests += 1
             self.give(request, self.definitions.get((match[1], int(match[2]))), json.dumps)
@@ -185,48 +185,61 @@ class FakeController:
         data = encode(value)
         request.answer(200, data.encode() if isinstance(data, str) else data)
 
-    def poll(self, request, said):
-        deadline = time.monotonic() + said["wait_ms"] / 1000
+    def serve_stream(self, request):
+        request.close_connection = True
+        request.wfile.write(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: faas-worker\r\n\r\n")
         with self.lock:
-            if self.conflict:
-                request.answer(409, b'{"error": {"type": "conflict", "message": "newer"}, "request_id": "x"}')
-                return
-            self.polls.append(said)
-            self.session = said["session"]
-            self.lock.notify_all()
-            slots = said["slots"]
-            while not self.stopping and time.monotonic() < deadline:
-                if any(slots > 0 or head["kind"] != "invoke" for head, _ in self.queue):
-                    break
-                self.lock.wait(deadline - time.monotonic())
-                if self.session != said["session"]:
-                    return  # of a worker that was killed; nobody reads the answer
-            batch = []
-            for item in list(self.queue):
-                if item[0]["kind"] == "invoke":
-                    if slots <= 0:
-                        continue
-                    slots -= 1
-                self.queue.remove(item)
-                batch.append(item)
-            if self.stopping:
-                request.close_connection = True
-                return
-        if batch:
-            request.answer(200, b"".join(message(*item) for item in batch), "application/vnd.faas.messages")
-        else:
-            request.answer(204)
+            self.stream, self.taken = request, 0
+            self.streams += 1
+        with contextlib.suppress(OSError):
+            self.tell({"kind": "welcome", "state_ms": 1000})
+            while (item := read_message(request.rfile)) and self.stream is request:
+                self.take(*item)
+        with self.lock:
+            if self.stream is request:
+                self.stream = None
 
-    def take_results(self, batch):
+    def take(self, head, body):
         with self.lock:
-            for head, body in messages(batch):
-                if head["kind"] == "result":
-                    self.results[head["execution_id"]] = Result(head, body)
-                elif head["kind"] == "log":
-                    self.logs.append((head, body))
-                elif head["kind"] == "build_result":
-                    self.builds[head["build_id"]] = (head["ok"], body[: head["output_len"]].decode(), body[head["output_len"] :])
+            self.taken += 1
+            if head["kind"] == "state":
+                self.states.append(json.loads(body))
+                if self.conflict:
+                    self.tell({"kind": "superseded", "message": "newer"})
+            elif head["kind"] == "result":
+                self.results[head["execution_id"]] = Result(head, body)
+                self.outstanding.discard(head["execution_id"])
+            elif head["kind"] == "log":
+                self.logs.append((head, body))
+            elif head["kind"] == "build_result":
+                self.builds[head["build_id"]] = (head["ok"], body[: head["output_len"]].decode(), body[head["output_len"] :])
+            if self.acknowledges:
+                self.tell({"kind": "ack", "messages": self.taken})
+            self.give_out()
             self.lock.notify_all()
+
+    def tell(self, head, body=b""):
+        with self.lock:
+            self.stream.wfile.write(message(head, body))
+
+    def give_out(self):
+        """What waits, as far as there are slots."""
+        if not self.stream or not self.states:
+            return
+        said = self.states[-1]
+        for item in list(self.queue):
+            if item[0]["kind"] == "invoke":
+                if said["draining"] or len(self.outstanding) >= said["concurrency"]:
+                    continue
+                self.outstanding.add(item[0]["execution_id"])
+            self.queue.remove(item)
+            self.tell(*item)
+
+    def cut(self):
+        """The connection ends, as by a failure in between."""
+        with self.lock, contextlib.suppress(OSError, AttributeError):
+            stream, self.stream = self.stream, None
+            stream.connection.shutdown(socket.SHUT_RDWR)
 
     # ---- what tests do ----
 
@@ -244,6 +257,8 @@ class FakeController:
     def assign(self, head, body=b""):
         with self.lock:
             self.queue.append((head, body))
+            with contextlib.suppress(OSError):
+                self.give_out()
             self.lock.notify_all()
 
     def invoke(self, name, payload=b"{}", version=1, timeout_ms=None):
@@ -314,12 +329,12 @@ class Worker:
         self.process = None
 
     def start(self):
-        before = len(self.controller.polls)
+        before = len(self.controller.states)
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen([os.path.join(BIN, "faas-worker")], env=self.environment,
                                             stdin=subprocess.DEVNULL, stdout=log, stderr=log)  # fmt: skip
         deadline = time.monotonic() + WAIT_S
-        while len(self.controller.polls) == before:
+        while len(self.controller.states) == before:
             if self.process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"the worker did not start:\n{self.log()}")
             time.sleep(0.01)

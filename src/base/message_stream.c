@@ -1,0 +1,474 @@
+/* Messages over one connection: see message_stream.h. */
+#include "base/message_stream.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#define IN_SIZE (64UL * 1024)
+/* Reads and writes in one turn of the loop. */
+#define TURN_MAX 16
+/* Up to here a body is copied behind its head; a larger one is sent from where it is. */
+#define COPY_MAX (8UL * 1024)
+#define CHUNK_SIZE (16UL * 1024)
+
+/* What is sent in one piece: collected small messages, or a body. */
+struct chunk {
+    struct chunk *next;
+    const char *bytes;
+    char *owned;
+    size_t len, done;
+    size_t room;   /* for more behind `len` */
+    uint64_t ends; /* messages that end in it */
+};
+
+/* A message that does not fit into the buffer, while it comes. */
+struct large {
+    bool active;
+    char *head, *body; /* owned; no body: it is thrown away */
+    size_t head_len, body_len, have;
+};
+
+struct message_stream {
+    uv_poll_t poll;        /* first member: the handle's memory is the stream's */
+    uv_prepare_t turn_end; /* active while something was sent in this turn */
+    int open_handles;
+    struct byte_stream *connection; /* owned; NULL once it was closed */
+    struct message_stream_options options;
+    char *in; /* owned, IN_SIZE; bytes from in_at to in_len were not taken yet */
+    size_t in_at, in_len;
+    struct large large;
+    struct chunk *first, *last;
+    size_t queued;
+    uint64_t sent; /* messages */
+    int watched;
+    bool pushed; /* in this turn */
+    bool dead;   /* closed() was called */
+    bool *freed; /* set while callbacks run */
+};
+
+/* ---- life ---- */
+
+static void chunk_free(struct chunk *chunk)
+{
+    free(chunk->owned);
+    free(chunk);
+}
+
+static void drop_first(struct message_stream *stream)
+{
+    struct chunk *chunk = stream->first;
+    stream->first = chunk->next;
+    chunk_free(chunk);
+}
+
+static void handle_closed(uv_handle_t *handle)
+{
+    struct message_stream *stream = handle->data;
+    if (--stream->open_handles > 0)
+        return;
+    free(stream->in);
+    free(stream);
+}
+
+void message_stream_free(struct message_stream *stream)
+{
+    if (!stream)
+        return;
+    if (stream->freed)
+        *stream->freed = true;
+    stream->dead = true;
+    uv_close((uv_handle_t *)&stream->poll, handle_closed);
+    uv_close((uv_handle_t *)&stream->turn_end, handle_closed);
+    stream->connection->close(stream->connection);
+    stream->connection = NULL;
+    while (stream->first)
+        drop_first(stream);
+    free(stream->large.head);
+    free(stream->large.body);
+}
+
+static void watch(struct message_stream *stream, int events);
+static void send_queued(struct message_stream *stream);
+
+static void turn_ended(uv_prepare_t *prepare)
+{
+    struct message_stream *stream = prepare->data;
+    uv_prepare_stop(prepare);
+    stream->pushed = false;
+    send_queued(stream);
+}
+
+struct message_stream *message_stream_new(uv_loop_t *loop, struct byte_stream *connection,
+                                          const struct message_stream_options *options,
+                                          struct error *err)
+{
+    struct message_stream *stream = calloc(1, sizeof(*stream));
+    char *in = malloc(IN_SIZE);
+    int status = stream && in ? uv_poll_init(loop, &stream->poll, connection->fd) : UV_ENOMEM;
+    if (status < 0) {
+        connection->close(connection);
+        free(in);
+        free(stream);
+        error_set_errno(err, ERROR_INTERNAL, -status, "cannot watch a connection");
+        return NULL;
+    }
+    uv_prepare_init(loop, &stream->turn_end);
+    stream->poll.data = stream->turn_end.data = stream;
+    stream->open_handles = 2;
+    stream->connection = connection;
+    stream->options = *options;
+    stream->in = in;
+    /* Bytes may have come already that the socket does not show: the first turn looks. */
+    watch(stream, UV_READABLE | (connection->holds_bytes ? UV_WRITABLE : 0));
+    return stream;
+}
+
+static void die(struct message_stream *stream, const struct error *why)
+{
+    stream->dead = true;
+    uv_poll_stop(&stream->poll);
+    uv_prepare_stop(&stream->turn_end);
+    stream->options.closed(stream->options.data, why);
+}
+
+/* ---- reading ---- */
+
+/* Whether the stream still stands. */
+static bool tell(struct message_stream *stream, struct message_in *message)
+{
+    bool freed = false;
+    bool *outer = stream->freed;
+    stream->freed = &freed;
+    stream->options.message(stream->options.data, message);
+    if (freed && outer)
+        *outer = true;
+    if (!freed)
+        stream->freed = outer;
+    return !freed && !stream->dead;
+}
+
+char *message_take_body(struct message_in *message)
+{
+    size_t len = message->message.body_len;
+    char *body = message->large ? message->large : malloc(len + 1);
+    if (body && !message->large) {
+        memcpy(body, message->message.body, len);
+        body[len] = '\0';
+    }
+    message->large = NULL;
+    return body;
+}
+
+static bool tell_large(struct message_stream *stream)
+{
+    struct large large = stream->large;
+    struct message_in message = {.message = {.head = large.head,
+                                             .head_len = large.head_len,
+                                             .body = large.body ? large.body : "",
+                                             .body_len = large.body ? large.body_len : 0},
+                                 .cut = !large.body,
+                                 .large = large.body};
+    stream->large = (struct large){0};
+    large.head[large.head_len] = '\0';
+    if (large.body)
+        large.body[large.body_len] = '\0';
+    bool stands = tell(stream, &message);
+    free(large.head);
+    free(message.large); /* unless it was taken */
+    return stands;
+}
+
+/* Where the next bytes of the large message go, and how many. */
+static char *large_target(struct message_stream *stream, size_t *ret_len)
+{
+    const struct large *large = &stream->large;
+    if (large->have < large->head_len) {
+        *ret_len = large->head_len - large->have;
+        return large->head + large->have;
+    }
+    size_t body_have = large->have - large->head_len;
+    *ret_len = large->body_len - body_have;
+    if (large->body)
+        return large->body + body_have;
+    *ret_len = *ret_len < IN_SIZE ? *ret_len : IN_SIZE;
+    return stream->in;
+}
+
+static int large_begin(struct message_stream *stream, size_t head_len, size_t body_len,
+                       struct error *err)
+{
+    struct large *large = &stream->large;
+    *large = (struct large){.active = true, .head_len = head_len, .body_len = body_len};
+    large->head = malloc(head_len + 1);
+    large->body = body_len <= stream->options.max_body ? malloc(body_len + 1) : NULL;
+    if (!large->head)
+        return error_set(err, ERROR_INTERNAL, "out of memory");
+    /* What is in the buffer belongs to it. */
+    size_t left = stream->in_len - stream->in_at;
+    const char *from = stream->in + stream->in_at;
+    size_t of_head = left < head_len ? left : head_len;
+    memcpy(large->head, from, of_head);
+    if (large->body)
+        memcpy(large->body, from + of_head, left - of_head);
+    large->have = left;
+    stream->in_at = stream->in_len = 0;
+    return 0;
+}
+
+/* 1: a message was told, 0: more bytes are needed, -1: broken, or the stream does not stand any more (then `err` is not set). */
+static int take_one(struct message_stream *stream, struct error *err)
+{
+    size_t left = stream->in_len - stream->in_at;
+    const char *at = stream->in + stream->in_at;
+    size_t head_len, body_len;
+    if (left < MESSAGE_HEADER_SIZE)
+        return 0;
+    if (message_header_read(at, &head_len, &body_len, err) < 0)
+        return -1;
+    size_t total = MESSAGE_HEADER_SIZE + head_len + body_len;
+    if (total > left && total > IN_SIZE) {
+        stream->in_at += MESSAGE_HEADER_SIZE;
+        return large_begin(stream, head_len, body_len, err);
+    }
+    if (total > left)
+        return 0;
+    struct message_in message = {.message = {.head = at + MESSAGE_HEADER_SIZE,
+                                             .head_len = head_len,
+                                             .body = at + MESSAGE_HEADER_SIZE + head_len,
+                                             .body_len = body_len},
+                                 .cut = body_len > stream->options.max_body};
+    if (message.cut)
+        message.message.body_len = 0;
+    stream->in_at += total;
+    return tell(stream, &message) ? 1 : -1;
+}
+
+/* Whether the stream still stands. */
+static bool take_all(struct message_stream *stream)
+{
+    struct error err = {0};
+    int status = 1;
+    while (status > 0 && !stream->large.active)
+        status = take_one(stream, &err);
+    if (status < 0) {
+        if (err.code)
+            die(stream, &err);
+        return false;
+    }
+    if (stream->in_at > 0) {
+        stream->in_len -= stream->in_at;
+        memmove(stream->in, stream->in + stream->in_at, stream->in_len);
+        stream->in_at = 0;
+    }
+    return true;
+}
+
+static bool take_received(struct message_stream *stream, size_t len)
+{
+    struct large *large = &stream->large;
+    if (!large->active) {
+        stream->in_len += len;
+        return take_all(stream);
+    }
+    large->have += len;
+    return large->have < large->head_len + large->body_len || tell_large(stream);
+}
+
+static void receive_failed(struct message_stream *stream, ssize_t got)
+{
+    struct error why = {0};
+    bool within = stream->large.active || stream->in_len > 0;
+    if (got < 0)
+        error_set_errno(&why, ERROR_UNAVAILABLE, errno, "the connection failed");
+    else
+        error_set(&why, ERROR_UNAVAILABLE, "the other side has closed the connection%s",
+                  within ? " in the middle of a message" : "");
+    die(stream, &why);
+}
+
+/* Whether the stream still stands. */
+static bool receive_some(struct message_stream *stream)
+{
+    for (int turn = 0; turn < TURN_MAX; turn++) {
+        size_t max = IN_SIZE - stream->in_len;
+        char *to = stream->large.active ? large_target(stream, &max) : stream->in + stream->in_len;
+        ssize_t got = stream->connection->receive(stream->connection, to, max);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0 && errno == EAGAIN)
+            return true;
+        if (got <= 0) {
+            receive_failed(stream, got);
+            return false;
+        }
+        if (!take_received(stream, (size_t)got))
+            return false;
+        if ((size_t)got < max && !stream->connection->holds_bytes)
+            return true;
+    }
+    if (stream->connection->holds_bytes) /* the socket may not show what is left */
+        watch(stream, UV_READABLE | UV_WRITABLE);
+    return true;
+}
+
+/* ---- writing ---- */
+
+static struct chunk *chunk_new(struct message_stream *stream, const char *bytes, size_t len,
+                               char *owned, size_t room)
+{
+    struct chunk *chunk = malloc(sizeof(*chunk));
+    if (!chunk)
+        return NULL;
+    *chunk = (struct chunk){.bytes = bytes, .owned = owned, .len = len, .room = room};
+    *(stream->first ? &stream->last->next : &stream->first) = chunk;
+    stream->last = chunk;
+    return chunk;
+}
+
+/* Room for `len` bytes behind what is queued. */
+static char *reserve(struct message_stream *stream, size_t len)
+{
+    struct chunk *chunk = stream->first ? stream->last : NULL;
+    if (!chunk || chunk->room < len) {
+        size_t size = len > CHUNK_SIZE ? len : CHUNK_SIZE;
+        char *memory = malloc(size);
+        chunk = memory ? chunk_new(stream, memory, 0, memory, size) : NULL;
+        if (!chunk) {
+            free(memory);
+            return NULL;
+        }
+    }
+    char *at = chunk->owned + chunk->len;
+    chunk->len += len;
+    chunk->room -= len;
+    stream->queued += len;
+    return at;
+}
+
+static bool put_body(struct message_stream *stream, const struct message_part *part)
+{
+    if (part->len <= COPY_MAX) {
+        char *at = part->len ? reserve(stream, part->len) : NULL;
+        if (at)
+            memcpy(at, part->bytes, part->len);
+        free(part->owned);
+        return at || part->len == 0;
+    }
+    if (!chunk_new(stream, part->bytes, part->len, part->owned, 0)) {
+        free(part->owned);
+        return false;
+    }
+    stream->queued += part->len;
+    return true;
+}
+
+static char *put_head(struct message_stream *stream, const char *head, size_t head_len,
+                      size_t body_len)
+{
+    char *at = reserve(stream, MESSAGE_HEADER_SIZE + head_len);
+    if (!at)
+        return NULL;
+    message_header_write(at, head_len, body_len);
+    memcpy(at + MESSAGE_HEADER_SIZE, head, head_len);
+    return at;
+}
+
+int message_stream_send(struct message_stream *stream, const char *head, size_t head_len,
+                        const struct message_part *parts, size_t part_count, struct error *err)
+{
+    size_t body_len = 0, taken = 0;
+    for (size_t i = 0; i < part_count; i++)
+        body_len += parts[i].len;
+    int status = 0;
+    if (stream->dead)
+        status = error_set(err, ERROR_UNAVAILABLE, "the connection has ended");
+    else if (head_len > MESSAGE_HEAD_MAX || body_len > stream->options.max_queued ||
+             stream->queued > stream->options.max_queued - body_len)
+        status =
+            error_set(err, ERROR_PAYLOAD_TOO_LARGE, "more than %zu bytes wait to be sent already",
+                      stream->options.max_queued);
+    else if (!put_head(stream, head, head_len, body_len))
+        status = error_set(err, ERROR_INTERNAL, "out of memory");
+    while (status == 0 && taken < part_count)
+        if (!put_body(stream, &parts[taken++])) {
+            /* There is half a message in the queue, which must not go out. */
+            shutdown(stream->connection->fd, SHUT_RDWR);
+            status = error_set(err, ERROR_INTERNAL, "out of memory");
+        }
+    for (; taken < part_count; taken++)
+        free(parts[taken].owned);
+    if (status == 0)
+        stream->last->ends++;
+    return status;
+}
+
+/* A connection that fails shows it to the reading side, too. */
+static void send_queued(struct message_stream *stream)
+{
+    for (int turn = 0; stream->first && turn < TURN_MAX; turn++) {
+        struct chunk *chunk = stream->first;
+        ssize_t sent = stream->connection->send(stream->connection, chunk->bytes + chunk->done,
+                                                chunk->len - chunk->done);
+        if (sent < 0 && errno != EINTR && errno != EAGAIN) {
+            watch(stream, UV_READABLE);
+            return;
+        }
+        if (sent < 0 && errno == EAGAIN)
+            break;
+        chunk->done += sent > 0 ? (size_t)sent : 0;
+        stream->queued -= sent > 0 ? (size_t)sent : 0;
+        if (chunk->done == chunk->len) {
+            stream->sent += chunk->ends;
+            drop_first(stream);
+        }
+    }
+    watch(stream, UV_READABLE | (stream->first ? UV_WRITABLE : 0));
+}
+
+void message_stream_push(struct message_stream *stream)
+{
+    if (stream->dead || stream->pushed || !stream->first)
+        return;
+    stream->pushed = true;
+    uv_prepare_start(&stream->turn_end, turn_ended);
+    send_queued(stream);
+}
+
+size_t message_stream_queued(const struct message_stream *stream)
+{
+    return stream->queued;
+}
+
+uint64_t message_stream_sent(const struct message_stream *stream)
+{
+    return stream->sent;
+}
+
+/* ---- the loop ---- */
+
+static void on_poll(uv_poll_t *poll, int status, int events)
+{
+    struct message_stream *stream = poll->data;
+    bool freed = false;
+    if ((events & UV_WRITABLE) && status == 0)
+        send_queued(stream);
+    /* An error is told by the read. */
+    if (!(events & UV_READABLE) && status == 0 && !stream->connection->holds_bytes)
+        return;
+    stream->freed = &freed;
+    bool stands = receive_some(stream);
+    if (stands && stream->options.settled)
+        stream->options.settled(stream->options.data);
+    if (!freed)
+        stream->freed = NULL;
+}
+
+static void watch(struct message_stream *stream, int events)
+{
+    if (stream->dead || stream->watched == events)
+        return;
+    stream->watched = events;
+    uv_poll_start(&stream->poll, events, on_poll);
+}

@@ -1,0 +1,62 @@
+/* Messages (base/message.h has their frames) both ways over one connection, on a libuv loop.
+ *
+ * Reading: complete messages come to `message` in order; a small one lies in the stream's buffer, the body of a large one is read
+ * to where it stays: message_take_body() makes it the caller's, without a copy when it is large. A body over
+ * `max_body` is read and thrown away, and its message told with `cut`. What breaks the framing ends the stream.
+ *
+ * Writing: small messages are collected, large bodies are sent from where they are. message_stream_push() sends
+ * at once when it is the first in this turn of the loop, else when the turn ends: alone a message waits for nothing, and under load many share
+ * one write.
+ *
+ * Life cycle: message_stream_new() takes the connection; `closed` comes once when it has ended, from the loop or from inside of
+ * no call; message_stream_free() at any time, also inside of the callbacks, and drops what was not sent. Loop thread only. */
+#pragma once
+
+#include "base/byte_stream.h"
+#include "base/message.h"
+
+#include <uv.h>
+
+struct message_stream;
+
+struct message_in {
+    struct message message; /* borrowed during the call */
+    bool cut;               /* it had a body that was too large, and has none now */
+    char *large;            /* the stream's: the body when it lies alone */
+};
+
+struct message_stream_options {
+    size_t max_body;
+    size_t max_queued; /* bytes that wait to be sent; more is an error */
+    void (*message)(void *data, struct message_in *message);
+    /* All messages that were there have been told; may be NULL. */
+    void (*settled)(void *data);
+    void (*closed)(void *data, const struct error *why);
+    void *data;
+};
+
+/* A part of a message's body. */
+struct message_part {
+    const char *bytes;
+    size_t len;
+    char *
+        owned; /* to be freed when it was sent; NULL: `bytes` stand until then or until the stream is freed */
+};
+
+/* Takes `connection`, also on failure. */
+struct message_stream *message_stream_new(uv_loop_t *loop, struct byte_stream *connection,
+                                          const struct message_stream_options *options,
+                                          struct error *err);
+/* Accepts NULL. */
+void message_stream_free(struct message_stream *stream);
+/* Queues one message whose body are the parts one after the other; takes what is owned, also on failure. */
+int message_stream_send(struct message_stream *stream, const char *head, size_t head_len,
+                        const struct message_part *parts, size_t part_count, struct error *err);
+/* Sends what is queued: see above. */
+void message_stream_push(struct message_stream *stream);
+/* Bytes that were not sent yet. */
+size_t message_stream_queued(const struct message_stream *stream);
+/* Messages that went out whole: what they borrow is not needed any more. */
+uint64_t message_stream_sent(const struct message_stream *stream);
+/* The body, NUL-terminated and the caller's; NULL when out of memory. */
+char *message_take_body(struct message_in *message);

@@ -1,0 +1,183 @@
+/* A worker's connection: see worker_stream.h. */
+#include "controller/worker_stream.h"
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "base/loop.h"
+#include "controller/controller.h"
+#include "controller/handlers.h"
+#include "controller/worker_message.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define PROTOCOL "faas-worker"
+/* For a connection to say who it is, and for one that was dismissed to go. */
+#define NO_SESSION_MS 10000
+/* With so many messages that were not acknowledged, that is done without waiting for other news. */
+#define ACKNOWLEDGE_COUNT 32
+#define QUEUED_MAX ((size_t)256 * 1024 * 1024)
+#define NS_PER_MS 1000000ULL
+
+/* ---- out ---- */
+
+int worker_stream_send(struct worker_stream *stream, const char *head, char *body, size_t body_len,
+                       struct error *err)
+{
+    struct message_part part = {.bytes = body, .len = body_len, .owned = body};
+    return message_stream_send(stream->messages, head, strlen(head), &part, body ? 1 : 0, err);
+}
+
+static void acknowledge(struct worker_stream *stream)
+{
+    char head[64];
+    if (stream->acknowledged == stream->taken)
+        return;
+    snprintf(head, sizeof(head), "{\"kind\":\"ack\",\"messages\":%" PRIu64 "}", stream->taken);
+    if (worker_stream_send(stream, head, NULL, 0, NULL) == 0)
+        stream->acknowledged = stream->taken;
+}
+
+void worker_stream_push(struct worker_stream *stream)
+{
+    acknowledge(stream);
+    message_stream_push(stream->messages);
+}
+
+void worker_stream_dismiss(struct worker_stream *stream, const char *kind, const struct error *why)
+{
+    with_cleanup(buffer_deinit) struct buffer head = BUFFER_INIT(8192);
+    struct json_writer *writer = json_writer_new(&head);
+    if (writer) {
+        json_object_begin(writer);
+        json_member_string(writer, "kind", kind);
+        json_member_string(writer, "message", why->message);
+        json_object_end(writer);
+        if (json_writer_finish(writer, NULL) == 0)
+            worker_stream_send(stream, head.data, NULL, 0, NULL);
+    }
+    message_stream_push(stream->messages);
+    if (stream->session)
+        session_detach(stream->session);
+    stream->session = NULL;
+    stream->deadline_ns = clock_monotonic_ns() + NO_SESSION_MS * NS_PER_MS;
+}
+
+/* ---- life ---- */
+
+void worker_stream_close(struct worker_stream *stream)
+{
+    if (stream->session)
+        session_detach(stream->session);
+    list_remove(&stream->link);
+    message_stream_free(stream->messages);
+    free(stream);
+}
+
+static void on_closed(void *data, const struct error *why)
+{
+    struct worker_stream *stream = data;
+    if (stream->session)
+        log_info("a worker's connection has ended", LOG_STR("worker", stream->session->name),
+                 LOG_ERR(why));
+    worker_stream_close(stream);
+}
+
+void worker_streams_tick(struct controller *controller)
+{
+    uint64_t now_ns = clock_monotonic_ns();
+    list_for_each(link, &controller->sessions.streams)
+    {
+        struct worker_stream *stream = list_entry(link, struct worker_stream, link);
+        if (!stream->session && now_ns > stream->deadline_ns)
+            worker_stream_close(stream);
+        else if (stream->session)
+            worker_stream_push(stream);
+    }
+}
+
+void worker_streams_close(struct controller *controller)
+{
+    list_for_each(link, &controller->sessions.streams)
+        worker_stream_close(list_entry(link, struct worker_stream, link));
+}
+
+/* ---- in ---- */
+
+/* A message that cannot be read is passed over with a warning: sending it again would not make it better. */
+static void on_message(void *data, struct message_in *in)
+{
+    struct worker_stream *stream = data;
+    struct worker_message message;
+    struct error err = {0};
+    stream->taken++;
+    if (worker_message_read(&in->message, &message, &err) < 0) {
+        log_warn("a worker's message cannot be read", LOG_ERR(&err));
+        return;
+    }
+    if (message.kind == WORKER_MESSAGE_STATE)
+        session_take_state(stream->controller, stream, &message);
+    else if (stream->session)
+        worker_message_take(stream->controller, stream->session, &message, in);
+    worker_message_deinit(&message);
+}
+
+/* What came may have made room, or work. */
+static void on_settled(void *data)
+{
+    struct worker_stream *stream = data;
+    struct controller *controller = stream->controller;
+    if (!stream->session)
+        return;
+    controller_fill(controller, stream->session);
+    if (message_stream_queued(stream->messages) > 0 ||
+        stream->taken - stream->acknowledged >= ACKNOWLEDGE_COUNT)
+        worker_stream_push(stream);
+    controller_dispatch(controller);
+}
+
+static void on_opened(void *data, struct byte_stream *connection)
+{
+    struct worker_stream *stream = data;
+    struct controller *controller = stream->controller;
+    struct error err = {0};
+    size_t archive = (size_t)controller->config.archive_max_bytes;
+    size_t result =
+        (size_t)(controller->config.result_max_bytes + controller->config.log_max_bytes);
+    struct message_stream_options options = {
+        .max_body = (archive > result ? archive : result) + (size_t)4 * 1024 * 1024,
+        .max_queued = QUEUED_MAX,
+        .message = on_message,
+        .settled = on_settled,
+        .closed = on_closed,
+        .data = stream,
+    };
+    if (connection)
+        stream->messages = message_stream_new(&controller->loop, connection, &options, &err);
+    if (!stream->messages) {
+        free(stream);
+        return;
+    }
+    stream->deadline_ns = clock_monotonic_ns() + NO_SESSION_MS * NS_PER_MS;
+    list_append(&controller->sessions.streams, &stream->link);
+}
+
+void serve_worker_stream(struct http_request *request, void *data)
+{
+    struct error err = {0};
+    struct worker_stream *stream = NULL;
+    if (!http_request_wants_upgrade(request, PROTOCOL))
+        error_set(&err, ERROR_INVALID_REQUEST,
+                  "this call needs the headers Connection: Upgrade and Upgrade: " PROTOCOL);
+    else if (!(stream = calloc(1, sizeof(*stream))))
+        error_set(&err, ERROR_INTERNAL, "out of memory");
+    if (!stream) {
+        http_respond_error(request, &err);
+        return;
+    }
+    stream->controller = data;
+    list_init(&stream->link);
+    http_respond_upgrade(request, PROTOCOL, on_opened, stream);
+}

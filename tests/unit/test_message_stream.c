@@ -1,0 +1,276 @@
+/* Messages over a socket pair, with a test as the other side. */
+#include "base/message_stream.h"
+
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define MAX_BODY 1000000
+
+struct pair_stream {
+    struct byte_stream stream; /* first member */
+    size_t sends;
+};
+
+static uv_loop_t loop;
+static struct pair_stream pair;
+static struct message_stream *stream;
+static int peer = -1;
+static int messages, closed, settled, cut;
+static char last_head[100];
+static char *last_body; /* taken */
+static size_t last_len;
+static bool free_in_message;
+
+static ssize_t pair_receive(struct byte_stream *base, void *to, size_t max)
+{
+    return recv(base->fd, to, max, MSG_DONTWAIT);
+}
+
+static ssize_t pair_send(struct byte_stream *base, const void *from, size_t len)
+{
+    pair.sends++;
+    return send(base->fd, from, len, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+static void pair_close(struct byte_stream *base)
+{
+    close(base->fd);
+}
+
+static void drop_stream(void)
+{
+    message_stream_free(stream);
+    stream = NULL;
+}
+
+static void on_message(void *data, struct message_in *in)
+{
+    (void)data;
+    messages++;
+    cut += in->cut;
+    last_len = in->message.body_len;
+    snprintf(last_head, sizeof(last_head), "%.*s", (int)in->message.head_len, in->message.head);
+    free(last_body);
+    last_body = message_take_body(in);
+    if (free_in_message)
+        drop_stream();
+}
+
+static void on_settled(void *data)
+{
+    (void)data;
+    settled++;
+}
+
+static void on_closed(void *data, const struct error *why)
+{
+    (void)data;
+    cr_expect_gt(strlen(why->message), 0);
+    closed++;
+}
+
+static void set_up(void)
+{
+    static const struct message_stream_options options = {.max_body = MAX_BODY,
+                                                          .max_queued = 4 * MAX_BODY,
+                                                          .message = on_message,
+                                                          .settled = on_settled,
+                                                          .closed = on_closed};
+    int ends[2];
+    struct error err = {0};
+    messages = closed = settled = cut = 0;
+    last_body = NULL;
+    free_in_message = false;
+    uv_loop_init(&loop);
+    cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+    pair = (struct pair_stream){
+        .stream = {.receive = pair_receive, .send = pair_send, .close = pair_close, .fd = ends[0]}};
+    peer = ends[1];
+    stream = message_stream_new(&loop, &pair.stream, &options, &err);
+    cr_assert_not_null(stream, "%s", err.message);
+}
+
+static void tear_down(void)
+{
+    drop_stream();
+    close(peer);
+    free(last_body);
+    uv_run(&loop, UV_RUN_DEFAULT);
+    cr_expect_eq(uv_loop_close(&loop), 0);
+}
+
+TestSuite(message_stream, .init = set_up, .fini = tear_down);
+
+static void write_all(const char *bytes, size_t len)
+{
+    while (len > 0) {
+        ssize_t written = send(peer, bytes, len, MSG_DONTWAIT | MSG_NOSIGNAL);
+        if (written < 0) {
+            cr_assert_eq(errno, EAGAIN);
+            uv_run(&loop, UV_RUN_NOWAIT);
+            continue;
+        }
+        bytes += written;
+        len -= (size_t)written;
+    }
+}
+
+static void say(const char *head, size_t body_len)
+{
+    char header[MESSAGE_HEADER_SIZE];
+    char *body = malloc(body_len + 1);
+    memset(body, 'b', body_len);
+    message_header_write(header, strlen(head), body_len);
+    write_all(header, sizeof(header));
+    write_all(head, strlen(head));
+    write_all(body, body_len);
+    free(body);
+}
+
+static void run_until(const int *counter, int count)
+{
+    while (*counter < count)
+        uv_run(&loop, UV_RUN_ONCE);
+}
+
+/* Everything that the stream sends until `len` bytes are here. */
+static char *read_sent(size_t len)
+{
+    char *bytes = malloc(len + 1);
+    size_t have = 0;
+    while (have < len) {
+        ssize_t got = recv(peer, bytes + have, len - have, MSG_DONTWAIT);
+        if (got > 0)
+            have += (size_t)got;
+        else
+            uv_run(&loop, UV_RUN_NOWAIT);
+    }
+    return bytes;
+}
+
+Test(message_stream, messages_of_all_sizes_come_in_order)
+{
+    static const size_t sizes[] = {0, 1, 1000, 65000, 65536, 70000, MAX_BODY, 3};
+    for (int i = 0; i < 8; i++) {
+        char head[10];
+        snprintf(head, sizeof(head), "{%d}", i);
+        say(head, sizes[i]);
+        run_until(&messages, i + 1);
+        cr_assert_str_eq(last_head, head);
+        cr_assert_eq(last_len, sizes[i]);
+        cr_assert_eq(strspn(last_body, "b"), sizes[i]);
+        cr_assert_eq(last_body[sizes[i]], '\0');
+    }
+    cr_assert_gt(settled, 0);
+}
+
+Test(message_stream, what_comes_together_is_told_before_it_settles)
+{
+    for (int i = 0; i < 5; i++)
+        say("{}", 10);
+    run_until(&messages, 5);
+    cr_assert_eq(settled, 1);
+}
+
+Test(message_stream, a_body_that_is_too_large_is_passed_over)
+{
+    say("{large}", MAX_BODY + 1);
+    say("{next}", 2);
+    run_until(&messages, 2);
+    cr_assert_eq(cut, 1);
+    cr_assert_str_eq(last_head, "{next}");
+    cr_assert_eq(closed, 0);
+}
+
+Test(message_stream, a_header_that_cannot_be_ends_it)
+{
+    write_all("\xff\xff\xff\xff\0\0\0\0\0\0\0\0", MESSAGE_HEADER_SIZE);
+    run_until(&closed, 1);
+    cr_assert_eq(messages, 0);
+}
+
+Test(message_stream, an_end_in_the_middle_ends_it_once)
+{
+    say("{}", 1);
+    write_all("\x02\0\0\0", 4);
+    shutdown(peer, SHUT_WR);
+    run_until(&closed, 1);
+    cr_assert_eq(messages, 1);
+    cr_assert_eq(message_stream_send(stream, "{}", 2, NULL, 0, NULL), -1);
+    message_stream_push(stream);
+}
+
+Test(message_stream, it_may_be_freed_inside_of_a_message)
+{
+    free_in_message = true;
+    say("{}", 1);
+    say("{}", 100000);
+    run_until(&messages, 1);
+    cr_assert_null(stream);
+    cr_assert_eq(closed, 0);
+}
+
+Test(message_stream, small_messages_of_one_turn_share_a_write)
+{
+    struct message_part part = {.bytes = "body", .len = 4};
+    for (int i = 0; i < 10; i++) {
+        cr_assert_eq(message_stream_send(stream, "{}", 2, &part, 1, NULL), 0);
+        message_stream_push(stream);
+    }
+    cr_assert_eq(pair.sends, 1, "the first goes out at once, the others when the turn ends");
+    free(read_sent(10 * (MESSAGE_HEADER_SIZE + 6)));
+    cr_assert_eq(pair.sends, 2);
+    cr_assert_eq(message_stream_queued(stream), 0);
+    cr_assert_eq(message_stream_sent(stream), 10);
+}
+
+Test(message_stream, bodies_are_sent_from_where_they_are)
+{
+    char *owned = malloc(300000), *borrowed = malloc(200000);
+    memset(owned, 'o', 300000);
+    memset(borrowed, 'b', 200000);
+    struct message_part parts[] = {{.bytes = owned, .len = 300000, .owned = owned},
+                                   {.bytes = "", .len = 0},
+                                   {.bytes = borrowed, .len = 200000}};
+    cr_assert_eq(message_stream_send(stream, "{\"a\":1}", 7, parts, 3, NULL), 0);
+    message_stream_push(stream);
+    cr_assert_gt(message_stream_queued(stream), 0, "the socket cannot take it all");
+    cr_assert_eq(message_stream_sent(stream), 0);
+    char *sent = read_sent(MESSAGE_HEADER_SIZE + 7 + 500000);
+    char header[MESSAGE_HEADER_SIZE];
+    message_header_write(header, 7, 500000);
+    cr_assert_arr_eq(sent, header, MESSAGE_HEADER_SIZE);
+    cr_assert_arr_eq(sent + MESSAGE_HEADER_SIZE, "{\"a\":1}ooo", 10);
+    cr_assert_arr_eq(sent + MESSAGE_HEADER_SIZE + 7 + 299999, "obb", 3);
+    cr_assert_eq(message_stream_sent(stream), 1);
+    free(sent);
+    free(borrowed);
+}
+
+Test(message_stream, more_than_may_wait_is_refused)
+{
+    char *body = calloc(1, 3 * MAX_BODY);
+    struct message_part part = {.bytes = body, .len = 3 * MAX_BODY};
+    struct error err = {0};
+    cr_assert_eq(message_stream_send(stream, "{}", 2, &part, 1, &err), 0);
+    cr_assert_eq(message_stream_send(stream, "{}", 2, &part, 1, &err), -1);
+    cr_assert_eq(err.code, ERROR_PAYLOAD_TOO_LARGE);
+    part = (struct message_part){.bytes = body, .len = SIZE_MAX};
+    cr_assert_eq(message_stream_send(stream, "{}", 2, &part, 1, &err), -1);
+    drop_stream();
+    free(body);
+}
+
+Test(message_stream, what_was_not_sent_is_freed_with_it)
+{
+    char *owned = malloc(MAX_BODY);
+    struct message_part part = {.bytes = owned, .len = MAX_BODY, .owned = owned};
+    cr_assert_eq(message_stream_send(stream, "{}", 2, &part, 1, NULL), 0);
+    message_stream_push(stream);
+    drop_stream();
+}
