@@ -462,6 +462,22 @@ char *worker_cgroup_path(const struct worker_cgroup *cgroup, const char *instanc
                          instance);
 }
 
+int worker_cgroup_prepare(struct worker_cgroup *cgroup, const char *instance, int64_t memory_bytes,
+                          struct error *err)
+{
+    const struct cgroup_hierarchy *memory =
+        cgroup_hierarchies_find_v1(&cgroup->hierarchies, "memory");
+
+    if (cgroup->support.version != CGROUP_V1 || !memory)
+        return 0;
+    autofree char *folder = folder_in(cgroup, memory, instance);
+    if (!folder)
+        return error_set(err, ERROR_INTERNAL, "out of memory");
+    if (make_directories(folder, 0755, err) < 0)
+        return -1;
+    return cgroup_limit_sockets_v1(folder, memory_bytes, err);
+}
+
 int worker_cgroup_remove(struct worker_cgroup *cgroup, const char *instance, struct error *err)
 {
     if (!name_valid(instance))

@@ -48,6 +48,10 @@ const struct cgroup_support *worker_cgroup_support(const struct worker_cgroup *c
 /* What goes into struct oci_runtime_spec.cgroups_path for `instance`; malloc'd, NULL when out of
  * memory. */
 char *worker_cgroup_path(const struct worker_cgroup *cgroup, const char *instance);
+/* Before its start: what the OCI runtime does not limit. On v1, socket buffers have a limit of their own beside memory_bytes,
+ * which counts only for sockets made after it was set; on v2 they are part of the memory. worker_cgroup_remove() is due also after a failure. */
+int worker_cgroup_prepare(struct worker_cgroup *cgroup, const char *instance, int64_t memory_bytes,
+                          struct error *err);
 /* Kills every process in `instance`'s cgroups and removes them (blocks up to 1 s for the kernel to
  * let go). For an instance that the OCI runtime did not clean up. */
 int worker_cgroup_remove(struct worker_cgroup *cgroup, const char *instance, struct error *err);

@@ -28,6 +28,8 @@ struct instance_cgroup {
     bool frozen;
 };
 
+/* Socket buffers of the v1 memory cgroup `folder`, in proportion to its memory; nothing where the kernel cannot. */
+int cgroup_limit_sockets_v1(const char *folder, int64_t memory_bytes, struct error *err);
 /* `hierarchies` must live until instance_cgroup_close(). */
 struct instance_cgroup *instance_cgroup_new(const struct cgroup_hierarchies *hierarchies,
                                             enum cgroup_version version, pid_t pid,

@@ -7,6 +7,9 @@
 #include <stdio.h>
 
 #define CPU_PERIOD_US 100000
+/* v1 counts socket buffers by themselves: this part of the memory may be in them, on top of it. */
+#define SOCKET_SHARE 4
+#define SOCKET_BYTES_MIN (4 << 20)
 
 static int write_limit(const char *folder, const char *file, const char *value, struct error *err)
 {
@@ -23,6 +26,17 @@ static int write_number(const char *folder, const char *file, int64_t value, str
     return write_limit(folder, file, text, err);
 }
 
+int cgroup_limit_sockets_v1(const char *folder, int64_t memory_bytes, struct error *err)
+{
+    static const char file[] = "memory.kmem.tcp.limit_in_bytes";
+    int64_t limit = memory_bytes / SOCKET_SHARE;
+    autofree char *path = string_printf("%s/%s", folder, file);
+
+    if (!path || !path_exists(path))
+        return path ? 0 : error_set(err, ERROR_INTERNAL, "out of memory");
+    return write_number(folder, file, limit > SOCKET_BYTES_MIN ? limit : SOCKET_BYTES_MIN, err);
+}
+
 /* v1 refuses a limit of memory and swap below that of memory alone, at every moment. */
 static int limit_memory_v1(const char *folder, const struct cgroup_limits *from,
                            const struct cgroup_limits *to, struct error *err)
@@ -31,7 +45,8 @@ static int limit_memory_v1(const char *folder, const struct cgroup_limits *from,
     bool grows = to->memory_bytes > from->memory_bytes;
     if (to->limit_swap && grows && write_number(folder, swap, to->memory_bytes, err) < 0)
         return -1;
-    if (write_number(folder, memory, to->memory_bytes, err) < 0)
+    if (write_number(folder, memory, to->memory_bytes, err) < 0 ||
+        cgroup_limit_sockets_v1(folder, to->memory_bytes, err) < 0)
         return -1;
     if (to->limit_swap && !grows && write_number(folder, swap, to->memory_bytes, err) < 0)
         return -1;

@@ -176,8 +176,11 @@ static void prepare_done(void *data)
         return;
     }
     instance->created = true;
-    if (oci_runtime_start(&runtime->oci, runtime->loop, &call, on_run, instance, &instance->err) <
-        0)
+    if (worker_cgroup_prepare(runtime->cgroup, instance->id,
+                              instance_cgroup_limits(instance->spec, false).memory_bytes,
+                              &instance->err) < 0 ||
+        oci_runtime_start(&runtime->oci, runtime->loop, &call, on_run, instance, &instance->err) <
+            0)
         start_failed(instance, &instance->err);
 }
 
