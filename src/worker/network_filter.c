@@ -19,6 +19,9 @@
 #define TOOL_TIMEOUT_MS 10000
 #define TEXT_MAX (64 * 1024)
 #define DENIED_MAX 256
+/* Connections of one instance, and of all where the host does not say how many it tracks. */
+#define FLOWS_MAX 4096
+#define FLOWS_OF_ALL_DEFAULT 32768
 /* In one message: an attribute holds 64 KiB, an element takes about 60 bytes. */
 #define MESSAGE_ELEMENTS 512
 
@@ -118,6 +121,17 @@ static int append_bridge_table(struct buffer *text, const char *table, struct er
         table);
 }
 
+/* Half of the connections that the host can track: the rest is the host's own. */
+static long long flows_of_all(void)
+{
+    with_cleanup(buffer_deinit) struct buffer text = BUFFER_INIT(64);
+
+    if (buffer_read_file(&text, "/proc/sys/net/netfilter/nf_conntrack_max", NULL) < 0 || !text.data)
+        return FLOWS_OF_ALL_DEFAULT;
+    long long max = strtoll(text.data, NULL, 10);
+    return max >= 2 ? max / 2 : FLOWS_OF_ALL_DEFAULT;
+}
+
 static int append_chains(struct buffer *text, const char *bridge, const char *subnet,
                          struct error *err)
 {
@@ -138,20 +152,27 @@ static int append_chains(struct buffer *text, const char *bridge, const char *su
         "    ip saddr != %s drop\n"
         "    ip daddr 169.254.0.0/16 drop\n"
         "    ip saddr @limited goto limited_function\n"
-        "    ip daddr @name_servers meta l4proto { tcp, udp } th dport 53 return\n"
+        "    ip daddr @name_servers meta l4proto { tcp, udp } th dport 53 goto count_flows\n"
         "    ip saddr @functions ip daddr @denied drop\n"
+        "    goto count_flows\n"
         "  }\n"
         "  chain limited_function {\n"
-        "    ip saddr @named ip daddr @name_servers meta l4proto { tcp, udp } th dport 53 return\n"
+        "    ip saddr @named ip daddr @name_servers meta l4proto { tcp, udp } th dport 53 goto "
+        "count_flows\n"
         "    ip daddr @denied drop\n"
-        "    ip saddr . ip daddr . meta l4proto . th dport @allowed return\n"
+        "    ip saddr . ip daddr . meta l4proto . th dport @allowed goto count_flows\n"
         "    drop\n"
+        "  }\n"
+        "  chain count_flows {\n"
+        "    ct state new ip saddr @functions add @flows { ip saddr ct count over %d } drop\n"
+        "    ct state new ip saddr @functions add @all_flows { ip saddr & 0.0.0.0 ct count over "
+        "%lld } drop\n"
         "  }\n"
         "  chain postrouting {\n"
         "    type nat hook postrouting priority 100; policy accept;\n"
         "    ip saddr %s oifname != \"%s\" masquerade\n"
         "  }\n",
-        bridge, bridge, bridge, bridge, subnet, subnet, bridge);
+        bridge, bridge, bridge, bridge, subnet, FLOWS_MAX, flows_of_all(), subnet, bridge);
 }
 
 static int append_inet_table(struct buffer *text, const struct network_filter_options *options,
@@ -168,6 +189,8 @@ static int append_inet_table(struct buffer *text, const struct network_filter_op
         append_set(text, "allowed",
                    "ipv4_addr . ipv4_addr . inet_proto . inet_service; flags interval", NULL,
                    err) < 0 ||
+        append_set(text, "flows", "ipv4_addr; flags dynamic; size 65535", NULL, err) < 0 ||
+        append_set(text, "all_flows", "ipv4_addr; flags dynamic; size 2", NULL, err) < 0 ||
         append_set(text, "denied", "ipv4_addr; flags interval; auto-merge", denied.data, err) < 0 ||
         append_name_servers(text, options->name_servers, err) < 0 ||
         append_chains(text, options->bridge, options->subnet, err) < 0)
