@@ -16,6 +16,7 @@ static const char *const no_strings[] = {NULL};
  * default. */
 static const char *const masked_paths[] = {"/proc/acpi",
                                            "/proc/asound",
+                                           "/proc/bus",
                                            "/proc/interrupts",
                                            "/proc/kcore",
                                            "/proc/keys",
@@ -27,8 +28,8 @@ static const char *const masked_paths[] = {"/proc/acpi",
                                            "/sys/firmware",
                                            "/sys/devices/virtual/powercap",
                                            NULL};
-static const char *const readonly_paths[] = {
-    "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger", NULL};
+static const char *const readonly_paths[] = {"/proc/fs", "/proc/irq", "/proc/sys",
+                                             "/proc/sysrq-trigger", NULL};
 
 static const char *const proc_options[] = {"nosuid", "noexec", "nodev", NULL};
 static const char *const dev_options[] = {"nosuid",   "noexec",   "strictatime",

@@ -169,13 +169,16 @@ Test(runtime_spec, kernel_paths_are_masked_and_sys_is_not_mounted)
 {
     struct oci_runtime_spec spec = full_spec();
     autojson *root = write_and_parse(&spec);
-    bool kcore = false, sysrq = false;
+    bool kcore = false, bus = false, sysrq = false;
 
-    json_foreach (i, path, at(root, "linux/maskedPaths"))
+    json_foreach (i, path, at(root, "linux/maskedPaths")) {
         kcore = kcore || strcmp(json_string(path, NULL), "/proc/kcore") == 0;
+        bus = bus || strcmp(json_string(path, NULL), "/proc/bus") == 0;
+    }
     json_foreach (i, path, at(root, "linux/readonlyPaths"))
         sysrq = sysrq || strcmp(json_string(path, NULL), "/proc/sysrq-trigger") == 0;
     cr_expect(kcore);
+    cr_expect(bus, "the list of the host's devices");
     cr_expect(sysrq);
     json_foreach (i, mount, json_get(root, "mounts"))
         cr_expect_neq(strncmp(json_get_string(mount, "destination"), "/sys", 4), 0);
