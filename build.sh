@@ -31,6 +31,7 @@ Usage: ./build.sh VERB [ARGUMENT...]
   deps                       install what building, running and testing need (apt; elsewhere: say what is needed)
   build                      the programs, into build/bin/
   images [NAME...]           the runtime images (python nodejs go native), into build/images/ and the image store
+  hostile [GROUP...]         functions that attack, bystanders, and the table of what came of it
   bench [--quick] [ROW...]   the benchmarks, with an optimised build; see docs/performance.md
   lint [CHECK...]            checks without running: format shell clang cppcheck tidy
   fuzz [TARGET] [SECONDS]    fuzz one parser or all of them, 60 seconds each
@@ -386,6 +387,13 @@ fuzz_one() {
         "-artifact_prefix=$crashes/$target-" "$found" "tests/fuzz/corpus/$target"
 }
 
+verb_hostile() {
+    need_packages "${PACKAGES_BUILD[@]}" libcriterion-dev "${PACKAGES_RUN[@]}" "${PACKAGES_IMAGES[@]}"
+    build_preset dev
+    make_images "${IMAGES[@]}"
+    as_root env FAAS_BIN="$OUT/bin" FAAS_HOSTILE_BIN="$OUT/hostile" python3 -B tests/hostile/run.py "$@"
+}
+
 verb_bench() {
     need_packages "${PACKAGES_BUILD[@]}" libcriterion-dev "${PACKAGES_RUN[@]}" "${PACKAGES_IMAGES[@]}"
     build_preset release
@@ -490,7 +498,7 @@ main() {
     shift || true
     case $verb in
         test-vm) verb_test_vm "$@" ;;
-        demo | test | deps | build | images | bench | lint | fuzz | docs | install | package | clean | coverage) "verb_$verb" "$@" ;;
+        demo | test | deps | build | images | hostile | bench | lint | fuzz | docs | install | package | clean | coverage) "verb_$verb" "$@" ;;
         help | --help | -h) usage ;;
         *)
             usage >&2
