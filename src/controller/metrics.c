@@ -138,6 +138,16 @@ static void write_executions(struct page *page, const struct controller *control
               &metrics->start_time);
 }
 
+/* "warm" ones are generic: ready for a function that has none. */
+static void write_instances(struct page *page, const struct controller *controller)
+{
+    static const char *const states[] = {"creating", "warm", "loading", "idle", "busy", "stopping"};
+    head(page, "faas_instances", "gauge", "Instances of all workers by state.");
+    for (size_t i = 0; i < sizeof(states) / sizeof(states[0]); i++)
+        put(page, "faas_instances{state=\"%s\"} %zu\n", states[i],
+            sessions_instances(controller, states[i]));
+}
+
 int metrics_write(const struct controller *controller, struct buffer *out, struct error *err)
 {
     const struct metrics *metrics = &controller->metrics;
@@ -151,6 +161,7 @@ int metrics_write(const struct controller *controller, struct buffer *out, struc
     gauge(&page, "faas_workers", "Workers in contact.", (double)sessions_alive(controller));
     gauge(&page, "faas_worker_free_slots", "Invocations that workers can take now.",
           (double)sessions_free_slots(controller));
+    write_instances(&page, controller);
     counter(&page, "faas_workers_lost_total", "Workers that fell silent.", metrics->workers_lost);
     head(&page, "faas_builds_total", "counter", "Compilations by outcome.");
     put(&page, "faas_builds_total{outcome=\"ready\"} %" PRIu64 "\n", metrics->builds_ok);

@@ -388,6 +388,29 @@ size_t sessions_alive(const struct controller *controller)
     return count;
 }
 
+static size_t count_instances(const struct worker_session *session, const char *state)
+{
+    size_t count = 0;
+    json_foreach (i, instance, json_get(session->described, "instances")) {
+        const char *its = json_get_string(instance, "state");
+        count += its && strcmp(its, state) == 0;
+    }
+    return count;
+}
+
+size_t sessions_instances(const struct controller *controller, const char *state)
+{
+    size_t count = 0;
+    list_for_each(link, &controller->sessions.all)
+    {
+        const struct worker_session *session =
+            session_of(list_entry(link, struct dispatch_worker, link));
+        if (!session->lost)
+            count += count_instances(session, state);
+    }
+    return count;
+}
+
 int64_t sessions_free_slots(const struct controller *controller)
 {
     int64_t slots = 0;

@@ -82,3 +82,5 @@ void sessions_tick(struct controller *controller);
 size_t sessions_alive(const struct controller *controller);
 /* Free slots of all workers that may be given work. */
 int64_t sessions_free_slots(const struct controller *controller);
+/* Instances in that state, as the workers in contact last told. */
+size_t sessions_instances(const struct controller *controller, const char *state);

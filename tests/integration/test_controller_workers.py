@@ -90,6 +90,19 @@ class Dispatch(WorkersTest):
             self.controller.wait_execution(id_)
         self.assertLess(order.index("quiet"), 15)
 
+    def test_generic_instances_are_shown_and_are_nobodys(self):
+        worker = self.worker("generic")
+        worker.instances = [{"id": "a", "image": "i:latest", "state": "warm"}, {"id": "b", "image": "i:latest", "state": "warm"},
+                            {"id": "c", "function": "f", "version": 1, "image": "i:latest", "state": "idle"}]  # fmt: skip
+        polls = worker.polls
+        wait_until(lambda: worker.polls > polls + 1, "its instances are known")
+        workers = self.api("GET", "/v1/workers").json()["workers"]
+        self.assertEqual([i["state"] for w in workers if w["name"] == "generic" for i in w["instances"]], ["warm", "warm", "idle"])
+        text = self.api("GET", "/metrics").body.decode()
+        self.assertIn('\nfaas_instances{state="warm"} 2\n', text)
+        self.assertIn('\nfaas_instances{state="idle"} 1\n', text)
+        self.assertIn('\nfaas_instances{state="busy"} 0\n', text)
+
     def test_a_warm_instance_is_preferred_then_the_least_loaded(self):
         self.controller.deploy("f")
         blocker = Blocker()
