@@ -68,7 +68,8 @@ struct runtime_instance {
     bool given_up;    /* `stopped` was called; removal goes on in the background */
     struct error err; /* of the start, or of removing files */
     bool failed;
-    uint64_t started_ns;
+    uint64_t started_ns; /* monotonic, as the next two */
+    uint64_t networked_ns, prepared_ns;
     runtime_started_fn *started;
     void *started_data;
     runtime_stopped_fn *stopped;

@@ -85,6 +85,8 @@ static void on_run(void *data, const struct oci_outcome *outcome, const struct e
     log_info("container started", LOG_STR("instance", instance->id),
              LOG_STR("function", instance->spec->name ? instance->spec->name : ""),
              LOG_STR("image", instance->spec->image), LOG_INT("pid", instance->pid),
+             LOG_INT("network_us", (int64_t)(instance->networked_ns - instance->started_ns) / 1000),
+             LOG_INT("bundle_us", (int64_t)(instance->prepared_ns - instance->networked_ns) / 1000),
              LOG_INT("us", (int64_t)(clock_monotonic_ns() - instance->started_ns) / 1000));
     if (instance->stopping)
         container_begin_removal(instance);
@@ -171,6 +173,7 @@ static void prepare_done(void *data)
                             .fds = instance->fds,
                             .fd_count = INSTANCE_FD_COUNT,
                             .timeout_ms = (uint64_t)runtime->settings->start_timeout_ms};
+    instance->prepared_ns = clock_monotonic_ns();
     if (instance->stopping || instance->failed) {
         start_failed(instance, &instance->err);
         return;
@@ -188,6 +191,7 @@ static void prepare_done(void *data)
 static void on_policy(void *data, const struct error *err)
 {
     struct runtime_instance *instance = data;
+    instance->networked_ns = clock_monotonic_ns();
     if (err || instance->stopping) {
         if (err)
             instance->err = *err;

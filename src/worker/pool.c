@@ -9,6 +9,7 @@
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/sysinfo.h>
 
 /* How long starting and loading take, before it was seen. */
 #define FIRST_START_NS (100 * 1000000ull)
@@ -28,6 +29,7 @@ struct pool *pool_new(uv_loop_t *loop, const struct pool_options *options, struc
     TAILQ_INIT(&pool->idle);
     TAILQ_INIT(&pool->kinds);
     TAILQ_INIT(&pool->unfrozen);
+    pool->cpus = (size_t)get_nprocs();
     pool->start_ns = FIRST_START_NS;
     pool->load_ns = FIRST_LOAD_NS;
     return pool;
@@ -347,7 +349,7 @@ static void on_finished(void *data, struct instance *instance, struct invocation
     if (after == INSTANCE_RETRY) {
         retry(member, invocation);
     } else {
-        pool_note_service(slot, invocation->execution.metrics.duration);
+        pool_note_service(slot, &invocation->execution.metrics);
         done(invocation);
     }
     if (after == INSTANCE_USABLE && !is_spent(member))

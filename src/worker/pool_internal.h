@@ -37,12 +37,15 @@ struct pool_slot {
     struct member_list idle;
     struct invocation_list waiting;
     size_t waiting_count;
-    size_t creating;     /* instances that will become ready */
-    size_t promised;     /* while schedule works: who waits and needs no more thought */
-    size_t instances;    /* not yet gone */
-    size_t stopping;     /* of them */
-    bool direct;         /* loading it failed: its instances are started */
-    uint64_t service_ns; /* how long its invocations take of late; 0: not known */
+    size_t creating;  /* instances that will become ready */
+    size_t promised;  /* while schedule works: who waits and needs no more thought */
+    size_t instances; /* not yet gone */
+    size_t stopping;  /* of them */
+    bool direct;      /* loading it failed: its instances are started */
+    uint64_t
+        service_ns;  /* how long its invocations take when nothing is in their way; 0: not known */
+    uint64_t cpu_ns; /* the CPU time that they take then */
+    uint64_t finished_ns; /* when the last one ended */
     bool forgotten;
     size_t busy;       /* instances that run invocations */
     size_t kept;       /* so many instances there shall be, idle or busy */
@@ -98,6 +101,7 @@ struct pool {
     struct loop_timer *freeze;
     bool cannot_freeze;
     bool lacking; /* an instance may be missing that nobody waits for */
+    size_t cpus;
     struct loop_timer
         *rethink;        /* when one who waits for a busy instance has waited for long enough */
     uint64_t rethink_ns; /* when that fires */
@@ -133,8 +137,8 @@ void pool_fail_lost(struct invocation *invocation, const char *type, const struc
 void pool_schedule(struct pool *pool);
 /* Soon, because it may finish invocations. */
 void pool_schedule_later(struct pool *pool);
-/* Moving averages of what was seen. */
-void pool_note_service(struct pool_slot *slot, uint64_t ns);
+/* Learns from an invocation that has ended, and from an instance that has become ready. */
+void pool_note_service(struct pool_slot *slot, const struct execution_metrics *metrics);
 void pool_note_ready(struct pool *pool, const struct member *member);
 
 /* ---- pool_generic.c ---- */

@@ -20,9 +20,17 @@ static uint64_t average(uint64_t old_ns, uint64_t new_ns)
     return old_ns ? old_ns - old_ns / AVERAGE_PARTS + new_ns / AVERAGE_PARTS : new_ns;
 }
 
-void pool_note_service(struct pool_slot *slot, uint64_t ns)
+/* Falls at once, because a call that is in others' way takes longer and none takes less than it needs; rises bit by bit. */
+static uint64_t least(uint64_t old_ns, uint64_t new_ns)
 {
-    slot->service_ns = average(slot->service_ns, ns);
+    return new_ns < old_ns ? new_ns : average(old_ns, new_ns);
+}
+
+void pool_note_service(struct pool_slot *slot, const struct execution_metrics *metrics)
+{
+    slot->service_ns = least(slot->service_ns, metrics->duration);
+    slot->cpu_ns = least(slot->cpu_ns, metrics->cpu_time);
+    slot->finished_ns = clock_monotonic_ns();
 }
 
 void pool_note_ready(struct pool *pool, const struct member *member)
@@ -50,9 +58,17 @@ static size_t unserved(const struct pool_slot *slot)
     return lack < allowed(slot) ? lack : allowed(slot);
 }
 
-/* 0: now; otherwise when to ask again. While those that there are would have served everybody sooner than a new one is ready, it is not made;
- * but who has waited for as long as a start takes, because the estimate was wrong, waits no longer. So waiting costs at most as much
- * again as starting at once would have. */
+/* So many instances keep all CPUs busy; more would only take turns. */
+static size_t useful_instances(const struct pool *pool, const struct pool_slot *slot)
+{
+    if (slot->cpu_ns == 0 || slot->cpu_ns >= slot->service_ns)
+        return pool->cpus;
+    return (size_t)(pool->cpus * slot->service_ns / slot->cpu_ns) + 1;
+}
+
+/* 0: now; otherwise when to ask again. An instance is made when those that there are need longer to serve everybody than it takes to start, and the
+ * machine can use one more. Whatever the estimate says, it is made when none of them has finished anything for as long as a start takes: so waiting
+ * costs at most as much again as starting at once would have. */
 static uint64_t worth_starting_at(const struct pool *pool, const struct pool_slot *slot,
                                   uint64_t now_ns)
 {
@@ -62,8 +78,12 @@ static uint64_t worth_starting_at(const struct pool *pool, const struct pool_slo
     if (servers == 0 || slot->service_ns == 0 || pool_fixed_keep_alive_ms(pool, slot) == 0)
         return 0;
     uint64_t wait_ns = unserved(slot) * slot->service_ns / servers;
-    uint64_t age_ns = now_ns - TAILQ_FIRST(&slot->waiting)->received_ns;
-    return age_ns + wait_ns >= start_ns ? 0 : now_ns + start_ns - wait_ns - age_ns;
+    if (wait_ns >= start_ns && servers < useful_instances(pool, slot))
+        return 0;
+    uint64_t since_ns = TAILQ_FIRST(&slot->waiting)->received_ns;
+    if (slot->finished_ns > since_ns)
+        since_ns = slot->finished_ns;
+    return now_ns - since_ns >= start_ns ? 0 : since_ns + start_ns;
 }
 
 static void on_rethink(void *data)
