@@ -180,6 +180,13 @@ static bool is_rising(const struct instance *instance)
     return instance->state == INSTANCE_CREATING || instance->state == INSTANCE_LOADING;
 }
 
+/* An interpreter that was started ahead and ends when it is loaded, before any code of the function's could run. */
+static bool ended_by_itself(const struct instance *instance, const struct frame_header *header)
+{
+    return instance->state == INSTANCE_LOADING && !instance->handler &&
+           header->type == FRAME_ADAPTER_EXIT;
+}
+
 /* Frames before the instance is ready. */
 static void take_rising_frame(struct instance *instance, const struct frame_header *header,
                               const char *meta, const char *body, bool control)
@@ -205,7 +212,9 @@ static void take_rising_frame(struct instance *instance, const struct frame_head
     else
         outcome_fail(&failure, EXECUTION_FAILED, "Function.ProtocolError",
                      "the instance answered before it was asked");
-    if (instance->runtime->ops->usage(instance->runtime_instance, &after, NULL) == 0)
+    if (ended_by_itself(instance, header))
+        failure.status = EXECUTION_LOST;
+    else if (instance->runtime->ops->usage(instance->runtime_instance, &after, NULL) == 0)
         instance_check_memory(instance, &failure, &instance->before, &after);
     break_with(instance, &failure);
 }
