@@ -4,7 +4,9 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "base/log.h"
 #include "base/string_map.h"
+#include "base/text.h"
 #include "model/function.h"
 
 #include <assert.h>
@@ -240,4 +242,30 @@ int idle_table_load(struct idle_table *table, const char *path, struct error *er
     return idle_table_read(table, text.data ? text.data : "", text.len, err) < 0
                ? error_wrap(err, "%s", path)
                : 0;
+}
+
+static char *file_in(const char *data_dir)
+{
+    return string_printf("%s/worker/idle-times.json", data_dir);
+}
+
+struct idle_table *idle_table_open(const char *data_dir, size_t max, struct error *err)
+{
+    struct idle_table *table = idle_table_new(max, err);
+    autofree char *path = file_in(data_dir);
+    struct error why = {0};
+
+    if (table && path && idle_table_load(table, path, &why) < 0)
+        log_warn("idle times of functions cannot be read; they are learnt anew", LOG_ERR(&why));
+    return table;
+}
+
+void idle_table_close(struct idle_table *table, const char *data_dir)
+{
+    autofree char *path = file_in(data_dir);
+    struct error err = {0};
+
+    if (path && idle_table_save(table, path, &err) < 0)
+        log_warn("idle times of functions cannot be saved", LOG_ERR(&err));
+    idle_table_free(table);
 }

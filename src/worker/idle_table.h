@@ -30,5 +30,10 @@ size_t idle_table_count(const struct idle_table *table);
  * checked like a stranger's; what cannot be right is an error, and nothing of it is taken over. 0 when there is no file. */
 int idle_table_load(struct idle_table *table, const char *path, struct error *err);
 int idle_table_save(const struct idle_table *table, const char *path, struct error *err);
+/* With what is in DATA_DIR/worker/idle-times.json, if it can be read: what a worker has learnt is of use to its successor, but no loss that anything would
+ * fail for. NULL only when out of memory. */
+struct idle_table *idle_table_open(const char *data_dir, size_t max, struct error *err);
+/* Saves and frees it. */
+void idle_table_close(struct idle_table *table, const char *data_dir);
 /* What idle_table_load() does with the file's text. */
 int idle_table_read(struct idle_table *table, const char *text, size_t len, struct error *err);

@@ -14,6 +14,7 @@
 #include "worker/invocation.h"
 #include "worker/kept.h"
 #include "worker/link.h"
+#include "worker/locks.h"
 #include "worker/orphans.h"
 #include "worker/outcome.h"
 #include "worker/pool.h"
@@ -39,7 +40,7 @@ struct worker {
     char session[RANDOM_ID_LEN + 1];
     struct utsname system;
     int cpus;
-    int run_lock, data_lock;
+    struct worker_locks locks;
     struct http_client *http;
     struct link *links[LINKS_MAX];
     size_t link_count;
@@ -406,27 +407,15 @@ static void superseded(void *data, struct link *link)
 
 /* ---- stopping ---- */
 
-static char *histories_path(const struct worker *worker)
-{
-    return string_printf("%s/worker/idle-times.json", worker->settings->data_dir);
-}
-
-/* What a worker has learnt is of use to its successor, and no loss without which anything would fail. */
-static void save_histories(struct worker *worker)
-{
-    struct error err = {0};
-    autofree char *path = histories_path(worker);
-    if (worker->idle_table && path && idle_table_save(worker->idle_table, path, &err) < 0)
-        log_warn("idle times of functions cannot be saved", LOG_ERR(&err));
-}
-
 static void finish_stop(struct worker *worker)
 {
     loop_timer_stop(worker->deadline);
     worker->deadline = NULL;
     orphans_stop(worker->orphans);
     worker->orphans = NULL;
-    save_histories(worker);
+    if (worker->idle_table)
+        idle_table_close(worker->idle_table, worker->settings->data_dir);
+    worker->idle_table = NULL;
     kept_free(worker->kept);
     worker->kept = NULL;
     functions_free(worker->functions);
@@ -575,25 +564,6 @@ void worker_kill(struct worker *worker)
 
 /* ---- starting ---- */
 
-static int take_locks(struct worker *worker, struct error *err)
-{
-    const struct worker_settings *settings = worker->settings;
-    autofree char *own = string_printf("%s/worker", settings->data_dir);
-    autofree char *run_lock = string_printf("%s/lock", settings->run_dir);
-    autofree char *data_lock = own ? string_printf("%s/lock", own) : NULL;
-    if (!run_lock || !data_lock)
-        return error_set(err, ERROR_INTERNAL, "out of memory");
-    if (make_directories(settings->run_dir, 0711, err) < 0 || make_directories(own, 0711, err) < 0)
-        return -1;
-    if (lock_file(run_lock, &worker->run_lock, err) < 0)
-        return error_wrap(err, "another worker runs as \"%s\"; give this one its own WORKER_NAME",
-                          settings->name);
-    if (lock_file(data_lock, &worker->data_lock, err) < 0)
-        return error_wrap(err, "another worker uses %s; give this one its own WORKER_DATA_DIR",
-                          settings->data_dir);
-    return 0;
-}
-
 static int open_cache(struct worker *worker, struct error *err)
 {
     const struct worker_settings *settings = worker->settings;
@@ -648,16 +618,10 @@ static void on_images_changed(void *data)
 
 static int open_histories(struct worker *worker, struct error *err)
 {
-    struct error why = {0};
-    autofree char *path = histories_path(worker);
     if (strcmp(worker->settings->keep_alive_policy, "history") != 0)
         return 0;
-    worker->idle_table = idle_table_new(HISTORIES_MAX, err);
-    if (!worker->idle_table)
-        return -1;
-    if (path && idle_table_load(worker->idle_table, path, &why) < 0)
-        log_warn("idle times of functions cannot be read; they are learnt anew", LOG_ERR(&why));
-    return 0;
+    worker->idle_table = idle_table_open(worker->settings->data_dir, HISTORIES_MAX, err);
+    return worker->idle_table ? 0 : -1;
 }
 
 static void on_keep(void *data, struct function *function, size_t count)
@@ -772,17 +736,18 @@ struct worker *worker_new(uv_loop_t *loop, const struct worker_settings *setting
     worker->settings = settings;
     worker->stopped = stopped;
     worker->data = data;
-    worker->run_lock = worker->data_lock = -1;
+    worker->locks = WORKER_LOCKS_NONE;
     TAILQ_INIT(&worker->all);
     TAILQ_INIT(&worker->backlog);
     random_id(worker->session);
     uname(&worker->system);
     worker->cpus = get_nprocs();
-    if (worker_settings_runtime(settings, &worker->kind, err) < 0 || take_locks(worker, err) < 0 ||
-        open_links(worker, err) < 0 || open_cache(worker, err) < 0 ||
-        open_functions(worker, err) < 0 || open_runtime(worker, err) < 0 ||
-        open_kept(worker, err) < 0 || open_histories(worker, err) < 0 ||
-        open_pool(worker, err) < 0 || open_builds(worker, err) < 0) {
+    if (worker_settings_runtime(settings, &worker->kind, err) < 0 ||
+        worker_locks_take(&worker->locks, settings, err) < 0 || open_links(worker, err) < 0 ||
+        open_cache(worker, err) < 0 || open_functions(worker, err) < 0 ||
+        open_runtime(worker, err) < 0 || open_kept(worker, err) < 0 ||
+        open_histories(worker, err) < 0 || open_pool(worker, err) < 0 ||
+        open_builds(worker, err) < 0) {
         worker_free(worker);
         return NULL;
     }
@@ -802,16 +767,6 @@ void worker_start(struct worker *worker)
              LOG_INT("memory_mb", worker->settings->memory_mb));
     for (size_t i = 0; i < worker->link_count; i++)
         link_start(worker->links[i]);
-}
-
-/* The lock is the last thing in it; a worker that died leaves it to its successor. */
-static void remove_run_dir(struct worker *worker)
-{
-    autofree char *lock = string_printf("%s/lock", worker->settings->run_dir);
-    if (lock)
-        unlink(lock);
-    rmdir(worker->settings->run_dir);
-    close(worker->run_lock);
 }
 
 void worker_free(struct worker *worker)
@@ -834,9 +789,6 @@ void worker_free(struct worker *worker)
     image_list_deinit(&worker->image_list);
     image_store_close(worker->images);
     builds_free(worker->builds);
-    if (worker->run_lock >= 0)
-        remove_run_dir(worker);
-    if (worker->data_lock >= 0)
-        close(worker->data_lock);
+    worker_locks_release(&worker->locks, worker->settings);
     free(worker);
 }
