@@ -1,0 +1,92 @@
+"""Frames of src/init/protocol.h: descriptors, numbers, reading and writing."""
+
+import os
+import stat
+
+FRAME_INVOKE, FRAME_READY, FRAME_EXIT, FRAME_RESULT, FRAME_ERROR, FRAME_LOAD = 1, 2, 3, 4, 5, 7
+FLAG_DIRTY = 2
+HEADER_BYTES = 16
+META_MAX = 4096
+PIECE_BYTES = 8192
+BODY_MAX = 64 << 20
+PAYLOAD_ENV_MAX = 96 * 1024
+SOCKET = 3
+KEEPER_SOCKET = 4
+
+
+class HungUp(Exception):
+    """The other side closed the connection, or does not speak the protocol."""
+
+
+class FrameReader:
+    """Takes what has come in one piece; what a frame lacks then goes straight to where it belongs."""
+
+    def __init__(self, fd):
+        self.fd = fd
+        self.left = b""  # that came after the last frame
+
+    def read_frame(self, expected):
+        """(meta, value, body)"""
+        data = self.left
+        while len(data) < HEADER_BYTES:
+            data += self.read_piece()
+        kind, meta_len, body_len, value = decode_header(data)
+        if kind != expected or meta_len > META_MAX or body_len > BODY_MAX:
+            raise HungUp
+        body_at = HEADER_BYTES + meta_len
+        while len(data) < body_at:
+            data += self.read_piece()
+        end = body_at + body_len
+        self.left = data[end:]
+        body = data[body_at:end] if len(data) >= end else self.read_rest(data[body_at:], body_len)
+        return data[HEADER_BYTES:body_at], value, body
+
+    def read_invoke(self):
+        """(execution id, timeout in ms, body)"""
+        meta, value, body = self.read_frame(FRAME_INVOKE)
+        return meta.decode("utf-8", "replace"), value, body
+
+    def read_piece(self):
+        piece = os.read(self.fd, PIECE_BYTES)
+        if not piece:
+            raise HungUp
+        return piece
+
+    def read_rest(self, start, size):
+        body = bytearray(size)
+        body[: len(start)] = start
+        view = memoryview(body)[len(start) :]
+        while view:
+            got = os.readv(self.fd, [view])
+            if got == 0:
+                raise HungUp
+            view = view[got:]
+        return body
+
+
+def decode_header(data):
+    """(type, meta length, body length, value)"""
+    number = int.from_bytes
+    return number(data[0:2], "little"), number(data[4:8], "little"), number(data[8:12], "little"), number(data[12:16], "little")
+
+
+def encode_header(kind, flags, value, body_len):
+    return b"".join((
+        kind.to_bytes(2, "little"), flags.to_bytes(2, "little"), bytes(4),
+        body_len.to_bytes(4, "little"), value.to_bytes(4, "little"),
+    ))  # fmt: skip
+
+
+def send_frame(fd, kind, flags=0, value=0, body=b""):
+    header = encode_header(kind, flags, value, len(body))
+    sent = os.writev(fd, [header, body])
+    view = memoryview(body)[max(sent - HEADER_BYTES, 0) :]
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def is_socket(fd):
+    try:
+        return stat.S_ISSOCK(os.fstat(fd).st_mode)
+    except OSError:
+        return False

@@ -1,0 +1,212 @@
+"""Contract `handler`: the module is loaded once, its function called once per invocation."""
+
+import gc
+import json
+import os
+import sys
+import time
+
+from faas_adapter.frames import (
+    FRAME_ERROR, FRAME_READY, FRAME_RESULT, PAYLOAD_ENV_MAX, SOCKET, FrameReader, HungUp, is_socket, send_frame,
+)  # fmt: skip
+from faas_adapter.modules import OWN_FOLDER, enter_folder
+from faas_adapter.script import show_exception
+
+STACK_FRAMES_MAX = 64
+MESSAGE_MAX = 16 * 1024
+
+
+class Context:
+    """The second argument of a handler."""
+
+    def __init__(self, constants, execution_id, deadline):
+        self.__dict__.update(constants)
+        self.execution_id = execution_id
+        self.aws_request_id = execution_id
+        self._deadline = deadline
+
+    def get_remaining_time_in_millis(self):
+        return max(0, int((self._deadline - time.monotonic()) * 1000))
+
+
+def context_constants():
+    return {
+        "function_name": os.environ.get("FUNCTION_NAME", ""),
+        "function_version": os.environ.get("FUNCTION_VERSION", ""),
+        "memory_limit_mb": int(os.environ.get("FUNCTION_MEMORY_MB", "0") or 0),
+    }
+
+
+class HandlerNotFound(Exception):
+    pass
+
+
+def load_handler(path):
+    module_name, _, name = path.replace("/", ".").rpartition(".")
+    try:
+        module = __import__(module_name, fromlist=["*"]) if module_name else None
+    except ModuleNotFoundError as error:
+        if error.name != module_name:
+            raise
+        module = None
+    if module is None:
+        raise HandlerNotFound(f"the handler is {path!r}, but the code has no module {module_name!r}")
+    handler = getattr(module, name, None)
+    if not callable(handler):
+        raise HandlerNotFound(f"the handler is {path!r}, but {module_name!r} has no function {name!r}")
+    return handler
+
+
+def stack_of(error):
+    """The function's own frames, outermost first."""
+    import traceback
+
+    own = ("<frozen importlib._bootstrap>", "<frozen importlib._bootstrap_external>")
+    frames = [
+        f'File "{frame.filename}", line {frame.lineno}, in {frame.name}'
+        for frame in traceback.extract_tb(error.__traceback__, limit=-STACK_FRAMES_MAX)
+        if frame.filename not in own and not frame.filename.startswith(OWN_FOLDER)
+    ]
+    if isinstance(error, SyntaxError) and error.filename:
+        frames.append(f'File "{error.filename}", line {error.lineno}')
+    return frames
+
+
+def describe(error):
+    """{"type", "message", "stack"} of an exception, as JSON."""
+    kind = "Function.HandlerNotFound" if isinstance(error, HandlerNotFound) else type(error).__name__
+    try:
+        message = str(error)
+    except BaseException:
+        message = "(the exception's text could not be made)"
+    if isinstance(error, SystemExit):
+        message = f"the function called sys.exit({error.code!r})"
+    try:
+        stack = stack_of(error)
+    except BaseException:
+        stack = []
+    message = message[:MESSAGE_MAX].encode("utf-8", "replace").decode()
+    return json.dumps({"type": kind, "message": message, "stack": stack}).encode()
+
+
+def encode_result(result, encode_json):
+    try:
+        return encode_json(result).encode()
+    except TypeError as error:
+        raise TypeError(f"the result cannot be JSON: {error}") from None
+    except UnicodeEncodeError:
+        raise ValueError("the result cannot be JSON: a string in it is not valid Unicode") from None
+    except ValueError as error:
+        raise ValueError(f"the result cannot be JSON: {error}") from None
+
+
+class Caller:
+    """Calls the handler; coroutines are awaited on one event loop that lives as long as the instance."""
+
+    def __init__(self, handler):
+        self.handler = handler
+        self.loop = None
+        self.constants = context_constants()
+        self.decode = json.loads
+        self.encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
+    def call(self, execution_id, timeout_ms, body):
+        """The result as JSON text; raises what the handler raises."""
+        deadline = time.monotonic() + timeout_ms / 1000
+        os.environ["EXECUTION_ID"] = execution_id
+        if len(body) <= PAYLOAD_ENV_MAX and b"\0" not in body:
+            os.environb[b"FUNCTION_PAYLOAD"] = bytes(body)
+        else:
+            os.environ.pop("FUNCTION_PAYLOAD", None)
+        try:
+            event = self.decode(body)
+        except ValueError as error:
+            raise ValueError(f"the payload is not JSON: {error}") from None
+        result = self.handler(event, Context(self.constants, execution_id, deadline))
+        if hasattr(type(result), "__await__"):
+            result = self.wait_for(result)
+        return encode_result(result, self.encode)
+
+    def wait_for(self, awaitable):
+        import asyncio
+
+        async def complete():
+            return await awaitable
+
+        if self.loop is None:
+            self.loop = asyncio.new_event_loop()
+            asyncio.set_event_loop(self.loop)
+        return self.loop.run_until_complete(complete())
+
+
+def hide_socket():
+    """Away from 3, where careless code might reach it; and not into any child."""
+    try:
+        fd = os.dup2(SOCKET, 200, inheritable=False)
+        os.close(SOCKET)
+    except OSError:
+        fd = SOCKET  # a low limit of open files
+        os.set_inheritable(fd, False)
+    os.register_at_fork(after_in_child=lambda: os.close(fd))
+    return fd
+
+
+def flush_quietly():
+    streams = (sys.stdout, sys.stderr)
+    if streams != (sys.__stdout__, sys.__stderr__):
+        streams += (sys.__stdout__, sys.__stderr__)
+    for stream in streams:
+        try:
+            stream.flush()
+        except Exception:
+            pass
+
+
+def serve_handler(path):
+    fd = hide_socket()
+    try:
+        caller = Caller(load_handler(path))
+    except BaseException as error:
+        flush_quietly()
+        send_frame(fd, FRAME_ERROR, body=describe(error))
+        os._exit(1)
+    flush_quietly()
+    send_frame(fd, FRAME_READY)
+    reader = FrameReader(fd)
+    while True:
+        invocation = reader.read_invoke()
+        try:
+            kind, body = FRAME_RESULT, caller.call(*invocation)
+        except BaseException as error:
+            kind, body = FRAME_ERROR, describe(error)
+        invocation = None
+        flush_quietly()
+        send_frame(fd, kind, body=body)
+
+
+def run_handler(path):
+    """Returns never."""
+    enter_folder()
+    gc.freeze()
+    gc.enable()
+    sys.argv = [path]
+    if not is_socket(SOCKET):
+        sys.exit(handle_once(path))
+    try:
+        serve_handler(path)
+    except (HungUp, BrokenPipeError, ConnectionResetError):
+        os._exit(0)  # the worker is gone; threads of the function must not keep the process
+
+
+def handle_once(path):
+    """By hand: payload on standard input, result on standard output."""
+    payload = sys.stdin.buffer.read() or b"{}"
+    try:
+        timeout_ms = int(os.environ.get("FUNCTION_TIMEOUT_MS", "30000"))
+        caller = Caller(load_handler(path))
+        result = caller.call(os.environ.get("EXECUTION_ID", "by-hand"), timeout_ms, payload)
+    except Exception as error:
+        show_exception(error)
+        return 1
+    print(result.decode())
+    return 0

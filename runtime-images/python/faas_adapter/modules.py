@@ -1,0 +1,79 @@
+"""What is imported, from where, and what of it the function sees."""
+
+import itertools
+import os
+import sys
+
+# Imported before there is an invocation: what most functions use, and what the adapter uses itself.
+PRELOAD = ("json", "re")
+# Not imported ahead, whatever a script names: what has its effect when it is imported.
+NEVER_AHEAD = frozenset(("this", "antigravity", "readline", "rlcompleter", "idlelib", "test", "turtle", "turtledemo"))
+# Every file of the adapter begins with it.
+OWN_FOLDER = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")
+
+fresh = frozenset()  # modules that every interpreter has after its start; adapter.py knows them
+
+
+def preload(names):
+    """Imports ahead of need, while the function's folder is not in sys.path."""
+    for name in names:
+        try:
+            __import__(name)
+        except ImportError:
+            pass  # a smaller Python than usual; the function will say so if it matters
+
+
+def imports_of(source):
+    """What a script imports at its outermost level: (module, names taken from it). Lines of a text that look like it do no
+    harm."""
+    import re
+
+    for match in re.finditer(rb"^(?:from[ \t]+([\w.]+)[ \t]+)?import[ \t]+([\w., \t]+)", source, re.MULTILINE):
+        parts = [part.split()[0].decode() for part in match[2].split(b",") if part.strip()]
+        if match[1]:
+            yield match[1].decode(), parts
+        else:
+            yield from ((part, ()) for part in parts)
+
+
+def import_ahead(source):
+    """Imports what a script will, as far as it is the standard library's and says nothing when it is imported, while the
+    function's folder is not in sys.path."""
+    import warnings
+
+    if not source or "PYTHONPATH" in os.environ:  # there the function's folders are in sys.path already
+        return
+    own = own_modules()
+    standard = getattr(sys, "stdlib_module_names", frozenset()) - NEVER_AHEAD
+    for module, names in imports_of(source):
+        top = module.partition(".")[0]
+        if top in standard and top not in own:
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("error")
+                    __import__(module, fromlist=names)
+            except Exception:
+                pass  # the script will see it for itself
+
+
+def own_modules():
+    try:
+        return frozenset(entry.split(".", 1)[0] for entry in os.listdir())
+    except OSError:
+        return frozenset()
+
+
+def enter_folder():
+    """Puts the function's folder where a script's folder is. When its code has modules that are named
+    like ones imported here, the fresh interpreter's set of modules is restored, so that imports
+    find what they would find without this adapter."""
+    sys.path.insert(0, os.getcwd())
+    if any(name in sys.modules and name not in fresh for name in own_modules()):
+        for name in set(sys.modules) - fresh:
+            del sys.modules[name]
+
+
+def modules_since(count):
+    """Those imported since there were `count`. Older ones are not touched: in a forked child the first
+    touch of each copies a page."""
+    return list(itertools.islice(reversed(sys.modules.values()), max(0, len(sys.modules) - count)))
