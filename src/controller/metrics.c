@@ -141,7 +141,8 @@ static void write_executions(struct page *page, const struct controller *control
 /* "warm" ones are generic: ready for a function that has none. */
 static void write_instances(struct page *page, const struct controller *controller)
 {
-    static const char *const states[] = {"creating", "warm", "loading", "idle", "busy", "stopping"};
+    static const char *const states[] = {"creating", "warm", "loading", "idle",
+                                         "frozen",   "busy", "stopping"};
     head(page, "faas_instances", "gauge", "Instances of all workers by state.");
     for (size_t i = 0; i < sizeof(states) / sizeof(states[0]); i++)
         put(page, "faas_instances{state=\"%s\"} %zu\n", states[i],

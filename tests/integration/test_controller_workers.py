@@ -93,14 +93,16 @@ class Dispatch(WorkersTest):
     def test_generic_instances_are_shown_and_are_nobodys(self):
         worker = self.worker("generic")
         worker.instances = [{"id": "a", "image": "i:latest", "state": "warm"}, {"id": "b", "image": "i:latest", "state": "warm"},
-                            {"id": "c", "function": "f", "version": 1, "image": "i:latest", "state": "idle"}]  # fmt: skip
-        polls = worker.polls
-        wait_until(lambda: worker.polls > polls + 1, "its instances are known")
+                            {"id": "c", "function": "f", "version": 1, "image": "i:latest", "state": "idle"},
+                            {"id": "d", "function": "f", "version": 1, "image": "i:latest", "state": "frozen"}]  # fmt: skip
+        states = worker.states
+        wait_until(lambda: worker.states > states + 1, "its instances are known")
         workers = self.api("GET", "/v1/workers").json()["workers"]
-        self.assertEqual([i["state"] for w in workers if w["name"] == "generic" for i in w["instances"]], ["warm", "warm", "idle"])
+        self.assertEqual([i["state"] for w in workers if w["name"] == "generic" for i in w["instances"]], ["warm", "warm", "idle", "frozen"])
         text = self.api("GET", "/metrics").body.decode()
         self.assertIn('\nfaas_instances{state="warm"} 2\n', text)
         self.assertIn('\nfaas_instances{state="idle"} 1\n', text)
+        self.assertIn('\nfaas_instances{state="frozen"} 1\n', text)
         self.assertIn('\nfaas_instances{state="busy"} 0\n', text)
 
     def test_a_warm_instance_is_preferred_then_the_least_loaded(self):
@@ -119,6 +121,15 @@ class Dispatch(WorkersTest):
         blocker.wait(2)
         blocker.go.set()
         self.assertEqual({first()["worker"], second()["worker"]}, {"warm"})
+
+    def test_a_frozen_instance_is_as_good_as_an_idle_one(self):
+        self.controller.deploy("f")
+        workers = {state: self.worker(state) for state in ("busy", "frozen")}
+        for state, worker in workers.items():
+            worker.instances = [{"id": "a", "function": "f", "version": 1, "state": state}]
+            states = worker.states
+            wait_until(lambda: worker.states > states + 1, "its instance is known")
+        self.assertEqual({self.controller.invoke("f")["worker"] for _ in range(5)}, {"frozen"})
 
     def test_max_instances_holds_across_workers(self):
         blocker = Blocker()
