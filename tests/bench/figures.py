@@ -1,4 +1,5 @@
 """How figures are written, for the table on the terminal, the pages and the charts."""
+import re
 
 
 def show(value, unit):
@@ -39,3 +40,12 @@ def show_met(met):
     if met is None:
         return 'not judged'
     return 'aim met' if met['aim'] else 'must met' if met['must'] else 'not met'
+
+
+def between_markers(text, lines, program):
+    """A page's text with `lines` where tests/bench/<program> writes them."""
+    start, end = f'<!-- written by tests/bench/{program} -->', '<!-- end of what it writes -->'
+    pattern = re.compile(re.escape(start) + '.*?' + re.escape(end), re.S)
+    if len(pattern.findall(text)) != 1:
+        raise SystemExit(f'{program}: not exactly one place between "{start}" and "{end}"')
+    return pattern.sub(lambda _: '\n'.join([start, '', *lines, '', end]), text)

@@ -8,7 +8,7 @@ import tempfile
 import unittest
 import xml.etree.ElementTree as tree
 
-from faas_platform import BIN, TOP, host_state, leftovers, main
+from faas_platform import BIN, TOP, main
 
 FOLDER = os.path.join(TOP, 'tests', 'bench')
 sys.path.insert(0, FOLDER)
@@ -18,15 +18,16 @@ IDS = ['warm-handler', 'handler-throughput', 'warm-process-python', 'warm-proces
        'burst-50', 'payload-6mib', 'idle-memory', 'idle-500', 'functions-100k', 'memory-flat']
 
 
-def run(program, *arguments):
+def run(program, *arguments, **environment):
     return subprocess.run([os.path.join(FOLDER, program), *arguments], capture_output=True, text=True, timeout=300, check=False,
-                          env=dict(os.environ, FAAS_BIN=BIN))
+                          env=dict(os.environ, FAAS_BIN=BIN) | environment)
 
 
 class Bench(unittest.TestCase):
     def setUp(self):
         self.folder = tempfile.mkdtemp(prefix='e2e-bench-')
         self.addCleanup(shutil.rmtree, self.folder)
+        os.chmod(self.folder, 0o711)
         self.out = os.path.join(self.folder, 'bench.json')
 
     def results(self):
@@ -53,9 +54,8 @@ class Bench(unittest.TestCase):
 
     @unittest.skipIf(os.geteuid() != 0, 'needs root')
     def test_rows_are_measured_written_and_cleaned_up(self):
-        before = host_state()
-        rows = ['warm-handler', 'warm-process-python', 'cold-miss', 'burst-50']
-        done = run('run', '--quick', '--rounds', '1', '--out', self.out, *rows)
+        rows = ['warm-handler', 'warm-process-python', 'cold-pool', 'burst-50']
+        done = run('run', '--quick', '--rounds', '1', '--out', self.out, *rows, TMPDIR=self.folder)
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         results = self.results()
         self.assertEqual(results['failed'], [])
@@ -65,7 +65,7 @@ class Bench(unittest.TestCase):
                 self.check_row(row, 1)
                 self.assertIn(row['id'], done.stdout)
         self.assertEqual(results['machine']['cores'], os.cpu_count())
-        self.assertEqual([left for left in leftovers(before, 'faas-bench') if 'faas-bench' in left], [])
+        self.assertEqual(os.listdir(self.folder), ['bench.json'])
 
     @unittest.skipIf(os.geteuid() != 0, 'needs root')
     def test_a_row_that_fails_is_said_and_the_others_go_on(self):
@@ -75,13 +75,20 @@ class Bench(unittest.TestCase):
             os.symlink(os.path.join(BIN, name), os.path.join(broken, name))
         os.unlink(os.path.join(broken, 'bench-hello'))
         os.symlink('/bin/false', os.path.join(broken, 'bench-hello'))
-        done = subprocess.run([os.path.join(FOLDER, 'run'), '--quick', '--rounds', '1', '--out', self.out, 'payload-6mib', 'memory-flat'],
-                              capture_output=True, text=True, timeout=300, check=False, env=dict(os.environ, FAAS_BIN=broken))
+        done = run('run', '--quick', '--rounds', '1', '--out', self.out, 'payload-6mib', 'cold-miss', FAAS_BIN=broken)
         self.assertEqual(done.returncode, 1, done.stdout + done.stderr)
         results = self.results()
         self.assertEqual([row['id'] for row in results['failed']], ['payload-6mib'])
-        self.assertEqual([row['id'] for row in results['rows']], ['memory-flat'])
+        self.assertEqual([row['id'] for row in results['rows']], ['cold-miss'])
         self.assertIn('FAILED', done.stdout)
+
+    @unittest.skipIf(os.geteuid() != 0 or not shutil.which('strace'), 'needs root and strace')
+    def test_the_profile_of_a_cold_start_has_its_steps(self):
+        done = run('profile', '--calls', '1')
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        for step in ('the controller has read the request', 'the code is attached', 'opens its payload', 'the function writes its result',
+                     'the controller sends the answer'):
+            self.assertIn(step, done.stdout)
 
     def test_an_unknown_row_is_refused(self):
         done = run('run', 'no-such-row')
@@ -102,7 +109,7 @@ def all_rows():
                      'must': target.bound(target.must), 'aim': target.bound(target.aim), 'notes': [],
                      'met': {'must': target.met(ratio, target.must), 'aim': target.met(ratio, target.aim)},
                      'further': [{'baseline': figures('ns', 3e6), 'ratio': ratio / 3}]})
-    machine = {'cpu': 'a & b', 'cores': 2, 'kernel': '6', 'runc': 'runc 1', 'docker': None, 'commit': 'abc', 'started_at': '2026-01-01T00:00:00Z'}
+    machine = {'cpu': 'a & b', 'cores': 2, 'kernel': '6', 'runc': 'runc 1', 'docker': None, 'commit': 'abc', 'load_average': 0.1, 'started_at': '2026-01-01T00:00:00Z'}
     return {'machine': machine, 'quick': False, 'rows': rows, 'failed': []}
 
 
