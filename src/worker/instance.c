@@ -132,7 +132,7 @@ static void on_started(void *data, const struct error *err)
         become_ready(instance);
 }
 
-static void on_start_timeout(void *data)
+void instance_start_timed_out(void *data)
 {
     struct instance *instance = data;
     struct execution failure;
@@ -341,7 +341,7 @@ static int make_descriptors(int ours[INSTANCE_FD_COUNT], int theirs[INSTANCE_FD_
     return 0;
 }
 
-static int open_adapter(struct instance *instance, int fd, struct error *err)
+int instance_open_adapter(struct instance *instance, int fd, struct error *err)
 {
     static const struct channel_events events = {
         .frame = on_adapter_frame, .too_large = on_too_large, .closed = on_adapter_closed};
@@ -367,7 +367,7 @@ static int open_channels(struct instance *instance, int fds[INSTANCE_FD_COUNT], 
         channel_new(instance->loop, fds[0],
                     FRAME_BIT(FRAME_READY) | FRAME_BIT(FRAME_EXIT) | FRAME_BIT(FRAME_ADAPTER_EXIT),
                     0, &events, instance, err);
-    if (instance->handler && open_adapter(instance, fds[1], err) < 0)
+    if (instance->handler && instance_open_adapter(instance, fds[1], err) < 0)
         return -1;
     if (!instance->function)
         instance->adapter_fd = fds[1];
@@ -409,13 +409,13 @@ static int start(struct instance *instance, struct error *err)
         return -1;
     }
     instance->deadline = loop_timer_start(instance->loop, instance->limits.start_timeout_ms, 0,
-                                          on_start_timeout, instance, err);
+                                          instance_start_timed_out, instance, err);
     instance->runtime_instance =
         instance->runtime->ops->start(instance->runtime, &start, on_started, instance, err);
     return instance->runtime_instance ? 0 : -1;
 }
 
-static void take_function(struct instance *instance, struct function *function)
+void instance_take_function(struct instance *instance, struct function *function)
 {
     instance->function = function_ref(function);
     instance->spec = &function->spec;
@@ -469,7 +469,7 @@ struct instance *instance_new(uv_loop_t *loop, struct runtime *runtime, struct f
 {
     struct instance *instance = instance_alloc(loop, runtime, limits, events, data);
     if (instance)
-        take_function(instance, function);
+        instance_take_function(instance, function);
     return begin(instance, err);
 }
 
@@ -485,76 +485,6 @@ struct instance *instance_new_generic(uv_loop_t *loop, struct runtime *runtime,
         instance->command = command;
     }
     return begin(instance, err);
-}
-
-/* ---- a generic instance becomes a function's ---- */
-
-/* "MODE", ARGV…, "", environment… of "MODE", "--", ARGV… and the environment; *ret is malloc'd. */
-static int make_load(const char *const *command, const char *const *environment, char **ret,
-                     size_t *ret_len, struct error *err)
-{
-    with_cleanup(buffer_deinit) struct buffer body = BUFFER_INIT(LOAD_MAX);
-    size_t count = 1;
-    int rc = buffer_append(&body, command[0], strlen(command[0]) + 1, err);
-    for (size_t i = 2; rc == 0 && command[i]; i++, count++)
-        rc = buffer_append(&body, command[i], strlen(command[i]) + 1, err);
-    if (rc == 0)
-        rc = buffer_append(&body, "", 1, err);
-    for (size_t i = 0; rc == 0 && environment[i]; i++, count++)
-        rc = buffer_append(&body, environment[i], strlen(environment[i]) + 1, err);
-    if (rc == 0 && count > LOAD_STRINGS_MAX)
-        rc = error_set(err, ERROR_NO_CAPACITY, "%zu strings are too many", count);
-    if (rc < 0)
-        return error_wrap(err, "environment");
-    *ret = buffer_take(&body, ret_len);
-    return *ret ? 0 : error_set(err, ERROR_INTERNAL, "out of memory");
-}
-
-/* The channels that the contract has. */
-static int settle_channels(struct instance *instance, struct error *err)
-{
-    int fd = instance->adapter_fd;
-    instance->adapter_fd = -1;
-    output_collect_stdout(instance->output, !instance->handler);
-    if (instance->handler)
-        return open_adapter(instance, fd, err);
-    close(fd);
-    return 0;
-}
-
-static int send_load(struct instance *instance, struct error *err)
-{
-    struct runtime_load load = {.spec = instance->spec,
-                                .code_dir = code_directory(instance->function->code),
-                                .command = instance->command};
-    autofree const char **environment = NULL;
-    size_t len = 0;
-    if (instance->runtime->ops->specialise(instance->runtime_instance, &load, &environment, err) <
-            0 ||
-        make_load(instance->command, environment, &instance->load, &len, err) < 0 ||
-        settle_channels(instance, err) < 0)
-        return -1;
-    return channel_send(instance->control, FRAME_LOAD, 0, "", instance->load, len, err);
-}
-
-int instance_load(struct instance *instance, struct function *function, struct error *err)
-{
-    instance_move(instance, INSTANCE_LOADING);
-    take_function(instance, function);
-    instance->runtime->ops->usage(instance->runtime_instance, &instance->before, NULL);
-    instance->deadline = loop_timer_start(instance->loop, instance->limits.start_timeout_ms, 0,
-                                          on_start_timeout, instance, err);
-    if (!instance->deadline || send_load(instance, err) < 0)
-        return -1;
-    log_debug("instance loading", LOG_STR("instance", instance->id),
-              LOG_STR("function", name_of(instance)),
-              LOG_INT("us", (int64_t)(clock_monotonic_ns() - instance->asked_ns) / 1000));
-    return 0;
-}
-
-bool instance_outdated(struct instance *instance)
-{
-    return instance->runtime->ops->outdated(instance->runtime_instance);
 }
 
 static void on_stopped(void *data)

@@ -1,4 +1,4 @@
-/* What instance.c (life) and instance_run.c (one invocation) share. */
+/* What instance.c (life), instance_load.c (a generic one becomes a function's) and instance_run.c (one invocation) share. */
 #pragma once
 
 #include "worker/channel.h"
@@ -39,6 +39,12 @@ struct instance {
     uint64_t log_offset;
 };
 
+/* Keeps a reference; from now on the instance is this function's. */
+void instance_take_function(struct instance *instance, struct function *function);
+/* The channel of contract handler; takes `fd`. */
+int instance_open_adapter(struct instance *instance, int fd, struct error *err);
+/* Timer: not ready in time. */
+void instance_start_timed_out(void *data);
 void instance_move(struct instance *instance, enum instance_state to);
 /* Events of the channels while busy, and of stdout. */
 void instance_run_frame(struct instance *instance, const struct frame_header *header,
