@@ -184,6 +184,83 @@ Test(cgroup, refused_forks_are_counted)
     worker_cgroup_free(worker);
 }
 
+static struct cgroup_limits limits_of(const struct worker_cgroup *worker, int64_t memory_bytes,
+                                      int64_t cpu_quota_us, int64_t pids)
+{
+    return (struct cgroup_limits){.memory_bytes = memory_bytes,
+                                  .limit_swap = worker_cgroup_support(worker)->swap,
+                                  .cpu_quota_us = cpu_quota_us,
+                                  .pids = pids};
+}
+
+static void set_limits(struct instance_cgroup *instance, const struct cgroup_limits *from,
+                       const struct cgroup_limits *to)
+{
+    struct error err = {0};
+    cr_assert_eq(instance_cgroup_limit(instance, from, to, &err), 0, "%s", err.message);
+}
+
+Test(cgroup, another_memory_limit_holds_in_a_running_container)
+{
+    struct worker_cgroup *worker = open_worker();
+    pid_t pid = run_in_with(worker, "smaller",
+                            "trap go=1 USR1; until [ \"$go\" ]; do busybox sleep 0.02; done; "
+                            "x=xxxxxxxxxxxxxxxx; while :; do x=$x$x; done",
+                            64 << 20, 64);
+    struct instance_cgroup *instance = open_instance(worker, pid);
+    struct cgroup_limits first = limits_of(worker, 64 << 20, 100000, 64);
+    struct cgroup_limits more = limits_of(worker, 128 << 20, 50000, 64);
+    struct cgroup_limits less = limits_of(worker, 16 << 20, 200000, 32);
+
+    set_limits(instance, &first, &more);
+    set_limits(instance, &more, &less);
+    while (!has_ended(pid))
+        kill(pid, SIGUSR1); /* again, because its trap may not have stood yet */
+    cr_expect_geq(read_stats(instance).oom_kills, 1);
+    cr_expect_leq(read_stats(instance).memory_peak_bytes, 17 << 20);
+    instance_cgroup_close(instance);
+    delete_container("smaller");
+    worker_cgroup_free(worker);
+}
+
+Test(cgroup, another_limit_of_processes_holds_in_a_running_container)
+{
+    struct worker_cgroup *worker = open_worker();
+    pid_t pid = run_in_with(worker, "fewer",
+                            "trap go=1 USR1; until [ \"$go\" ]; do busybox sleep 0.02; done; while "
+                            ":; do busybox sleep 1000 & done",
+                            64 << 20, 4096);
+    struct instance_cgroup *instance = open_instance(worker, pid);
+    struct cgroup_limits from = limits_of(worker, 64 << 20, 100000, 4096);
+    struct cgroup_limits to = limits_of(worker, 64 << 20, 100000, 8);
+
+    set_limits(instance, &from, &to);
+    while (read_stats(instance).pids_max_events == 0 && !has_ended(pid))
+        kill(pid, SIGUSR1);
+    cr_expect_geq(read_stats(instance).pids_max_events, 1);
+    instance_cgroup_close(instance);
+    delete_container("fewer");
+    worker_cgroup_free(worker);
+}
+
+Test(cgroup, a_memory_limit_below_what_is_used_is_refused_and_kills_nobody)
+{
+    struct worker_cgroup *worker = open_worker();
+    pid_t pid = run_in(worker, "used", "busybox sleep 1000");
+    struct instance_cgroup *instance = open_instance(worker, pid);
+    struct cgroup_limits from = limits_of(worker, 64 << 20, 100000, 64);
+    struct cgroup_limits to = limits_of(worker, 4096, 100000, 64);
+    struct error err = {0};
+
+    cr_expect_eq(instance_cgroup_limit(instance, &from, &to, &err), -1);
+    cr_expect_eq(err.code, ERROR_NO_CAPACITY, "%s", err.message);
+    cr_expect_not(has_ended(pid));
+    cr_expect_eq(read_stats(instance).oom_kills, 0);
+    instance_cgroup_close(instance);
+    delete_container("used");
+    worker_cgroup_free(worker);
+}
+
 Test(cgroup, kill_ends_every_process)
 {
     struct worker_cgroup *worker = open_worker();

@@ -102,6 +102,38 @@ Test(instance, states_only_move_as_the_table_says)
     }
 }
 
+/* "`idle`, `stopping` |" */
+static void list_moves(enum instance_state from, char *out, size_t size)
+{
+    size_t len = 0;
+    out[0] = '\0';
+    for (int to = 0; to < INSTANCE_STATE_COUNT; to++)
+        if (instance_state_may_move(from, (enum instance_state)to))
+            len += (size_t)snprintf(out + len, size - len, "%s`%s`", len ? ", " : "",
+                                    instance_state_name((enum instance_state)to));
+    snprintf(out + len, size - len, len ? " |" : "|");
+}
+
+Test(instance, the_documentation_has_the_table_of_states)
+{
+    struct error err = {0};
+    with_cleanup(buffer_deinit) struct buffer text = BUFFER_INIT(1 << 20);
+    cr_assert_eq(buffer_read_file(&text, TEST_SOURCE_DIR "/docs/container-execution.md", &err), 0,
+                 "%s", err.message);
+    for (int from = 0; from < INSTANCE_STATE_COUNT; from++) {
+        char begin[64], moves[256];
+        snprintf(begin, sizeof(begin), "\n| `%s` |",
+                 instance_state_name((enum instance_state)from));
+        list_moves((enum instance_state)from, moves, sizeof(moves));
+        const char *line = strstr(text.data, begin);
+        cr_assert_not_null(line, "no line for %s", begin + 1);
+        const char *end = strchr(line + 1, '\n');
+        cr_expect(end && (size_t)(end - line) > strlen(moves) &&
+                      strncmp(end - strlen(moves), moves, strlen(moves)) == 0,
+                  "%s should end with %s", begin + 1, moves);
+    }
+}
+
 Test(instance, a_process_instance_is_ready_when_init_says_so)
 {
     open_instance(false);
