@@ -21,13 +21,18 @@ import sys
 fresh = frozenset(sys.modules)  # what every interpreter has after its start
 
 import gc
+import os
+
+folder = os.path.dirname(os.path.abspath(__file__))
+if sys.path[:1] != [folder]:  # PYTHONSAFEPATH
+    sys.path.insert(0, folder)
 
 from faas_adapter import modules
 
 
 def hide():
     """From here on nothing of the adapter can be imported or found."""
-    folder = sys.path.pop(0)
+    sys.path.remove(folder)
     for name in [name for name in sys.modules if name.partition(".")[0] == "faas_adapter"]:
         del sys.modules[name]
     for path in [path for path in sys.path_importer_cache if path.startswith(folder)]:
@@ -66,6 +71,7 @@ def main():
     arguments = sys.argv[1:]
     gc.disable()
     modules.fresh = fresh
+    modules.hold_back()
     if arguments == ["generic"]:
         start_generic()
     elif len(arguments) == 2 and arguments[0] == "process":

@@ -182,6 +182,21 @@ class Process(InstanceTest):
                     self.assertEqual((status, done.flags), (expected.returncode, 0))
                 instance.close()
 
+    def test_variables_of_the_interpreter_mean_what_they_mean_without_a_zygote(self):
+        """The function's own folders are not where the zygote imports from, and are where a script does."""
+        source = "import sys, json, wave\nprint(sys.path, json.__file__, wave.__file__, sys.flags.optimize)"
+        files = {"lib/json.py": "print('own json')", "lib/mmap.py": "print('own mmap')", "lib/wave.py": "", "main.py": source}
+        standard = subprocess.run([PYTHON, "-c", "import os; print(os.path.dirname(os.__file__), end='')"], capture_output=True, text=True).stdout
+        for env in ({"PYTHONPATH": "lib"}, {"PYTHONPATH": "/none:lib:" + standard}, {"PYTHONSAFEPATH": "1"},
+                    {"PYTHONSAFEPATH": "1", "PYTHONPATH": "lib"}, {"PYTHONOPTIMIZE": "1"}, {"PYTHONWARNINGS": "error"}):  # fmt: skip
+            with self.subTest(env):
+                instance = self.instance("zygote", [PYTHON, ADAPTER, "process", "main.py"], files, env=env, generic=False)
+                self.assertEqual(instance.wait_ready().kind, READY)
+                expected = subprocess.run([PYTHON, "main.py"], cwd=instance.code, env={"PATH": os.environ["PATH"], **env}, capture_output=True, timeout=60)
+                for _ in range(2):
+                    done = instance.invoke()
+                    self.assertEqual((done.stdout, done.stderr), (expected.stdout, expected.stderr))
+
     def test_own_modules_win_over_preloaded_ones(self):
         """A file named like a module of the standard library is found first, as without a zygote."""
         for name in ("json", "random", "re", "tempfile", "warnings", "mmap", "enum"):

@@ -186,7 +186,7 @@ def serve_handler(path):
 
 def run_handler(path):
     """Returns never."""
-    enter_folder()
+    enter_folder(script=False)
     gc.freeze()
     gc.enable()
     sys.argv = [path]

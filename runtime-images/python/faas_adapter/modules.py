@@ -12,6 +12,15 @@ NEVER_AHEAD = frozenset(("this", "antigravity", "readline", "rlcompleter", "idle
 OWN_FOLDER = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")
 
 fresh = frozenset()  # modules that every interpreter has after its start; adapter.py knows them
+held_back = []  # folders of PYTHONPATH
+
+
+def hold_back():
+    """Takes the function's own folders out of sys.path until its code is looked for. (The standard library's folder may be
+    named too.)"""
+    named = {os.path.abspath(path) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path}
+    held_back[:] = [path for path in sys.path if path in named and path != os.path.dirname(os.__file__)]
+    sys.path[:] = [path for path in sys.path if path not in held_back]
 
 
 def preload(names):
@@ -41,7 +50,7 @@ def import_ahead(source):
     function's folder is not in sys.path."""
     import warnings
 
-    if not source or "PYTHONPATH" in os.environ:  # there the function's folders are in sys.path already
+    if not source:
         return
     own = own_modules()
     standard = getattr(sys, "stdlib_module_names", frozenset()) - NEVER_AHEAD
@@ -57,18 +66,24 @@ def import_ahead(source):
 
 
 def own_modules():
-    try:
-        return frozenset(entry.split(".", 1)[0] for entry in os.listdir())
-    except OSError:
-        return frozenset()
+    """Names that the function's folders may have modules of."""
+    names = set()
+    for folder in (os.curdir, *held_back):
+        try:
+            names.update(entry.split(".", 1)[0] for entry in os.listdir(folder))
+        except OSError:
+            pass
+    return names
 
 
-def enter_folder():
-    """Puts the function's folder where a script's folder is. When its code has modules that are named
-    like ones imported here, the fresh interpreter's set of modules is restored, so that imports
-    find what they would find without this adapter."""
-    sys.path.insert(0, os.getcwd())
-    if any(name in sys.modules and name not in fresh for name in own_modules()):
+def enter_folder(script=True):
+    """Puts the function's folder where a script's folder is (unless PYTHONSAFEPATH says that a script's is not wanted).
+    When its code has modules that are named like ones imported here, the fresh interpreter's set of modules is restored, so
+    that imports find what they would find without this adapter."""
+    own = own_modules()
+    safe = script and getattr(sys.flags, "safe_path", False)
+    sys.path[0:0] = ([] if safe else [os.getcwd()]) + held_back
+    if any(name in sys.modules and name not in fresh for name in own):
         for name in set(sys.modules) - fresh:
             del sys.modules[name]
 
