@@ -48,7 +48,7 @@
  *     nodejs  KEEPER is  node /.faas/nodejs/adapter.js generic
  *     go, native         none: what is executed needs no process ahead
  *
- * KEEPER is started at once (its fd 3: socket to faas-init, its fd 4: the adapter socket) and waits
+ * KEEPER is started at once (its fd 3: the adapter socket, its fd 4: socket to faas-init) and waits
  * with its interpreter up and the usual modules imported.
  *
  * LOAD: the order is the worker's: code mount and cgroup limits first, then the frame. Its body is
@@ -60,7 +60,8 @@
  * From then on the instance is what `init MODE -- ARGV...` would be, with that environment and
  * nothing of the old one, and answers as at the start of its life. The keeper becomes the zygote,
  * the first standby or the handler's process; before any of the function's code runs, it has
- * closed what that role does not have. Mode exec ends it first. When it cannot be used (it died, or
+ * closed what that role does not have, and the role's socket is where the role has it. (What it was
+ * started with still shows in /proc/PID/cmdline and environ.) Mode exec ends it first. When it cannot be used (it died, or
  * it could not be started, which the worker need not know), ARGV is started as usual.
  *
  * What LOAD cannot do: a keeper has read some variables when it started. A function may be loaded
