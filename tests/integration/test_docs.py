@@ -2,6 +2,8 @@
 options that exist, and every file it names is there."""
 import os
 import re
+import sys
+import shutil
 import subprocess
 import tempfile
 import unittest
@@ -43,6 +45,13 @@ class Docs(unittest.TestCase):
             made = os.path.join(folder, 'configuration.md')
             subprocess.run([os.path.join(TOP, 'docs', 'generate.sh'), made], check=True, env=dict(os.environ, FAAS_BIN=BIN))
             self.assertEqual(read(made), read(os.path.join(TOP, 'docs', 'configuration.md')), 'run ./build.sh docs')
+
+    def test_the_table_of_attacks_is_what_the_suite_has(self):
+        page = os.path.join(TOP, 'docs', 'security.md')
+        with tempfile.TemporaryDirectory() as folder:
+            made = shutil.copy(page, folder)
+            subprocess.run([sys.executable, '-B', os.path.join(TOP, 'tests', 'hostile', 'run.py'), '--markdown', made], check=True)
+            self.assertEqual(read(made), read(page), 'run ./build.sh docs')
 
     def test_links_between_pages_lead_somewhere(self):
         for page in pages():

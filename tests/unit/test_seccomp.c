@@ -2,6 +2,11 @@
  * interpreters of this host at work under it. */
 #include "container_fixture.h"
 
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "oci/seccomp.h"
+
 TestSuite(seccomp_policy, .init = fixture_set_up, .fini = fixture_tear_down, .timeout = 120);
 
 /* Each line: a call that succeeds, or fails otherwise, for an unprivileged process without a filter; its name and errno go to
@@ -174,4 +179,68 @@ Test(seccomp_policy, node_works_with_workers_children_and_sockets)
         "});\n"
         "END");
     cr_expect_str_eq(output, "all fine\n");
+}
+
+/* ---- the page ---- */
+
+#define PAGE TEST_SOURCE_DIR "/docs/seccomp.md"
+
+static const char page_head[] =
+    "# System calls of a function\n\n"
+    "Every container runs under a seccomp filter that lists what is allowed, group by group with "
+    "the "
+    "reason. Whatever is not listed fails: with EPERM, or\n"
+    "with ENOSYS where the C library then takes another way. \"by argument\": some forms of the "
+    "call are "
+    "allowed, as the reason says; `oci/seccomp.c` has them\n"
+    "one by one. This page is made from that file by `./build.sh docs`.\n\n";
+
+static void make_page(struct buffer *out)
+{
+    cr_assert_eq(buffer_append_string(out, page_head, NULL), 0);
+    cr_assert_eq(oci_seccomp_markdown(out, NULL), 0);
+}
+
+Test(seccomp_page, is_what_the_filter_allows)
+{
+    with_cleanup(buffer_deinit) struct buffer made = BUFFER_INIT(1 << 20),
+                                              there = BUFFER_INIT(1 << 20);
+    struct error err = {0};
+
+    make_page(&made);
+    if (getenv("FAAS_WRITE_DOCS"))
+        cr_assert_eq(write_file_atomic(PAGE, made.data, made.len, 0644, false, &err), 0, "%s",
+                     err.message);
+    cr_assert_eq(buffer_read_file(&there, PAGE, &err), 0, "%s", err.message);
+    cr_expect(strcmp(there.data, made.data) == 0, "docs/seccomp.md: run ./build.sh docs");
+}
+
+/* Whether the page has the call as a word of its own. */
+static bool page_has(const char *page, const char *call)
+{
+    size_t len = strlen(call);
+
+    for (const char *at = page; (at = strstr(at, call)); at += len)
+        if ((at[-1] == ' ') && (at[len] == ' ' || at[len] == '\n'))
+            return true;
+    return false;
+}
+
+Test(seccomp_page, has_every_call_of_the_filter)
+{
+    with_cleanup(buffer_deinit) struct buffer filter = BUFFER_INIT(1 << 20),
+                                              page = BUFFER_INIT(1 << 20);
+    struct json_writer *writer = json_writer_new(&filter);
+    size_t count = 0;
+
+    oci_seccomp_write(writer);
+    cr_assert_eq(json_writer_finish(writer, NULL), 0);
+    autojson *root = json_parse(filter.data, filter.len, NULL, NULL);
+    cr_assert_eq(buffer_read_file(&page, PAGE, NULL), 0);
+    json_foreach (i, rule, json_get(root, "syscalls"))
+        json_foreach (j, name, json_get(rule, "names")) {
+            cr_expect(page_has(page.data, json_string(name, NULL)), "%s", json_string(name, NULL));
+            count++;
+        }
+    cr_expect_gt(count, 200);
 }
