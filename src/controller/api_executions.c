@@ -68,6 +68,12 @@ void serve_get_execution(struct http_request *request, void *data)
     struct error err = {0};
     const char *id = http_request_param(request, "id");
     const struct live_execution *live = executions_find(controller, id);
+    /* What is final here may have been taken over by another controller: the store knows. */
+    if (live && live->record.async && controller->delivery.shared &&
+        execution_status_final(live->record.status)) {
+        executions_flush(controller);
+        live = NULL;
+    }
     if (live) {
         struct execution view = running_view(live);
         respond_record(request, &view);

@@ -2,6 +2,7 @@
 #include "controller/changes.h"
 #include "controller/controller.h"
 #include "controller/handlers.h"
+#include "controller/refresh.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -105,6 +106,8 @@ void serve_get_function(struct http_request *request, void *data)
     struct error err = {0};
     const char *name = http_request_param(request, "name");
     const char *include = http_request_query(request, "include");
+    if (refresh_missing(controller, request, name, serve_get_function))
+        return;
     const struct function_entry *function = registry_find(&controller->registry, name);
     bool artifact = include && strcmp(include, "artifact") == 0;
     if (include && !artifact && strcmp(include, "code") != 0) {

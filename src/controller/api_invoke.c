@@ -4,6 +4,7 @@
  * when the result does (answer.c). An asynchronous one is committed to the store before its 202. */
 #include "controller/controller.h"
 #include "controller/handlers.h"
+#include "controller/refresh.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -187,6 +188,8 @@ void serve_invoke(struct http_request *request, void *data)
     struct async_options options;
     bool async;
     size_t len;
+    if (refresh_missing(controller, request, http_request_param(request, "name"), serve_invoke))
+        return;
     struct function_version *version =
         find_version(controller, http_request_param(request, "name"), &err);
     char *payload = version && read_mode(request, &async, &err) == 0 &&
@@ -212,6 +215,8 @@ void serve_invoke_raw(struct http_request *request, void *data)
     struct controller *controller = data;
     struct error err = {0};
     size_t len;
+    if (refresh_missing(controller, request, http_request_param(request, "name"), serve_invoke_raw))
+        return;
     struct function_version *version =
         find_version(controller, http_request_param(request, "name"), &err);
     char *payload =

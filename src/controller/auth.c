@@ -3,8 +3,10 @@
 
 #include "base/cleanup.h"
 #include "base/file.h"
+#include "store/store.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/stat.h>
@@ -70,6 +72,45 @@ int auth_load(struct auth *auth, const char *data_dir, const char *worker_token,
         return hash_token_file(data_dir, "worker-token", auth->worker_hash, err);
     sha256_hex(worker_token, strlen(worker_token), auth->worker_hash);
     return 0;
+}
+
+/* The hash that the store has; the one of this controller's token, when the store has none. */
+static int agree(const char *data_dir, const char *name, const char *given, struct store *store,
+                 char hash[SHA256_HEX_LEN + 1], struct error *err)
+{
+    autofree char *path = string_printf("%s/%s", data_dir, name);
+    autofree char *setting = string_printf("%s.sha256", name);
+    autofree char *known = NULL;
+    if (!path || !setting)
+        return error_set(err, ERROR_INTERNAL, "out of memory");
+    if (store_get_setting(store, setting, &known, err) < 0)
+        return -1;
+    if (known && !given[0] && !path_exists(path)) {
+        snprintf(hash, SHA256_HEX_LEN + 1, "%s", known);
+        return 0;
+    }
+    if (given[0])
+        sha256_hex(given, strlen(given), hash);
+    else if (hash_token_file(data_dir, name, hash, err) < 0)
+        return -1;
+    free(known);
+    known = NULL;
+    if (store_claim_setting(store, setting, hash, &known, err) < 0)
+        return -1;
+    if (known && strcmp(known, hash) == 0)
+        return 0;
+    return error_set(err, ERROR_INVALID_REQUEST,
+                     "the token in %s is not the one that the controllers on this database accept: "
+                     "copy the file from another controller, or remove it%s",
+                     path, given[0] ? " and set the right WORKER_TOKEN" : "");
+}
+
+int auth_load_shared(struct auth *auth, const char *data_dir, const char *worker_token,
+                     struct store *store, struct error *err)
+{
+    if (agree(data_dir, "token", "", store, auth->user_hash, err) < 0)
+        return -1;
+    return agree(data_dir, "worker-token", worker_token, store, auth->worker_hash, err);
 }
 
 int auth_role(const struct auth *auth, const char *header, enum auth_role *ret_role,

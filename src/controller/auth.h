@@ -16,6 +16,12 @@ struct auth {
 
 /* Blocking. `worker_token` "": from the file. */
 int auth_load(struct auth *auth, const char *data_dir, const char *worker_token, struct error *err);
+/* The same where several controllers share `store`: it holds the hashes of the tokens that all of them accept, written by
+ * the first. A controller without a token file of its own accepts those and makes none; one with another token is
+ * refused. */
+struct store;
+int auth_load_shared(struct auth *auth, const char *data_dir, const char *worker_token,
+                     struct store *store, struct error *err);
 /* `header`: the value of Authorization, or NULL. ERROR_UNAUTHORIZED unless it holds one of the
  * tokens. */
 int auth_role(const struct auth *auth, const char *header, enum auth_role *ret_role,

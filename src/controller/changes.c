@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "controller/code_check.h"
 #include "controller/controller.h"
+#include "controller/refresh.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -262,10 +263,16 @@ static void start_put(struct change *change)
     if (change->code)
         store_put_code(controller->store, change->spec.code_sha256, steal_pointer(&change->code),
                        change->code_len, NULL, NULL);
-    store_put_function(controller->store, &record, version_stored, change);
+    store_add_function(controller->store, &record, version_stored, change);
 }
 
 /* ---- delete ---- */
+
+void changes_forget_function(struct controller *controller, struct function_entry *function)
+{
+    cancel_queued(controller, function);
+    registry_delete(&controller->registry, function);
+}
 
 static void deleted(void *data, const struct error *err)
 {
@@ -278,8 +285,7 @@ static void deleted(void *data, const struct error *err)
         refuse(change, &failure);
         return;
     }
-    cancel_queued(controller, function);
-    registry_delete(&controller->registry, function);
+    changes_forget_function(controller, function);
     log_info("function deleted", LOG_STR("function", function->name));
     http_respond(change->request, 204, NULL, NULL, 0, NULL, 0);
     end_change(change);
@@ -298,12 +304,30 @@ static void start_delete(struct change *change)
 
 /* ---- the beginning ---- */
 
-static void start(struct change *change)
+static void start_now(struct change *change)
 {
     if (change->kind == CHANGE_DELETE)
         start_delete(change);
     else
         start_put(change);
+}
+
+static void refreshed(void *data, const struct error *err)
+{
+    struct change *change = data;
+    if (err)
+        refuse(change, err);
+    else
+        start_now(change);
+}
+
+/* Another controller may have changed the function. */
+static void start(struct change *change)
+{
+    if (change->controller->delivery.shared)
+        refresh_function(change->controller, change->function->name, refreshed, change);
+    else
+        start_now(change);
 }
 
 static void enqueue(struct change *change, struct function_entry *function)

@@ -19,3 +19,5 @@ void changes_delete(struct controller *controller, struct http_request *request,
 /* The function as users see it: its newest version, and which one serves. */
 void function_write(struct json_writer *writer, const struct function_entry *function,
                     const char *code_member, const char *code_base64);
+/* The function is deleted, here or by another controller: what waits for it is cancelled. */
+void changes_forget_function(struct controller *controller, struct function_entry *function);

@@ -4,6 +4,7 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "controller/refresh.h"
 #include "controller/routes.h"
 
 #include <arpa/inet.h>
@@ -152,6 +153,7 @@ static void tick(void *data)
     sessions_tick(controller);
     expire_waiting(controller);
     keeps_tick(controller);
+    delivery_tick(controller);
     controller_dispatch(controller);
     if (controller->draining)
         stop_when_drained(controller);
@@ -371,6 +373,16 @@ static bool is_shared(const char *database_url)
     return strncmp(database_url, "postgresql://", 13) == 0;
 }
 
+static int load_tokens(struct controller *controller, struct error *err)
+{
+    const struct controller_config *config = &controller->config;
+    struct auth *auth = &controller->auth;
+    return is_shared(config->database_url)
+               ? auth_load_shared(auth, config->data_dir, config->worker_token, controller->store,
+                                  err)
+               : auth_load(auth, config->data_dir, config->worker_token, err);
+}
+
 int controller_start(struct controller *controller, struct error *err)
 {
     const struct controller_config *config = &controller->config;
@@ -388,13 +400,12 @@ int controller_start(struct controller *controller, struct error *err)
     builds_init(&controller->builds);
     log_followers_init(&controller->followers);
 
-    if (prepare_folders(controller, err) < 0 ||
-        auth_load(&controller->auth, config->data_dir, config->worker_token, err) < 0 ||
-        open_store(controller, err) < 0 ||
+    if (prepare_folders(controller, err) < 0 || open_store(controller, err) < 0 ||
+        load_tokens(controller, err) < 0 ||
         registry_load(&controller->registry, controller->store, err) < 0 ||
         delivery_start(controller, is_shared(config->database_url), err) < 0 ||
-        builds_resume(controller, err) < 0 || start_server(controller, err) < 0 ||
-        start_timers(controller, err) < 0)
+        builds_resume(controller, err) < 0 || refresh_start(controller, err) < 0 ||
+        start_server(controller, err) < 0 || start_timers(controller, err) < 0)
         return -1;
     watch_parent(controller);
     return write_url_file(controller, err);

@@ -43,6 +43,8 @@ struct controller {
     size_t deploys;       /* under way */
     size_t pending_reads; /* handlers that wait for the store */
     uint64_t planned_ns;  /* keeps': monotonic */
+    bool
+        looked_up; /* refresh's: the request that is being served was looked up in the store already */
     bool draining;
     bool stopped;
     uint64_t drain_deadline_ns; /* monotonic */

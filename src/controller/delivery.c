@@ -273,7 +273,7 @@ static void give_back(struct controller *controller)
     string_map_for_each(slot, all)
     {
         struct live_execution *execution = slot->value;
-        if (execution->in_window && !list_empty(&execution->queue_link))
+        if (execution->record.async && !list_empty(&execution->queue_link))
             waiting[count++] = execution;
     }
     for (size_t i = 0; i < count; i++)
@@ -287,7 +287,7 @@ void delivery_tick(struct controller *controller)
     bool workers = delivery_has_workers(controller);
     if (workers && !delivery->had_workers)
         delivery_look(controller);
-    if (!workers && delivery->window > 0 && !controller->draining)
+    if (!workers && controller->dispatch.length > 0 && !controller->draining)
         give_back(controller);
     delivery->had_workers = workers;
 }

@@ -162,6 +162,8 @@ void executions_started(struct controller *controller, struct live_execution *ex
     dispatch_warm_adjust(&session->dispatch, execution->version->key, -1);
     controller->executions.running++;
 
+    execution_error_deinit(&record->error); /* of the attempt before */
+    record->has_error = false;
     record->status = EXECUTION_RUNNING;
     record->started_at_ns = clock_realtime_ns();
     record->metrics.queue_time = execution->dispatched_ns - execution->accepted_ns;

@@ -161,7 +161,7 @@ int registry_add_version(struct registry *registry, struct function_entry *entry
     struct function_version *version = calloc(1, sizeof(*version));
     if (!version)
         return error_set(err, ERROR_INTERNAL, "out of memory");
-    assert(record->spec.version > entry->last_version || !entry->newest);
+    assert(!entry->newest || record->spec.version > entry->newest->record.spec.version);
     make_key(version->key, entry->name, record->spec.version);
     if (string_map_put(&registry->versions, version->key, version, err) < 0) {
         free(version);
@@ -194,6 +194,43 @@ void registry_activate(struct registry *registry, struct function_version *versi
     if (entry->newest &&
         (!entry->current || entry->current->record.spec.version < version->record.spec.version))
         make_current(registry, entry, version);
+}
+
+/* The outcome of a build that another controller has seen to. */
+static void take_build_outcome(struct registry *registry, struct function_version *version,
+                               struct function_record *record)
+{
+    struct function_record *known = &version->record;
+    if (known->state != FUNCTION_BUILDING || record->state == FUNCTION_BUILDING)
+        return;
+    free(known->build_output);
+    known->build_output = record->build_output;
+    record->build_output = NULL;
+    free(known->spec.artifact_sha256);
+    known->spec.artifact_sha256 = record->spec.artifact_sha256;
+    record->spec.artifact_sha256 = NULL;
+    if (record->state == FUNCTION_READY)
+        registry_activate(registry, version);
+    else
+        known->state = record->state;
+}
+
+int registry_merge(struct registry *registry, struct function_entry *entry,
+                   struct function_record *records, size_t count, int64_t last_version,
+                   struct error *err)
+{
+    for (size_t i = 0; i < count; i++) {
+        int64_t number = records[i].spec.version;
+        struct function_version *known = registry_find_version(registry, entry->name, number);
+        bool newer = !entry->newest || number > entry->newest->record.spec.version;
+        if (known && entry->newest)
+            take_build_outcome(registry, known, &records[i]);
+        else if (!known && newer && registry_add_version(registry, entry, &records[i], err) < 0)
+            return -1;
+    }
+    if (entry->last_version < last_version)
+        entry->last_version = last_version;
+    return 0;
 }
 
 void registry_delete(struct registry *registry, struct function_entry *entry)

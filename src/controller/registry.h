@@ -77,6 +77,11 @@ int registry_add_version(struct registry *registry, struct function_entry *entry
                          struct function_record *record, struct error *err);
 /* A version that was built serves from now on (unless a newer one does already). */
 void registry_activate(struct registry *registry, struct function_version *version);
+/* What the store has of a function, in order of versions, when another controller may have changed it: takes up what is
+ * not known here. The caller deletes what the store has no more. -1 only when out of memory. */
+int registry_merge(struct registry *registry, struct function_entry *entry,
+                   struct function_record *records, size_t count, int64_t last_version,
+                   struct error *err);
 /* The function is no more; its versions live as long as they are referred to. */
 void registry_delete(struct registry *registry, struct function_entry *entry);
 

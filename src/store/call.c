@@ -32,6 +32,14 @@ void store_backlog_clear(struct store_engine_backlog *backlog)
     memset(backlog, 0, sizeof(*backlog));
 }
 
+void store_functions_clear(struct store_engine_functions *functions)
+{
+    for (size_t i = 0; i < functions->count; i++)
+        function_record_deinit(&functions->items[i]);
+    free(functions->items);
+    memset(functions, 0, sizeof(*functions));
+}
+
 void call_free(struct call *call)
 {
     free(call->name);
@@ -43,6 +51,7 @@ void call_free(struct call *call)
     store_page_clear(&call->page);
     store_claim_clear(&call->claim);
     store_backlog_clear(&call->backlog);
+    store_functions_clear(&call->functions);
     free(call);
 }
 

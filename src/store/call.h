@@ -12,6 +12,16 @@ struct store {
     const struct store_engine *engine;
     void *db;                  /* the engine's */
     struct store_queue *queue; /* owned */
+    struct store_watch *watch; /* owned; see watch.c */
+};
+
+/* Ends it; accepts NULL. */
+void store_watch_free(struct store_watch *watch);
+
+struct store_engine_functions {
+    struct function_record *items; /* owned */
+    size_t count;
+    bool failed; /* out of memory */
 };
 
 struct call {
@@ -26,6 +36,7 @@ struct call {
     store_backlog_fn *backlog_done;
     store_renewed_fn *renewed_done;
     store_count_fn *count_done;
+    store_functions_fn *functions_done;
     void *data;
 
     char *name, *value, *owner;
@@ -44,6 +55,7 @@ struct call {
     char accepted_id[TIME_ID_LEN + 1];
     struct store_engine_claim claim;
     struct store_engine_backlog backlog;
+    struct store_engine_functions functions;
 };
 
 static inline struct call *call_of(struct store_job *job)
@@ -57,5 +69,6 @@ void call_push_write(struct store *store, struct call *call, store_done_fn *done
 /* NULL for NULL. */
 char *call_copy_text(const char *text);
 
+void store_functions_clear(struct store_engine_functions *functions);
 void store_page_clear(struct store_engine_execution_page *page);
 void store_claim_clear(struct store_engine_claim *claim);

@@ -28,6 +28,10 @@ struct store_engine_backlog {
 };
 void store_backlog_clear(struct store_engine_backlog *backlog);
 
+typedef void store_heard_fn(void *data, const char *channel, const char *payload);
+#define STORE_CHANNEL_FUNCTIONS "faas_functions" /* payload: a function's name */
+#define STORE_CHANNEL_WAITING "faas_waiting"     /* something free waits */
+
 struct store_engine {
     const char *scheme;        /* "sqlite" */
     const int *schema_version; /* the newest it knows */
@@ -49,9 +53,13 @@ struct store_engine {
     int (*put_function)(void *db, const struct function_record *record, struct error *err);
     int (*delete_function)(void *db, const char *name, struct error *err);
     int (*prune_versions)(void *db, const char *name, int64_t version, struct error *err);
-    int (*load_functions)(void *db, store_function_each_fn *each, void *data, struct error *err);
-    int (*load_last_versions)(void *db, store_last_version_each_fn *each, void *data,
-                              struct error *err);
+    /* ERROR_CONFLICT when the name has had this number already, unless by this very record. */
+    int (*add_function)(void *db, const struct function_record *record, struct error *err);
+    /* `name` NULL: all. */
+    int (*load_functions)(void *db, const char *name, store_function_each_fn *each, void *data,
+                          struct error *err);
+    int (*load_last_versions)(void *db, const char *name, store_last_version_each_fn *each,
+                              void *data, struct error *err);
 
     int (*put_code)(void *db, const char *sha256, const char *bytes, size_t len, struct error *err);
     /* malloc'd; ERROR_NOT_FOUND when there is none. */
@@ -97,7 +105,15 @@ struct store_engine {
     int (*get_payload)(void *db, const char *id, char **ret_payload, size_t *ret_len,
                        struct error *err);
 
+    /* News from other users of the database, on a thread of the listener's: `heard` is called for each, and with channel
+     * NULL when some may have been missed. NULL: there are no others. */
+    void *(*listen)(void *db, store_heard_fn *heard, void *data, struct error *err);
+    void (*unlisten)(void *listener);
+
     int (*put_setting)(void *db, const char *name, const char *value, struct error *err);
+    /* The value that there is, or else `value`, which is stored then. *ret is malloc'd. */
+    int (*claim_setting)(void *db, const char *name, const char *value, char **ret,
+                         struct error *err);
     int (*get_setting)(void *db, const char *name, char **ret_value, struct error *err);
 };
 

@@ -2,10 +2,13 @@
 #include "store/postgres.h"
 
 #include "base/cleanup.h"
+#include "base/loop.h"
 #include "base/text.h"
 
 #include <stdlib.h>
 #include <string.h>
+
+#define TELL_EVERY_NS (100 * 1000000ULL)
 
 /* ---- opening ---- */
 
@@ -86,16 +89,31 @@ static int engine_begin(void *db, struct error *err)
 {
     struct postgres_store *store = db;
     memset(&store->failure, 0, sizeof(store->failure));
+    store->frees = false;
     if (postgres_write(store, POSTGRES_BEGIN, NULL, "beginning a transaction", NULL, err) < 0)
         return -1;
     store->in_transaction = true;
     return 0;
 }
 
+/* Not for each commit: telling takes a lock, and who was told looks for all that waits. */
+static int tell_of_free(struct postgres_store *store, struct error *err)
+{
+    struct postgres_arguments arguments = {0};
+    uint64_t now_ns = clock_monotonic_ns();
+    if (!store->frees || now_ns - store->told_ns < TELL_EVERY_NS)
+        return 0;
+    store->told_ns = now_ns;
+    postgres_bind_text(&arguments, STORE_CHANNEL_WAITING);
+    postgres_bind_text(&arguments, "");
+    return postgres_write(store, POSTGRES_NOTIFY, &arguments, "telling of what waits", NULL, err);
+}
+
 static int engine_commit(void *db, struct error *err)
 {
     struct postgres_store *store = db;
-    if (postgres_write(store, POSTGRES_COMMIT, NULL, "committing", NULL, err) < 0 ||
+    if (tell_of_free(store, err) < 0 ||
+        postgres_write(store, POSTGRES_COMMIT, NULL, "committing", NULL, err) < 0 ||
         postgres_sync(store, err) < 0)
         return -1;
     store->in_transaction = false;
@@ -142,6 +160,17 @@ static int get_setting(void *db, const char *name, char **ret_value, struct erro
     return PQntuples(rows) ? postgres_get_copy(rows, 0, 0, ret_value, NULL, err) : 0;
 }
 
+static int claim_setting(void *db, const char *name, const char *value, char **ret,
+                         struct error *err)
+{
+    struct postgres_arguments arguments = {0};
+    postgres_bind_text(&arguments, name);
+    postgres_bind_text(&arguments, value);
+    if (postgres_write(db, POSTGRES_CLAIM_SETTING, &arguments, "writing a setting", NULL, err) < 0)
+        return -1;
+    return get_setting(db, name, ret, err);
+}
+
 const struct store_engine postgres_engine = {
     .scheme = "postgresql",
     .schema_version = &postgres_schema_version,
@@ -153,6 +182,7 @@ const struct store_engine postgres_engine = {
     .commit = engine_commit,
     .rollback = engine_rollback,
     .put_function = postgres_put_function,
+    .add_function = postgres_add_function,
     .delete_function = postgres_delete_function,
     .prune_versions = postgres_prune_versions,
     .load_functions = postgres_load_functions,
@@ -176,6 +206,9 @@ const struct store_engine postgres_engine = {
     .redrive_dead = postgres_redrive_dead,
     .purge_dead = postgres_purge_dead,
     .get_payload = postgres_get_payload,
+    .listen = postgres_listen,
+    .unlisten = postgres_unlisten,
     .put_setting = put_setting,
+    .claim_setting = claim_setting,
     .get_setting = get_setting,
 };

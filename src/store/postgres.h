@@ -25,11 +25,17 @@ enum postgres_statement {
     POSTGRES_LOCK_FUNCTIONS,
     POSTGRES_PUT_FUNCTION,
     POSTGRES_PUT_LAST_VERSION,
+    POSTGRES_SAME_FUNCTION,
+    POSTGRES_ADD_LAST_VERSION,
+    POSTGRES_CLAIM_SETTING,
+    POSTGRES_NOTIFY,
     POSTGRES_PRUNE_CODE,
     POSTGRES_PRUNE_VERSIONS,
     POSTGRES_SWEEP_CODE,
     POSTGRES_LOAD_FUNCTIONS,
+    POSTGRES_LOAD_FUNCTION,
     POSTGRES_LOAD_LAST_VERSIONS,
+    POSTGRES_LOAD_LAST_VERSION,
     POSTGRES_PUT_CODE,
     POSTGRES_GET_CODE,
     POSTGRES_PUT_EXECUTION,
@@ -85,6 +91,8 @@ struct postgres_store {
     bool broken;  /* the connection is of no more use */
     bool passing; /* the last failure was not the call's: it may be made again */
     bool in_transaction;
+    bool frees;           /* the transaction makes executions free: other controllers are told */
+    uint64_t told_ns;     /* when they were told last (monotonic) */
     struct error failure; /* the transaction's first, when its code is set */
     struct {
         const char *what;
@@ -101,6 +109,13 @@ void postgres_disconnect(struct postgres_store *store);
 /* Runs SQL text and waits, outside of the pipeline; the last statement's rows in *ret unless it is NULL. */
 int postgres_execute(struct postgres_store *store, const char *sql, PGresult **ret,
                      struct error *err);
+
+/* A connection by the engine's defaults for time limits; libpq's own outcome. */
+PGconn *postgres_new_connection(const char *url);
+
+/* ---- postgres_listen.c ---- */
+void *postgres_listen(void *db, store_heard_fn *heard, void *data, struct error *err);
+void postgres_unlisten(void *listener);
 
 /* ---- postgres_pipeline.c ---- */
 
@@ -174,9 +189,11 @@ int postgres_create_at_version(const char *url, int version, struct error *err);
 int postgres_put_function(void *db, const struct function_record *record, struct error *err);
 int postgres_delete_function(void *db, const char *name, struct error *err);
 int postgres_prune_versions(void *db, const char *name, int64_t version, struct error *err);
-int postgres_load_functions(void *db, store_function_each_fn *each, void *data, struct error *err);
-int postgres_load_last_versions(void *db, store_last_version_each_fn *each, void *data,
-                                struct error *err);
+int postgres_add_function(void *db, const struct function_record *record, struct error *err);
+int postgres_load_functions(void *db, const char *name, store_function_each_fn *each, void *data,
+                            struct error *err);
+int postgres_load_last_versions(void *db, const char *name, store_last_version_each_fn *each,
+                                void *data, struct error *err);
 int postgres_put_code(void *db, const char *sha256, const char *bytes, size_t len,
                       struct error *err);
 int postgres_get_code(void *db, const char *sha256, char **ret_bytes, size_t *ret_len,

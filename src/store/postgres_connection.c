@@ -83,22 +83,29 @@ static int check_server(struct postgres_store *store, struct error *err)
     return 0;
 }
 
-static int open_connection(struct postgres_store *store, struct error *err)
+PGconn *postgres_new_connection(const char *url)
 {
     /* What stands before dbname can be set by the URL, what stands behind it cannot. */
     const char *const keywords[] = {
         "connect_timeout",  "keepalives_idle",  "keepalives_interval",
         "keepalives_count", "tcp_user_timeout", "fallback_application_name",
         "dbname",           "client_encoding",  NULL};
-    const char *const values[] = {POSTGRES_CONNECT_TIMEOUT_S, "10",       "5",    "3", "15000",
-                                  "faas-controller",          store->url, "UTF8", NULL};
+    const char *const values[] = {POSTGRES_CONNECT_TIMEOUT_S, "10", "5",    "3", "15000",
+                                  "faas-controller",          url,  "UTF8", NULL};
+    PGconn *connection = PQconnectdbParams(keywords, values, 1);
+    if (connection)
+        PQsetNoticeProcessor(connection, ignore_notice, NULL);
+    return connection;
+}
+
+static int open_connection(struct postgres_store *store, struct error *err)
+{
     store->broken = false;
-    store->pg = PQconnectdbParams(keywords, values, 1);
+    store->pg = postgres_new_connection(store->url);
     if (!store->pg)
         return error_set(err, ERROR_INTERNAL, "out of memory");
     if (PQstatus(store->pg) != CONNECTION_OK)
         return refuse(store, err);
-    PQsetNoticeProcessor(store->pg, ignore_notice, NULL);
     if (PQsetnonblocking(store->pg, 1) < 0)
         return refuse(store, err);
     return check_server(store, err);

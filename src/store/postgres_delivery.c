@@ -10,10 +10,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+static void tell_when_free(struct postgres_store *store, bool free_now)
+{
+    store->frees = store->frees || free_now;
+}
+
 /* ---- leases ---- */
 
 static int release_lost(struct postgres_store *store, struct error *err)
 {
+    store->frees = true;
     return postgres_write(store, POSTGRES_RELEASE_LOST, NULL, "freeing executions", NULL, err);
 }
 
@@ -82,6 +88,7 @@ int postgres_accept_execution(void *db, const struct execution *execution, const
         return -1;
     postgres_bind_bytes(&arguments, payload ? payload : "", payload_len);
     postgres_bind_text(&arguments, acceptance->owner);
+    tell_when_free(db, acceptance->owner == NULL);
     return postgres_write(db, POSTGRES_ACCEPT_EXECUTION, &arguments, "writing an execution", NULL,
                           err);
 }
@@ -146,6 +153,7 @@ int postgres_retry_execution(void *db, const char *owner, const struct execution
     postgres_bind_int(&arguments, execution->delivery.losses);
     postgres_bind_text(&arguments, error.data);
     postgres_bind_int(&arguments, (int64_t)due_at_ns);
+    tell_when_free(db, due_at_ns == 0);
     return postgres_write(db, POSTGRES_RETRY_EXECUTION, &arguments, "writing an execution", NULL,
                           err);
 }
@@ -281,6 +289,7 @@ int postgres_redrive_dead(void *db, const char *id, const char *function, uint64
 {
     struct postgres_arguments arguments = {0};
     postgres_bind_int(&arguments, (int64_t)now_ns);
+    tell_when_free(db, true);
     if (id || function)
         postgres_bind_text(&arguments, id ? id : function);
     postgres_bind_int(&arguments, limit);

@@ -3,67 +3,124 @@
  * Several controllers may change functions at the same time. Whatever does so takes one lock first, held until the
  * commit, so that code which one of them is about to use is not removed by another that sees no use of it. */
 #include "base/cleanup.h"
+#include "base/loop.h"
 #include "store/postgres.h"
 #include "store/record.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #define SPEC_MAX (1024 * 1024)
+#define KEPT_FOR_OTHERS_NS (3600LL * 1000000000)
 
 static int lock_functions(struct postgres_store *store, struct error *err)
 {
     return postgres_write(store, POSTGRES_LOCK_FUNCTIONS, NULL, "locking the functions", NULL, err);
 }
 
-static int put_last_version(struct postgres_store *store, const char *name, int64_t version,
-                            struct error *err)
+/* Tells all controllers, once the transaction is committed. */
+static int notify(struct postgres_store *store, const char *name, struct error *err)
 {
     struct postgres_arguments arguments = {0};
+    postgres_bind_text(&arguments, STORE_CHANNEL_FUNCTIONS);
     postgres_bind_text(&arguments, name);
-    postgres_bind_int(&arguments, version);
-    return postgres_write(store, POSTGRES_PUT_LAST_VERSION, &arguments, "writing a function", NULL,
-                          err);
+    return postgres_write(store, POSTGRES_NOTIFY, &arguments, "telling of a function", NULL, err);
+}
+
+/* `spec` holds what is bound. */
+static int bind_record(struct postgres_arguments *arguments, const struct function_record *record,
+                       struct buffer *spec, struct error *err)
+{
+    if (record_write_spec(&record->spec, spec, err) < 0)
+        return error_wrap(err, "writing function %s", record->spec.name);
+    postgres_bind_text(arguments, record->spec.name);
+    postgres_bind_int(arguments, record->spec.version);
+    postgres_bind_text(arguments, function_state_name(record->state));
+    postgres_bind_text_len(arguments, spec->data, spec->len);
+    postgres_bind_text(arguments, record->spec.code_sha256);
+    postgres_bind_text(arguments, record->spec.artifact_sha256);
+    postgres_bind_text(arguments, record->build_output);
+    postgres_bind_int(arguments, (int64_t)record->created_at_ns);
+    postgres_bind_int(arguments, (int64_t)record->updated_at_ns);
+    return 0;
+}
+
+static void bind_version(struct postgres_arguments *arguments, const struct function_record *record)
+{
+    postgres_bind_text(arguments, record->spec.name);
+    postgres_bind_int(arguments, record->spec.version);
 }
 
 int postgres_put_function(void *db, const struct function_record *record, struct error *err)
 {
-    struct postgres_arguments arguments = {0};
+    static const char what[] = "writing a function";
+    struct postgres_arguments arguments = {0}, version = {0};
     with_cleanup(buffer_deinit) struct buffer spec = BUFFER_INIT(SPEC_MAX);
-    if (record_write_spec(&record->spec, &spec, err) < 0)
-        return error_wrap(err, "writing function %s", record->spec.name);
-    postgres_bind_text(&arguments, record->spec.name);
-    postgres_bind_int(&arguments, record->spec.version);
-    postgres_bind_text(&arguments, function_state_name(record->state));
-    postgres_bind_text_len(&arguments, spec.data, spec.len);
-    postgres_bind_text(&arguments, record->spec.code_sha256);
-    postgres_bind_text(&arguments, record->spec.artifact_sha256);
-    postgres_bind_text(&arguments, record->build_output);
-    postgres_bind_int(&arguments, (int64_t)record->created_at_ns);
-    postgres_bind_int(&arguments, (int64_t)record->updated_at_ns);
-    if (lock_functions(db, err) < 0 ||
-        postgres_write(db, POSTGRES_PUT_FUNCTION, &arguments, "writing a function", NULL, err) < 0)
+    bind_version(&version, record);
+    if (bind_record(&arguments, record, &spec, err) < 0 || lock_functions(db, err) < 0 ||
+        postgres_write(db, POSTGRES_PUT_FUNCTION, &arguments, what, NULL, err) < 0 ||
+        postgres_write(db, POSTGRES_PUT_LAST_VERSION, &version, what, NULL, err) < 0)
         return -1;
-    return put_last_version(db, record->spec.name, record->spec.version, err);
+    return notify(db, record->spec.name, err);
 }
 
-/* Code first: the versions that go say which it may be. */
-int postgres_prune_versions(void *db, const char *name, int64_t version, struct error *err)
+/* Whether the number was given to this very record, whose commit was thought lost. */
+static int is_there_already(struct postgres_store *store, const struct function_record *record,
+                            struct error *err)
+{
+    struct postgres_arguments arguments = {0};
+    bind_version(&arguments, record);
+    postgres_bind_int(&arguments, (int64_t)record->updated_at_ns);
+    auto_result *rows =
+        postgres_read(store, POSTGRES_SAME_FUNCTION, &arguments, "reading a function", err);
+    if (!rows)
+        return -1;
+    return PQntuples(rows) > 0 ? 0 : record_version_taken(record, err);
+}
+
+int postgres_add_function(void *db, const struct function_record *record, struct error *err)
+{
+    struct postgres_arguments version = {0};
+    bind_version(&version, record);
+    if (lock_functions(db, err) < 0)
+        return -1;
+    auto_result *counted =
+        postgres_read(db, POSTGRES_ADD_LAST_VERSION, &version, "writing a function", err);
+    if (!counted)
+        return -1;
+    if (strtoll(PQcmdTuples(counted), NULL, 10) == 0)
+        return is_there_already(db, record, err);
+    return postgres_put_function(db, record, err);
+}
+
+/* Versions below `version` that were made before `before_ns`. Code first: the versions that go say which it may be. */
+static int prune(struct postgres_store *store, const char *name, int64_t version, int64_t before_ns,
+                 struct error *err)
 {
     static const char what[] = "removing versions of a function";
     struct postgres_arguments arguments = {0};
     postgres_bind_text(&arguments, name);
     postgres_bind_int(&arguments, version);
-    if (lock_functions(db, err) < 0 ||
-        postgres_write(db, POSTGRES_PRUNE_CODE, &arguments, what, NULL, err) < 0)
+    postgres_bind_int(&arguments, before_ns);
+    if (lock_functions(store, err) < 0 ||
+        postgres_write(store, POSTGRES_PRUNE_CODE, &arguments, what, NULL, err) < 0)
         return -1;
-    return postgres_write(db, POSTGRES_PRUNE_VERSIONS, &arguments, what, NULL, err);
+    return postgres_write(store, POSTGRES_PRUNE_VERSIONS, &arguments, what, NULL, err);
+}
+
+/* Another controller may still have calls of a version that this one has no more use for, for as long as a call can be
+ * under way. */
+int postgres_prune_versions(void *db, const char *name, int64_t version, struct error *err)
+{
+    return prune(db, name, version, (int64_t)clock_realtime_ns() - KEPT_FOR_OTHERS_NS, err);
 }
 
 int postgres_delete_function(void *db, const char *name, struct error *err)
 {
-    if (postgres_cancel_waiting(db, name, err) < 0)
+    if (postgres_cancel_waiting(db, name, err) < 0 ||
+        prune(db, name, INT64_MAX, INT64_MAX, err) < 0)
         return -1;
-    return postgres_prune_versions(db, name, INT64_MAX, err);
+    return notify(db, name, err);
 }
 
 static int read_record(const PGresult *rows, int row, struct function_record *record,
@@ -78,9 +135,14 @@ static int read_record(const PGresult *rows, int row, struct function_record *re
     return postgres_get_copy(rows, row, 2, &record->build_output, NULL, err);
 }
 
-int postgres_load_functions(void *db, store_function_each_fn *each, void *data, struct error *err)
+int postgres_load_functions(void *db, const char *name, store_function_each_fn *each, void *data,
+                            struct error *err)
 {
-    auto_result *rows = postgres_read(db, POSTGRES_LOAD_FUNCTIONS, NULL, "reading functions", err);
+    struct postgres_arguments arguments = {0};
+    if (name)
+        postgres_bind_text(&arguments, name);
+    auto_result *rows = postgres_read(db, name ? POSTGRES_LOAD_FUNCTION : POSTGRES_LOAD_FUNCTIONS,
+                                      &arguments, "reading functions", err);
     if (!rows)
         return -1;
     for (int row = 0; row < PQntuples(rows); row++) {
@@ -96,11 +158,15 @@ int postgres_load_functions(void *db, store_function_each_fn *each, void *data, 
     return 0;
 }
 
-int postgres_load_last_versions(void *db, store_last_version_each_fn *each, void *data,
-                                struct error *err)
+int postgres_load_last_versions(void *db, const char *name, store_last_version_each_fn *each,
+                                void *data, struct error *err)
 {
+    struct postgres_arguments arguments = {0};
+    if (name)
+        postgres_bind_text(&arguments, name);
     auto_result *rows =
-        postgres_read(db, POSTGRES_LOAD_LAST_VERSIONS, NULL, "reading versions", err);
+        postgres_read(db, name ? POSTGRES_LOAD_LAST_VERSION : POSTGRES_LOAD_LAST_VERSIONS,
+                      &arguments, "reading versions", err);
     if (!rows)
         return -1;
     for (int row = 0; row < PQntuples(rows); row++)

@@ -4,8 +4,8 @@
 
 #define LIST_EXECUTIONS(condition)                                                                 \
     "SELECT " RECORD_HEAD " FROM executions WHERE id < $1 " condition " ORDER BY id DESC LIMIT $2"
-/* Versions that go: those of a name below a number. */
-#define GOING "name = $1 AND version < $2"
+/* Versions that go: those of a name below a number, made before a time: other controllers may have calls of younger ones. */
+#define GOING "name = $1 AND version < $2 AND updated_at < $3"
 /* Any number: what changes functions and code waits for its like in other controllers. */
 #define FUNCTIONS_LOCK "7305180611"
 
@@ -15,6 +15,12 @@
     " result = NULL, logs = NULL, worker = NULL, owner = NULL WHERE id IN (SELECT id FROM"         \
     " executions WHERE dead_at > 0 " condition " ORDER BY id LIMIT " limit                         \
     " FOR UPDATE SKIP LOCKED)"
+
+#define LOAD_FUNCTIONS(condition)                                                                  \
+    "SELECT state, spec, build_output, created_at, updated_at FROM functions AS f "                \
+    "WHERE " condition " (version = (SELECT max(version) FROM functions WHERE name = f.name) OR"   \
+    " version = (SELECT max(version) FROM functions WHERE name = f.name AND state = 'ready'))"     \
+    " ORDER BY name, version"
 
 const char *const postgres_statement_texts[POSTGRES_STATEMENT_COUNT] = {
     [POSTGRES_BEGIN] = "BEGIN",
@@ -31,6 +37,14 @@ const char *const postgres_statement_texts[POSTGRES_STATEMENT_COUNT] = {
     [POSTGRES_PUT_LAST_VERSION] = "INSERT INTO last_versions AS v VALUES ($1, $2)"
                                   " ON CONFLICT (name) DO UPDATE SET version ="
                                   " greatest(v.version, excluded.version)",
+    [POSTGRES_SAME_FUNCTION] = "SELECT 1 FROM functions WHERE name = $1 AND version = $2 AND"
+                               " updated_at = $3",
+    [POSTGRES_ADD_LAST_VERSION] =
+        "INSERT INTO last_versions AS v VALUES ($1, $2) ON CONFLICT (name)"
+        " DO UPDATE SET version = excluded.version WHERE v.version < excluded.version",
+    [POSTGRES_CLAIM_SETTING] = "INSERT INTO settings (name, value) VALUES ($1, $2)"
+                               " ON CONFLICT (name) DO NOTHING",
+    [POSTGRES_NOTIFY] = "SELECT pg_notify($1, $2)",
     [POSTGRES_PRUNE_CODE] =
         "DELETE FROM code WHERE sha256 IN (SELECT code_sha256 FROM functions WHERE " GOING
         " UNION SELECT artifact_sha256 FROM functions WHERE " GOING ")"
@@ -43,12 +57,10 @@ const char *const postgres_statement_texts[POSTGRES_STATEMENT_COUNT] = {
         "DELETE FROM code WHERE put_at < now() - interval '1 hour' AND NOT EXISTS (SELECT 1 FROM"
         " functions WHERE code_sha256 = code.sha256) AND NOT EXISTS (SELECT 1 FROM functions"
         " WHERE artifact_sha256 = code.sha256)",
-    [POSTGRES_LOAD_FUNCTIONS] =
-        "SELECT state, spec, build_output, created_at, updated_at FROM functions AS f WHERE"
-        " version = (SELECT max(version) FROM functions WHERE name = f.name) OR"
-        " version = (SELECT max(version) FROM functions WHERE name = f.name AND state = 'ready')"
-        " ORDER BY name, version",
+    [POSTGRES_LOAD_FUNCTIONS] = LOAD_FUNCTIONS(""),
+    [POSTGRES_LOAD_FUNCTION] = LOAD_FUNCTIONS("name = $1 AND"),
     [POSTGRES_LOAD_LAST_VERSIONS] = "SELECT name, version FROM last_versions ORDER BY name",
+    [POSTGRES_LOAD_LAST_VERSION] = "SELECT name, version FROM last_versions WHERE name = $1",
     [POSTGRES_PUT_CODE] = "INSERT INTO code (sha256, bytes) VALUES ($1, $2)"
                           " ON CONFLICT (sha256) DO UPDATE SET put_at = now()",
     [POSTGRES_GET_CODE] = "SELECT bytes FROM code WHERE sha256 = $1",

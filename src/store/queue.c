@@ -372,3 +372,8 @@ size_t store_queue_jobs(const struct store_queue *queue)
 {
     return queue->unfinished_jobs;
 }
+
+uv_loop_t *store_queue_loop(const struct store_queue *queue)
+{
+    return queue->wake.loop;
+}

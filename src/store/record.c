@@ -38,6 +38,13 @@ enum function_state record_parse_state(const char *text)
     return FUNCTION_FAILED;
 }
 
+int record_version_taken(const struct function_record *record, struct error *err)
+{
+    return error_set(err, ERROR_CONFLICT,
+                     "function %s was changed by another controller at the same time; try again",
+                     record->spec.name);
+}
+
 /* ---- executions ---- */
 
 int record_write_details(const struct execution *execution, struct buffer *error,

@@ -56,6 +56,9 @@ int record_read_spec(const char *text, size_t len, struct function_spec *spec, s
 /* FUNCTION_FAILED for a word that is not known. NULL is allowed. */
 enum function_state record_parse_state(const char *text);
 
+/* ERROR_CONFLICT: another controller has given the name this number. */
+int record_version_taken(const struct function_record *record, struct error *err);
+
 /* An execution's error (nothing when it has none) and metrics. */
 int record_write_details(const struct execution *execution, struct buffer *error,
                          struct buffer *metrics, struct error *err);

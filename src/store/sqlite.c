@@ -200,6 +200,21 @@ static int put_setting(void *db, const char *name, const char *value, struct err
     return sqlite_run(db, statement, "writing a setting", err);
 }
 
+static int get_setting(void *db, const char *name, char **ret_value, struct error *err);
+
+static int claim_setting(void *db, const char *name, const char *value, char **ret,
+                         struct error *err)
+{
+    auto_statement *statement = sqlite_statement(db, STATEMENT_CLAIM_SETTING, err);
+    if (!statement)
+        return -1;
+    sqlite_bind_string(statement, 1, name);
+    sqlite_bind_string(statement, 2, value);
+    if (sqlite_run(db, statement, "writing a setting", err) < 0)
+        return -1;
+    return get_setting(db, name, ret, err);
+}
+
 static int get_setting(void *db, const char *name, char **ret_value, struct error *err)
 {
     auto_statement *statement = sqlite_statement(db, STATEMENT_GET_SETTING, err);
@@ -223,6 +238,7 @@ const struct store_engine sqlite_engine = {
     .commit = engine_commit,
     .rollback = engine_rollback,
     .put_function = sqlite_put_function,
+    .add_function = sqlite_add_function,
     .delete_function = sqlite_delete_function,
     .prune_versions = sqlite_prune_versions,
     .load_functions = sqlite_load_functions,
@@ -247,5 +263,6 @@ const struct store_engine sqlite_engine = {
     .purge_dead = sqlite_purge_dead,
     .get_payload = sqlite_get_payload,
     .put_setting = put_setting,
+    .claim_setting = claim_setting,
     .get_setting = get_setting,
 };

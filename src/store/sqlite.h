@@ -14,11 +14,16 @@ enum sqlite_statement {
     STATEMENT_ROLLBACK,
     STATEMENT_PUT_FUNCTION,
     STATEMENT_PUT_LAST_VERSION,
+    STATEMENT_SAME_FUNCTION,
+    STATEMENT_ADD_LAST_VERSION,
+    STATEMENT_CLAIM_SETTING,
     STATEMENT_PRUNE_CODE,
     STATEMENT_PRUNE_VERSIONS,
     STATEMENT_SWEEP_CODE,
     STATEMENT_LOAD_FUNCTIONS,
+    STATEMENT_LOAD_FUNCTION,
     STATEMENT_LOAD_LAST_VERSIONS,
+    STATEMENT_LOAD_LAST_VERSION,
     STATEMENT_PUT_CODE,
     STATEMENT_GET_CODE,
     STATEMENT_PUT_EXECUTION,
@@ -109,9 +114,11 @@ int sqlite_create_at_version(const char *path, int version, struct error *err);
 int sqlite_put_function(void *db, const struct function_record *record, struct error *err);
 int sqlite_delete_function(void *db, const char *name, struct error *err);
 int sqlite_prune_versions(void *db, const char *name, int64_t version, struct error *err);
-int sqlite_load_functions(void *db, store_function_each_fn *each, void *data, struct error *err);
-int sqlite_load_last_versions(void *db, store_last_version_each_fn *each, void *data,
-                              struct error *err);
+int sqlite_add_function(void *db, const struct function_record *record, struct error *err);
+int sqlite_load_functions(void *db, const char *name, store_function_each_fn *each, void *data,
+                          struct error *err);
+int sqlite_load_last_versions(void *db, const char *name, store_last_version_each_fn *each,
+                              void *data, struct error *err);
 int sqlite_put_code(void *db, const char *sha256, const char *bytes, size_t len, struct error *err);
 int sqlite_get_code(void *db, const char *sha256, char **ret_bytes, size_t *ret_len,
                     struct error *err);

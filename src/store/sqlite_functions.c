@@ -7,23 +7,24 @@
 
 #define SPEC_MAX (1024 * 1024)
 
-static int put_last_version(struct sqlite_store *store, const char *name, int64_t version,
-                            struct error *err)
+static int put_last_version(struct sqlite_store *store, enum sqlite_statement which,
+                            const struct function_record *record, struct error *err)
 {
-    auto_statement *statement = sqlite_statement(store, STATEMENT_PUT_LAST_VERSION, err);
+    auto_statement *statement = sqlite_statement(store, which, err);
     if (!statement)
         return -1;
-    sqlite_bind_string(statement, 1, name);
-    sqlite3_bind_int64(statement, 2, version);
+    sqlite_bind_string(statement, 1, record->spec.name);
+    sqlite3_bind_int64(statement, 2, record->spec.version);
     return sqlite_run(store, statement, "writing a function", err);
 }
 
-int sqlite_put_function(void *db, const struct function_record *record, struct error *err)
+static int put_record(struct sqlite_store *store, const struct function_record *record,
+                      struct error *err)
 {
     with_cleanup(buffer_deinit) struct buffer spec = BUFFER_INIT(SPEC_MAX);
     if (record_write_spec(&record->spec, &spec, err) < 0)
         return error_wrap(err, "writing function %s", record->spec.name);
-    auto_statement *statement = sqlite_statement(db, STATEMENT_PUT_FUNCTION, err);
+    auto_statement *statement = sqlite_statement(store, STATEMENT_PUT_FUNCTION, err);
     if (!statement)
         return -1;
     sqlite_bind_string(statement, 1, record->spec.name);
@@ -35,9 +36,37 @@ int sqlite_put_function(void *db, const struct function_record *record, struct e
     sqlite_bind_string(statement, 7, record->build_output);
     sqlite3_bind_int64(statement, 8, (sqlite3_int64)record->created_at_ns);
     sqlite3_bind_int64(statement, 9, (sqlite3_int64)record->updated_at_ns);
-    if (sqlite_run(db, statement, "writing a function", err) < 0)
+    return sqlite_run(store, statement, "writing a function", err);
+}
+
+int sqlite_put_function(void *db, const struct function_record *record, struct error *err)
+{
+    if (put_record(db, record, err) < 0)
         return -1;
-    return put_last_version(db, record->spec.name, record->spec.version, err);
+    return put_last_version(db, STATEMENT_PUT_LAST_VERSION, record, err);
+}
+
+/* Whether the number was given to this very record, whose commit was thought lost. */
+static int is_there_already(struct sqlite_store *store, const struct function_record *record,
+                            struct error *err)
+{
+    auto_statement *statement = sqlite_statement(store, STATEMENT_SAME_FUNCTION, err);
+    if (!statement)
+        return -1;
+    sqlite_bind_string(statement, 1, record->spec.name);
+    sqlite3_bind_int64(statement, 2, record->spec.version);
+    sqlite3_bind_int64(statement, 3, (sqlite3_int64)record->updated_at_ns);
+    int row = sqlite_next(store, statement, "reading a function", err);
+    return row == 0 ? record_version_taken(record, err) : row < 0 ? -1 : 0;
+}
+
+int sqlite_add_function(void *db, const struct function_record *record, struct error *err)
+{
+    if (put_last_version(db, STATEMENT_ADD_LAST_VERSION, record, err) < 0)
+        return -1;
+    if (sqlite3_changes(((struct sqlite_store *)db)->db) == 0)
+        return is_there_already(db, record, err);
+    return put_record(db, record, err);
 }
 
 static int run_prune(struct sqlite_store *store, enum sqlite_statement which, const char *name,
@@ -78,11 +107,15 @@ static int read_record(sqlite3_stmt *row, struct function_record *record, struct
     return sqlite_column_copy(row, 2, &record->build_output, NULL, err);
 }
 
-int sqlite_load_functions(void *db, store_function_each_fn *each, void *data, struct error *err)
+int sqlite_load_functions(void *db, const char *name, store_function_each_fn *each, void *data,
+                          struct error *err)
 {
-    auto_statement *statement = sqlite_statement(db, STATEMENT_LOAD_FUNCTIONS, err);
+    auto_statement *statement =
+        sqlite_statement(db, name ? STATEMENT_LOAD_FUNCTION : STATEMENT_LOAD_FUNCTIONS, err);
     if (!statement)
         return -1;
+    if (name)
+        sqlite_bind_string(statement, 1, name);
     int more;
     while ((more = sqlite_next(db, statement, "reading functions", err)) > 0) {
         struct function_record record = {0};
@@ -97,12 +130,15 @@ int sqlite_load_functions(void *db, store_function_each_fn *each, void *data, st
     return more;
 }
 
-int sqlite_load_last_versions(void *db, store_last_version_each_fn *each, void *data,
-                              struct error *err)
+int sqlite_load_last_versions(void *db, const char *name, store_last_version_each_fn *each,
+                              void *data, struct error *err)
 {
-    auto_statement *statement = sqlite_statement(db, STATEMENT_LOAD_LAST_VERSIONS, err);
+    auto_statement *statement = sqlite_statement(
+        db, name ? STATEMENT_LOAD_LAST_VERSION : STATEMENT_LOAD_LAST_VERSIONS, err);
     if (!statement)
         return -1;
+    if (name)
+        sqlite_bind_string(statement, 1, name);
     int more;
     while ((more = sqlite_next(db, statement, "reading versions", err)) > 0)
         each(data, (const char *)sqlite3_column_text(statement, 0),

@@ -13,6 +13,12 @@
     " result = NULL, logs = NULL, worker = NULL, owner = NULL WHERE id IN (SELECT id FROM"         \
     " executions WHERE dead_at > 0 " condition " ORDER BY id LIMIT " limit ")"
 
+#define LOAD_FUNCTIONS(condition)                                                                  \
+    "SELECT state, spec, build_output, created_at, updated_at FROM functions AS f "                \
+    "WHERE " condition " (version = (SELECT max(version) FROM functions WHERE name = f.name) OR"   \
+    " version = (SELECT max(version) FROM functions WHERE name = f.name AND state = 'ready'))"     \
+    " ORDER BY name, version"
+
 const char *const sqlite_statement_texts[STATEMENT_COUNT] = {
     [STATEMENT_BEGIN] = "BEGIN",
     [STATEMENT_COMMIT] = "COMMIT",
@@ -22,6 +28,13 @@ const char *const sqlite_statement_texts[STATEMENT_COUNT] = {
                                " updated_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
     [STATEMENT_PUT_LAST_VERSION] = "INSERT INTO last_versions VALUES (?1, ?2) ON CONFLICT (name)"
                                    " DO UPDATE SET version = max(version, excluded.version)",
+    [STATEMENT_SAME_FUNCTION] = "SELECT 1 FROM functions WHERE name = ?1 AND version = ?2 AND"
+                                " updated_at = ?3",
+    [STATEMENT_ADD_LAST_VERSION] =
+        "INSERT INTO last_versions AS v VALUES (?1, ?2) ON CONFLICT (name)"
+        " DO UPDATE SET version = excluded.version WHERE v.version < excluded.version",
+    [STATEMENT_CLAIM_SETTING] = "INSERT INTO settings (name, value) VALUES (?1, ?2)"
+                                " ON CONFLICT (name) DO NOTHING",
     [STATEMENT_PRUNE_CODE] =
         "DELETE FROM code WHERE sha256 IN (SELECT code_sha256 FROM functions WHERE " GOING
         " UNION SELECT artifact_sha256 FROM functions WHERE " GOING ")"
@@ -33,12 +46,10 @@ const char *const sqlite_statement_texts[STATEMENT_COUNT] = {
         "DELETE FROM code WHERE NOT EXISTS (SELECT 1 FROM functions WHERE code_sha256 ="
         " code.sha256) AND NOT EXISTS (SELECT 1 FROM functions WHERE artifact_sha256 ="
         " code.sha256)",
-    [STATEMENT_LOAD_FUNCTIONS] =
-        "SELECT state, spec, build_output, created_at, updated_at FROM functions AS f WHERE"
-        " version = (SELECT max(version) FROM functions WHERE name = f.name) OR"
-        " version = (SELECT max(version) FROM functions WHERE name = f.name AND state = 'ready')"
-        " ORDER BY name, version",
-    [STATEMENT_LOAD_LAST_VERSIONS] = "SELECT name, version FROM last_versions",
+    [STATEMENT_LOAD_FUNCTIONS] = LOAD_FUNCTIONS(""),
+    [STATEMENT_LOAD_FUNCTION] = LOAD_FUNCTIONS("name = ?1 AND"),
+    [STATEMENT_LOAD_LAST_VERSIONS] = "SELECT name, version FROM last_versions ORDER BY name",
+    [STATEMENT_LOAD_LAST_VERSION] = "SELECT name, version FROM last_versions WHERE name = ?1",
     [STATEMENT_PUT_CODE] = "INSERT OR IGNORE INTO code (sha256, bytes) VALUES (?1, ?2)",
     [STATEMENT_GET_CODE] = "SELECT bytes FROM code WHERE sha256 = ?1",
     [STATEMENT_LIST_EXECUTIONS] = LIST_EXECUTIONS(""),

@@ -61,6 +61,7 @@ void store_close(struct store *store)
 {
     if (!store)
         return;
+    store_watch_free(store->watch);
     store_queue_free(store->queue);
     store->engine->close(store->db);
     free(store);
@@ -80,22 +81,40 @@ void function_record_deinit(struct function_record *record)
 
 /* ---- functions ---- */
 
+static int run_add_function(struct store_job *job, const struct store_engine *engine, void *db,
+                            struct error *err)
+{
+    return engine->add_function(db, &call_of(job)->record, err);
+}
+
 static int run_put_function(struct store_job *job, const struct store_engine *engine, void *db,
                             struct error *err)
 {
     return engine->put_function(db, &call_of(job)->record, err);
 }
 
-void store_put_function(struct store *store, const struct function_record *record,
-                        store_done_fn *done, void *data)
+static struct call *new_record_call(const char *what, store_run_fn *run,
+                                    const struct function_record *record, void *data)
 {
-    struct call *call = call_new("put_function", run_put_function, data);
+    struct call *call = call_new(what, run, data);
     call->record = *record;
     call->record.build_output = call_copy_text(record->build_output);
     memset(&call->record.spec, 0, sizeof(call->record.spec));
     if (function_spec_copy(&call->record.spec, &record->spec, NULL) < 0)
         abort();
-    call_push_write(store, call, done);
+    return call;
+}
+
+void store_put_function(struct store *store, const struct function_record *record,
+                        store_done_fn *done, void *data)
+{
+    call_push_write(store, new_record_call("put_function", run_put_function, record, data), done);
+}
+
+void store_add_function(struct store *store, const struct function_record *record,
+                        store_done_fn *done, void *data)
+{
+    call_push_write(store, new_record_call("add_function", run_add_function, record, data), done);
 }
 
 static int run_delete_function(struct store_job *job, const struct store_engine *engine, void *db,
@@ -129,13 +148,64 @@ void store_prune_versions(struct store *store, const char *name, int64_t version
 int store_load_functions(struct store *store, store_function_each_fn *each, void *data,
                          struct error *err)
 {
-    return store->engine->load_functions(store->db, each, data, err);
+    return store->engine->load_functions(store->db, NULL, each, data, err);
 }
 
 int store_load_last_versions(struct store *store, store_last_version_each_fn *each, void *data,
                              struct error *err)
 {
-    return store->engine->load_last_versions(store->db, each, data, err);
+    return store->engine->load_last_versions(store->db, NULL, each, data, err);
+}
+
+static void add_record(void *data, struct function_record *record)
+{
+    struct store_engine_functions *functions = data;
+    struct function_record *items =
+        realloc(functions->items, (functions->count + 1) * sizeof(*functions->items));
+    if (!items) {
+        functions->failed = true;
+        return;
+    }
+    functions->items = items;
+    items[functions->count++] = *record;
+    memset(record, 0, sizeof(*record));
+}
+
+static void note_version(void *data, const char *name, int64_t version)
+{
+    (void)name;
+    *(int64_t *)data = version;
+}
+
+static int run_read_functions(struct store_job *job, const struct store_engine *engine, void *db,
+                              struct error *err)
+{
+    struct call *call = call_of(job);
+    store_functions_clear(&call->functions);
+    call->number = 0;
+    if (engine->load_functions(db, call->name, add_record, &call->functions, err) < 0 ||
+        (call->name &&
+         engine->load_last_versions(db, call->name, note_version, &call->number, err) < 0))
+        return -1;
+    return call->functions.failed ? error_set(err, ERROR_INTERNAL, "out of memory") : 0;
+}
+
+static void finish_read_functions(struct store_job *job)
+{
+    struct call *call = call_of(job);
+    call->functions_done(call->data, call->functions.items, job->failed ? 0 : call->functions.count,
+                         call->number, job->failed ? &job->error : NULL);
+    call_free(call);
+}
+
+void store_read_functions(struct store *store, const char *name, store_functions_fn *done,
+                          void *data)
+{
+    struct call *call = call_new("read_functions", run_read_functions, data);
+    call->job.finish = finish_read_functions;
+    call->functions_done = done;
+    call->name = call_copy_text(name);
+    store_queue_push(store->queue, &call->job);
 }
 
 /* ---- code ---- */
@@ -207,4 +277,19 @@ void store_put_setting(struct store *store, const char *name, const char *value,
 int store_get_setting(struct store *store, const char *name, char **ret_value, struct error *err)
 {
     return store->engine->get_setting(store->db, name, ret_value, err);
+}
+
+int store_claim_setting(struct store *store, const char *name, const char *value, char **ret_value,
+                        struct error *err)
+{
+    char *claimed = NULL;
+    if (store->engine->begin(store->db, err) == 0 &&
+        store->engine->claim_setting(store->db, name, value, &claimed, err) == 0 &&
+        store->engine->commit(store->db, err) == 0) {
+        *ret_value = claimed;
+        return 0;
+    }
+    free(claimed);
+    store->engine->rollback(store->db);
+    return -1;
 }

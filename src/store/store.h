@@ -64,6 +64,15 @@ int store_load_last_versions(struct store *store, store_last_version_each_fn *ea
 /* Inserts or replaces (name, version). Takes a copy. */
 void store_put_function(struct store *store, const struct function_record *record,
                         store_done_fn *done, void *data);
+/* A new version: ERROR_CONFLICT when another controller has given its name this number. Takes a copy. */
+void store_add_function(struct store *store, const struct function_record *record,
+                        store_done_fn *done, void *data);
+/* What the store has of one function (or, with NULL, of all), as store_load_functions(); with one, the highest number its
+ * name ever had. `done` may take the records' content. */
+typedef void store_functions_fn(void *data, struct function_record *records, size_t count,
+                                int64_t last_version, const struct error *err);
+void store_read_functions(struct store *store, const char *name, store_functions_fn *done,
+                          void *data);
 /* Removes all versions, and code that no other function uses; executions stay until retention takes
  * them. */
 void store_delete_function(struct store *store, const char *name, store_done_fn *done, void *data);
@@ -192,6 +201,17 @@ void store_purge_dead(struct store *store, const char *id, const char *function,
 /* The payload of one that is not final, or a dead letter. ERROR_NOT_FOUND when there is none. As store_get_code(). */
 void store_get_payload(struct store *store, const char *id, store_code_fn *done, void *data);
 
+/* ---- other controllers ---- */
+
+/* News of what other controllers (or this one) have changed, until the store is closed: a function by its name, or
+ * anything (`function` NULL, when news may have been missed); or (`waiting`) that executions are free. Never with
+ * SQLite, which has no others. Called on the loop thread. */
+typedef void store_news_fn(void *data, const char *function, bool waiting);
+int store_watch(struct store *store, store_news_fn *news, void *data, struct error *err);
+
+/* Blocking, for start-up only: the value that all controllers use, which is `value` when there was none. malloc'd. */
+int store_claim_setting(struct store *store, const char *name, const char *value, char **ret_value,
+                        struct error *err);
 /* Name and value pairs. value NULL deletes. */
 void store_put_setting(struct store *store, const char *name, const char *value,
                        store_done_fn *done, void *data);

@@ -298,6 +298,70 @@ Test(store, every_member_of_a_function_survives)
     cr_expect_eq(listed[0], 'x', "it did not come back");
 }
 
+static int add_function(const char *name, int64_t version, uint64_t updated_at_ns)
+{
+    struct function_record record = make_record(name, version, FUNCTION_READY);
+    record.updated_at_ns = updated_at_ns;
+    int before = outcomes;
+    failures = 0;
+    store_add_function(store, &record, done, NULL);
+    function_record_deinit(&record);
+    wait_for(before + 1);
+    int failed = failures;
+    failures = 0;
+    return failed;
+}
+
+Test(store, a_number_is_given_once)
+{
+    cr_expect_eq(add_function("a", 1, 10), 0);
+    cr_expect_eq(add_function("a", 1, 10), 0, "the same again: its commit was lost");
+    cr_expect_eq(add_function("a", 1, 11), 1);
+    cr_expect_eq(err.code, ERROR_CONFLICT);
+    cr_expect_eq(add_function("a", 3, 10), 0);
+    cr_expect_eq(add_function("a", 2, 10), 1, "numbers go up");
+    store_delete_function(store, "a", NULL, NULL);
+    cr_expect_eq(add_function("a", 3, 12), 1, "a deleted one's neither");
+    cr_expect_eq(add_function("a", 4, 12), 0);
+    cr_expect_str_eq(list_functions(), "a/4=ready ");
+}
+
+static int64_t came_last_version;
+
+static void functions_came(void *data, struct function_record *records, size_t count,
+                           int64_t last_version, const struct error *failure)
+{
+    done(data, failure);
+    listed[0] = '\0';
+    came_last_version = last_version;
+    for (size_t i = 0; i < count; i++)
+        list_function(NULL, &records[i]);
+}
+
+static const char *read_functions(const char *name)
+{
+    int before = outcomes;
+    store_read_functions(store, name, functions_came, NULL);
+    wait_for(before + 1);
+    cr_assert_eq(failures, 0, "%s", err.message);
+    return listed;
+}
+
+Test(store, functions_can_be_read_again)
+{
+    put_function("a", 1, FUNCTION_READY, "1");
+    put_function("a", 2, FUNCTION_BUILDING, "2");
+    put_function("b", 7, FUNCTION_READY, "1");
+    cr_expect_str_eq(read_functions("a"), "a/1=ready a/2=building ");
+    cr_expect_eq(came_last_version, 2);
+    cr_expect_str_eq(read_functions(NULL), "a/1=ready a/2=building b/7=ready ");
+    store_delete_function(store, "b", NULL, NULL);
+    cr_expect_str_eq(read_functions("b"), "");
+    cr_expect_eq(came_last_version, 7);
+    cr_expect_str_eq(read_functions("never"), "");
+    cr_expect_eq(came_last_version, 0);
+}
+
 Test(store, code_goes_with_the_last_function_that_uses_it)
 {
     put_function("a", 1, FUNCTION_READY, "shared");
@@ -485,6 +549,17 @@ Test(store, settings_are_set_changed_and_deleted)
     free(value);
     cr_assert_eq(store_get_setting(store, "b", &value, &err), 0);
     cr_expect_null(value);
+}
+
+Test(store, the_first_to_claim_a_setting_has_it)
+{
+    char *value = NULL;
+    cr_assert_eq(store_claim_setting(store, "a", "first", &value, &err), 0);
+    cr_expect_str_eq(value, "first");
+    free(value);
+    cr_assert_eq(store_claim_setting(store, "a", "second", &value, &err), 0);
+    cr_expect_str_eq(value, "first");
+    free(value);
 }
 
 /* ---- the queue ---- */

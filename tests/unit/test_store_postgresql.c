@@ -124,6 +124,13 @@ Test(store, two_controllers_can_start_on_an_empty_database_at_once)
 
 /* ---- several controllers ---- */
 
+/* Ends every session of the store: as a server that restarts does. */
+static void end_sessions(void)
+{
+    postgresql_run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                   " WHERE application_name = 'faas-controller'");
+}
+
 static bool held;
 
 static void renewed(void *data, bool is_held, const struct error *failure)
@@ -158,6 +165,39 @@ Test(store, what_an_owner_had_whose_lease_has_ended_goes_to_another)
     cr_expect_not(renew("one", MINUTE_MS));
     finish("one", id, EXECUTION_SUCCEEDED, false);
     cr_expect_str_eq(show(id), "queued#2");
+}
+
+static char news[256];
+static int news_count;
+
+static void news_came(void *data, const char *function, bool waiting)
+{
+    size_t used = strlen(news);
+    (void)data;
+    news_count++;
+    snprintf(news + used, sizeof(news) - used, "%s ",
+             waiting ? "waiting" : (function ? function : "anything"));
+}
+
+static void wait_for_news(const char *what)
+{
+    while (!strstr(news, what))
+        uv_run(&loop, UV_RUN_ONCE);
+    news[0] = '\0';
+}
+
+Test(store, others_are_told_of_changes)
+{
+    cr_assert_eq(store_watch(store, news_came, NULL, &err), 0);
+    wait_for_news("anything");
+    put_function("a", 1, FUNCTION_READY, "x");
+    wait_for_news("a ");
+    store_delete_function(store, "a", NULL, NULL);
+    wait_for_news("a ");
+    accept_free("f", "1");
+    wait_for_news("waiting");
+    end_sessions();
+    wait_for_news("anything");
 }
 
 /* Claims until nothing is left and writes what it got. */
@@ -201,13 +241,6 @@ Test(store, claims_at_the_same_time_never_get_the_same)
 }
 
 /* ---- lost connections ---- */
-
-/* Ends every session of the store: as a server that restarts does. */
-static void end_sessions(void)
-{
-    postgresql_run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                   " WHERE application_name = 'faas-controller'");
-}
 
 Test(store, calls_go_on_after_the_connection_broke)
 {
