@@ -1,4 +1,4 @@
-/* JSON in and out, over yajl. The only place that includes yajl.
+/* JSON in, over yajl, and out. The only place that includes yajl.
  *
  * In: json_parse() makes an immutable tree. It is strict RFC 8259: no comments, no trailing text,
  * valid UTF-8, no duplicate keys, and capped in depth, number of values and length, because the

@@ -1,5 +1,5 @@
-/* JSON out, over yajl_gen: it keeps commas and nesting, this file keeps the first error and makes
- * all text valid. */
+/* JSON out: keeps commas and nesting, keeps the first error, and makes all text valid. Every answer and every message is written
+ * here, so it writes straight into the buffer. */
 #include "base/json_tree.h"
 
 #include "base/text.h"
@@ -8,38 +8,28 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <yajl/yajl_gen.h>
+
+#define DEPTH_MAX 127
 
 struct json_writer {
     struct buffer *buffer; /* borrowed */
-    yajl_gen gen;
     size_t depth;
-    bool is_object[YAJL_MAX_DEPTH]; /* of each level that is open */
-    bool key_waits;                 /* for its value */
-    bool any;                       /* something was written */
+    bool first;     /* nothing is in the innermost array or object yet */
+    bool key_waits; /* for its value */
+    bool any;       /* something was written */
     bool failed;
-    struct error error; /* the first one */
+    bool is_object[DEPTH_MAX]; /* of each level that is open */
+    struct error error;        /* the first one; set when failed */
 };
-
-static void print(void *data, const char *text, size_t len)
-{
-    struct json_writer *writer = data;
-    if (!writer->failed && buffer_append(writer->buffer, text, len, &writer->error) < 0)
-        writer->failed = true;
-}
 
 struct json_writer *json_writer_new(struct buffer *buffer)
 {
-    struct json_writer *writer = calloc(1, sizeof(*writer));
+    struct json_writer *writer = malloc(sizeof(*writer));
     if (!writer)
         return NULL;
     writer->buffer = buffer;
-    writer->gen = yajl_gen_alloc(NULL);
-    if (!writer->gen) {
-        free(writer);
-        return NULL;
-    }
-    yajl_gen_config(writer->gen, yajl_gen_print_callback, print, writer);
+    writer->depth = 0;
+    writer->first = writer->key_waits = writer->any = writer->failed = false;
     return writer;
 }
 
@@ -59,27 +49,58 @@ int json_writer_finish(struct json_writer *writer, struct error *err)
     int result = writer->failed ? -1 : 0;
     if (writer->failed && err)
         *err = writer->error;
-    yajl_gen_free(writer->gen);
     free(writer);
     return result;
 }
 
-static void note(struct json_writer *writer, yajl_gen_status status)
+/* ---- structure ---- */
+
+static void put(struct json_writer *writer, const char *text, size_t len)
 {
-    writer->any = true;
-    writer->key_waits = false;
-    if (status == yajl_max_depth_exceeded)
-        fail(writer, "nested too deep");
-    else if (status != yajl_gen_status_ok)
+    if (writer->failed)
+        return;
+    if (buffer_append(writer->buffer, text, len, &writer->error) < 0)
+        writer->failed = true;
+}
+
+static bool in_object(const struct json_writer *writer)
+{
+    return writer->depth > 0 && writer->is_object[writer->depth - 1];
+}
+
+static void put_comma(struct json_writer *writer)
+{
+    if (!writer->first)
+        put(writer, ",", 1);
+    writer->first = false;
+}
+
+/* What has to stand before a value; false when none may be here. */
+static bool begin_value(struct json_writer *writer)
+{
+    bool misplaced = writer->depth == 0 ? writer->any : in_object(writer) && !writer->key_waits;
+    if (misplaced)
         fail(writer, "a value at a place where none may be");
+    if (writer->failed)
+        return false;
+    if (writer->depth > 0 && !in_object(writer))
+        put_comma(writer);
+    writer->key_waits = false;
+    writer->any = true;
+    return !writer->failed;
 }
 
 static void begin(struct json_writer *writer, bool is_object)
 {
-    if (writer->depth < YAJL_MAX_DEPTH) /* deeper, yajl refuses it */
-        writer->is_object[writer->depth] = is_object;
-    writer->depth++;
-    note(writer, (is_object ? yajl_gen_map_open : yajl_gen_array_open)(writer->gen));
+    if (!begin_value(writer))
+        return;
+    if (writer->depth == DEPTH_MAX) {
+        fail(writer, "nested too deep");
+        return;
+    }
+    writer->is_object[writer->depth++] = is_object;
+    writer->first = true;
+    put(writer, is_object ? "{" : "[", 1);
 }
 
 static void end(struct json_writer *writer, bool is_object)
@@ -92,7 +113,8 @@ static void end(struct json_writer *writer, bool is_object)
         return;
     }
     writer->depth--;
-    note(writer, (is_object ? yajl_gen_map_close : yajl_gen_array_close)(writer->gen));
+    writer->first = false;
+    put(writer, is_object ? "}" : "]", 1);
 }
 
 void json_object_begin(struct json_writer *writer)
@@ -115,14 +137,46 @@ void json_array_end(struct json_writer *writer)
     end(writer, false);
 }
 
-void json_key(struct json_writer *writer, const char *key)
+/* ---- strings ---- */
+
+static void put_escaped(struct json_writer *writer, unsigned char byte)
 {
-    json_write_string(writer, key);
-    writer->key_waits = true;
+    static const char digits[] = "0123456789ABCDEF";
+    static const char letters[] = {['"'] = '"',  ['\\'] = '\\', ['\b'] = 'b', ['\f'] = 'f',
+                                   ['\n'] = 'n', ['\r'] = 'r',  ['\t'] = 't'};
+    char escape[6] = {'\\', letters[byte]};
+    size_t len = 2;
+    if (!escape[1]) {
+        memcpy(escape + 1, "u00", 3);
+        escape[4] = digits[byte >> 4];
+        escape[5] = digits[byte & 15];
+        len = 6;
+    }
+    put(writer, escape, len);
+}
+
+static bool is_plain(unsigned char byte)
+{
+    return byte >= 0x20 && byte != '"' && byte != '\\';
+}
+
+/* Valid UTF-8 in quotes. */
+static void put_string(struct json_writer *writer, const char *text, size_t len)
+{
+    put(writer, "\"", 1);
+    for (size_t at = 0; at < len;) {
+        size_t start = at;
+        while (at < len && is_plain((unsigned char)text[at]))
+            at++;
+        put(writer, text + start, at - start);
+        if (at < len)
+            put_escaped(writer, (unsigned char)text[at++]);
+    }
+    put(writer, "\"", 1);
 }
 
 /* Each byte that belongs to no character becomes one U+FFFD. */
-static void write_repaired(struct json_writer *writer, const char *text, size_t len)
+static void put_repaired(struct json_writer *writer, const char *text, size_t len)
 {
     char *repaired = malloc(3 * len); /* len > 0: an empty string is valid */
     size_t out = 0;
@@ -136,18 +190,36 @@ static void write_repaired(struct json_writer *writer, const char *text, size_t 
         out += width ? width : 3;
         at += width ? width : 1;
     }
-    note(writer, yajl_gen_string(writer->gen, (const unsigned char *)repaired, out));
+    put_string(writer, repaired, out);
     free(repaired);
+}
+
+static void put_text(struct json_writer *writer, const char *text, size_t len)
+{
+    if (utf8_valid(text, len))
+        put_string(writer, text, len);
+    else
+        put_repaired(writer, text, len);
+}
+
+void json_key(struct json_writer *writer, const char *key)
+{
+    if (!in_object(writer) || writer->key_waits)
+        fail(writer, "a key at a place where none may be");
+    if (writer->failed)
+        return;
+    put_comma(writer);
+    put_text(writer, key, strlen(key));
+    put(writer, ":", 1);
+    writer->key_waits = true;
 }
 
 void json_write_string_len(struct json_writer *writer, const char *string, size_t len)
 {
     if (!string)
         json_write_null(writer);
-    else if (utf8_valid(string, len))
-        note(writer, yajl_gen_string(writer->gen, (const unsigned char *)string, len));
-    else
-        write_repaired(writer, string, len);
+    else if (begin_value(writer))
+        put_text(writer, string, len);
 }
 
 void json_write_string(struct json_writer *writer, const char *string)
@@ -155,9 +227,19 @@ void json_write_string(struct json_writer *writer, const char *string)
     json_write_string_len(writer, string, string ? strlen(string) : 0);
 }
 
+/* ---- other values ---- */
+
 void json_write_int(struct json_writer *writer, int64_t number)
 {
-    note(writer, yajl_gen_integer(writer->gen, number));
+    char text[24];
+    char *at = text + sizeof(text);
+    uint64_t left = number < 0 ? 0 - (uint64_t)number : (uint64_t)number;
+    do
+        *--at = (char)('0' + left % 10);
+    while (left /= 10);
+    if (number < 0)
+        *--at = '-';
+    json_write_raw(writer, at, (size_t)(text + sizeof(text) - at));
 }
 
 /* The shortest of two forms that reads back as the same number; JSON has no word for what is not
@@ -172,23 +254,23 @@ void json_write_double(struct json_writer *writer, double number)
     int len = snprintf(text, sizeof(text), "%.15g", number);
     if (strtod(text, NULL) != number)
         len = snprintf(text, sizeof(text), "%.17g", number);
-    note(writer, yajl_gen_number(writer->gen, text, (size_t)len));
+    json_write_raw(writer, text, (size_t)len);
 }
 
 void json_write_bool(struct json_writer *writer, bool value)
 {
-    note(writer, yajl_gen_bool(writer->gen, value));
+    json_write_raw(writer, value ? "true" : "false", value ? 4 : 5);
 }
 
 void json_write_null(struct json_writer *writer)
 {
-    note(writer, yajl_gen_null(writer->gen));
+    json_write_raw(writer, "null", 4);
 }
 
-/* yajl_gen copies a number's text as it is. */
 void json_write_raw(struct json_writer *writer, const char *text, size_t len)
 {
-    note(writer, yajl_gen_number(writer->gen, text, len));
+    if (begin_value(writer))
+        put(writer, text, len);
 }
 
 static void write_container(struct json_writer *writer, const struct json *value)
