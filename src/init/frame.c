@@ -127,6 +127,11 @@ int frame_reader_pending(const struct frame_reader *reader)
     return reader->state != READ_HEADER || reader->have > 0;
 }
 
+size_t frame_reader_body_left(const struct frame_reader *reader)
+{
+    return reader->state == READ_BODY ? reader->header.body_len - reader->have : 0;
+}
+
 struct frame_header frame_header_make(enum frame_type type, uint16_t flags, uint32_t value,
                                       uint32_t meta_len, uint32_t body_len)
 {

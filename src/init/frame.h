@@ -60,6 +60,9 @@ enum frame_event frame_reader_next(struct frame_reader *reader, const uint8_t **
 /* In the middle of a frame: an end of file now means that the other side broke off. */
 int frame_reader_pending(const struct frame_reader *reader);
 
+/* Bytes of the body that are still to come; 0 outside of one. */
+size_t frame_reader_body_left(const struct frame_reader *reader);
+
 /* A header as it goes onto the wire. */
 struct frame_header frame_header_make(enum frame_type type, uint16_t flags, uint32_t value,
                                       uint32_t meta_len, uint32_t body_len);

@@ -11,6 +11,8 @@
 #include <unistd.h>
 
 #define READ_CHUNK (64 * 1024)
+/* With so much of a body still to come it is read to where it stays. */
+#define DIRECT_MIN (16 * 1024)
 /* Reads in one turn of the loop. */
 #define READS_A_TURN 8
 
@@ -97,6 +99,29 @@ static void refuse(struct channel *channel)
     die(channel, &why);
 }
 
+/* A piece that was read to its place only has to be counted. */
+static int take_piece(struct channel *channel, struct error *err)
+{
+    const struct frame_reader *reader = &channel->reader;
+    struct buffer *body = &channel->body;
+    if (!body->data || reader->piece != (const uint8_t *)body->data + body->len)
+        return buffer_append(body, reader->piece, reader->piece_len, err);
+    body->len += reader->piece_len;
+    body->data[body->len] = '\0';
+    return 0;
+}
+
+/* Where the next bytes go: a chunk, or the place that they have in the body when much of it is still to come. */
+static uint8_t *read_target(struct channel *channel, uint8_t *chunk, size_t *ret_len)
+{
+    size_t left = frame_reader_body_left(&channel->reader);
+    *ret_len = READ_CHUNK;
+    if (left < DIRECT_MIN || buffer_reserve(&channel->body, left, NULL) < 0)
+        return chunk;
+    *ret_len = left;
+    return (uint8_t *)channel->body.data + channel->body.len;
+}
+
 /* One event of the reader; false when there is nothing more to do with these bytes. */
 static bool take_event(struct channel *channel, enum frame_event event)
 {
@@ -108,8 +133,7 @@ static bool take_event(struct channel *channel, enum frame_event event)
         buffer_clear(&channel->body);
         return true;
     case FRAME_EVENT_BODY:
-        if (buffer_append(&channel->body, channel->reader.piece, channel->reader.piece_len, &err) ==
-            0)
+        if (take_piece(channel, &err) == 0)
             return true;
         die(channel, &err);
         return false;
@@ -149,7 +173,9 @@ static void read_some(struct channel *channel)
 {
     uint8_t chunk[READ_CHUNK]; /* not static: reads of two channels may nest */
     for (int turn = 0; turn < READS_A_TURN; turn++) {
-        ssize_t got = recv(channel->fd, chunk, sizeof(chunk), 0);
+        size_t max;
+        uint8_t *to = read_target(channel, chunk, &max);
+        ssize_t got = recv(channel->fd, to, max, 0);
         if (got < 0 && errno == EINTR)
             continue;
         if (got < 0 && errno == EAGAIN)
@@ -165,9 +191,9 @@ static void read_some(struct channel *channel)
             die(channel, &why);
             return;
         }
-        if (!take_bytes(channel, chunk, (size_t)got))
+        if (!take_bytes(channel, to, (size_t)got))
             return;
-        if ((size_t)got < sizeof(chunk))
+        if ((size_t)got < max)
             return;
     }
 }
@@ -247,6 +273,11 @@ void channel_read(struct channel *channel)
 {
     if (!channel->dead)
         read_some(channel);
+}
+
+char *channel_take_body(struct channel *channel, size_t *ret_len)
+{
+    return buffer_take(&channel->body, ret_len);
 }
 
 bool channel_sending(const struct channel *channel)

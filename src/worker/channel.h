@@ -1,7 +1,7 @@
 /* Frames (init/protocol.h) over one non-blocking stream socket to an instance.
  *
  * The other side is hostile: lengths are checked against the caps before memory is taken, memory
- * grows with what really arrived, and the first thing that does not fit ends the channel. What one
+ * is touched only where bytes arrived, and the first thing that does not fit ends the channel. What one
  * turn of the loop reads is bounded, so that one instance cannot starve the others. Loop thread
  * only. */
 #pragma once
@@ -35,6 +35,8 @@ void channel_free(struct channel *channel);
  * channel_sending() says false; one frame at a time. Fails when the peer is gone. */
 int channel_send(struct channel *channel, enum frame_type type, uint32_t value, const char *meta,
                  const char *body, size_t body_len, struct error *err);
+/* Inside of frame(): the body becomes the caller's. NULL when out of memory. */
+char *channel_take_body(struct channel *channel, size_t *ret_len);
 /* Takes what has already arrived, without waiting for the loop. Events come from inside. */
 void channel_read(struct channel *channel);
 /* Not all of the last frame is on its way; stays so when the peer went away before it had all. */

@@ -132,10 +132,13 @@ static void take_answer(struct instance *instance, const struct frame_header *he
 {
     struct execution *execution = &instance->invocation->execution;
     uint64_t now_ns = clock_monotonic_ns();
-    if (header->type == FRAME_RESULT)
-        outcome_from_handler_result(execution, body, header->body_len, instance->limits.result_max);
-    else
+    if (header->type == FRAME_RESULT) {
+        size_t len = 0;
+        char *result = channel_take_body(instance->adapter, &len);
+        outcome_from_handler_result(execution, result, len, instance->limits.result_max);
+    } else {
         outcome_from_handler_error(execution, body, header->body_len);
+    }
     output_drain(instance->output);
     measure(instance, now_ns);
     finish(instance, INSTANCE_USABLE);

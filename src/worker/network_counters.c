@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -21,19 +22,26 @@ int network_counters_open(pid_t pid, struct error *err)
     return fd;
 }
 
+/* The number in this column, the first one being 0. */
+static uint64_t column(const char *text, int number)
+{
+    for (int i = 0; i < number; i++) {
+        text += strspn(text, " ");
+        text += strcspn(text, " ");
+    }
+    return strtoull(text, NULL, 10);
+}
+
 /* "  eth0: RX_BYTES packets errs drop fifo frame compressed multicast TX_BYTES …" */
 static void add_line(const char *line, struct network_counters *sum)
 {
-    unsigned long long in = 0, out = 0;
     const char *name = line + strspn(line, " ");
     const char *colon = strchr(name, ':');
 
     if (!colon || strncmp(name, "lo:", 3) == 0)
         return;
-    if (sscanf(colon + 1, "%llu %*u %*u %*u %*u %*u %*u %*u %llu", &in, &out) != 2)
-        return;
-    sum->in_bytes += in;
-    sum->out_bytes += out;
+    sum->in_bytes += column(colon + 1, 0);
+    sum->out_bytes += column(colon + 1, 8);
 }
 
 int network_counters_read(int fd, struct network_counters *ret, struct error *err)

@@ -185,28 +185,26 @@ void outcome_from_handler_error(struct execution *execution, const char *body, s
     execution->error.stack = copy_stack(json_get(root, "stack"));
 }
 
-void outcome_from_handler_result(struct execution *execution, const char *body, size_t len,
+void outcome_from_handler_result(struct execution *execution, char *body, size_t len,
                                  size_t max_len)
 {
+    autofree char *result = body;
+    if (!result) {
+        outcome_fail(execution, EXECUTION_LOST, "Platform.Internal", "out of memory");
+        return;
+    }
     if (len > max_len) {
         outcome_fail(execution, EXECUTION_FAILED, "Function.ResultTooLarge",
                      "the result is larger than the limit of %zu bytes", max_len);
         return;
     }
-    if (!is_json(body, len)) {
+    if (!is_json(result, len)) {
         outcome_fail(execution, EXECUTION_FAILED, "Function.InvalidResult",
                      "the result is not valid JSON");
         return;
     }
-    char *copy = malloc(len + 1);
-    if (!copy) {
-        outcome_fail(execution, EXECUTION_LOST, "Platform.Internal", "out of memory");
-        return;
-    }
-    memcpy(copy, body, len);
-    copy[len] = '\0';
     free(execution->result);
-    execution->result = copy;
+    execution->result = steal_pointer(&result);
     execution->result_len = len;
     execution->status = EXECUTION_SUCCEEDED;
 }

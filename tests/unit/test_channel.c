@@ -17,6 +17,9 @@ static struct frame_header last;
 static char last_meta[FRAME_META_MAX + 1];
 static size_t body_sum;
 static bool free_in_event;
+static char *taken; /* the body, when take_in_event */
+static size_t taken_len;
+static bool take_in_event;
 
 static void drop_channel(void)
 {
@@ -34,6 +37,10 @@ static void on_frame(void *data, const struct frame_header *header, const char *
     body_sum = 0;
     for (size_t i = 0; i < header->body_len; i++)
         body_sum += (unsigned char)body[i];
+    if (take_in_event) {
+        free(taken);
+        taken = channel_take_body(channel, &taken_len);
+    }
     if (free_in_event)
         drop_channel();
 }
@@ -122,6 +129,42 @@ Test(channel, a_body_over_the_cap_ends_it_before_it_is_read)
     cr_expect_eq(too_large, 1);
     cr_expect_eq(closed, 0);
     cr_expect_eq(frames, 0);
+}
+
+/* Whatever the pieces, and with the next frame in the last one. */
+Test(channel, a_large_body_can_be_taken)
+{
+    static const size_t pieces[] = {1, 1000, 16 * 1024, 40000, 70000};
+    struct frame_header header = frame_header_make(FRAME_RESULT, 0, 42, 0, BODY_MAX);
+    struct frame_header next = frame_header_make(FRAME_READY, 0, 0, 0, 0);
+    size_t len = sizeof(header) + BODY_MAX + sizeof(next);
+    char *bytes = malloc(len);
+    memcpy(bytes, &header, sizeof(header));
+    for (size_t i = 0; i < BODY_MAX; i++)
+        bytes[sizeof(header) + i] = (char)(i * 7);
+    memcpy(bytes + len - sizeof(next), &next, sizeof(next));
+    for (size_t i = 0; i < sizeof(pieces) / sizeof(pieces[0]); i++) {
+        take_in_event = true;
+        for (size_t at = 0; at < len; at += pieces[i])
+            say(bytes + at, len - at < pieces[i] ? len - at : pieces[i]);
+        while (frames < 2 * (int)(i + 1))
+            uv_run(&loop, UV_RUN_ONCE);
+        cr_assert_eq(taken_len, 0, "the frame behind it has no body");
+        take_in_event = false;
+        cr_assert_eq(closed, 0);
+    }
+    free(taken);
+    take_in_event = true;
+    taken = NULL;
+    say(bytes, 100000);
+    for (size_t at = 100000; at < len - sizeof(next); at += 50000)
+        say(bytes + at, len - sizeof(next) - at < 50000 ? len - sizeof(next) - at : 50000);
+    while (!taken)
+        uv_run(&loop, UV_RUN_ONCE);
+    cr_assert_eq(taken_len, BODY_MAX);
+    cr_assert_eq(memcmp(taken, bytes + sizeof(header), BODY_MAX), 0);
+    free(taken);
+    free(bytes);
 }
 
 Test(channel, a_frame_that_is_not_expected_ends_it)

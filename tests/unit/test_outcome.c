@@ -142,11 +142,11 @@ Test(outcome_execution, long_handler_errors_are_cut)
 
 Test(outcome_execution, handler_results_must_be_json_within_the_limit)
 {
-    outcome_from_handler_result(&execution, "{\"a\":1}", 7, 100);
+    outcome_from_handler_result(&execution, strdup("{\"a\":1}"), 7, 100);
     cr_expect_eq(execution.status, EXECUTION_SUCCEEDED);
     cr_expect_str_eq(execution.result, "{\"a\":1}");
-    outcome_from_handler_result(&execution, "{\"a\":", 5, 100);
+    outcome_from_handler_result(&execution, strdup("{\"a\":"), 5, 100);
     cr_expect_str_eq(execution.error.type, "Function.InvalidResult");
-    outcome_from_handler_result(&execution, "[1,2,3]", 7, 5);
+    outcome_from_handler_result(&execution, strdup("[1,2,3]"), 7, 5);
     cr_expect_str_eq(execution.error.type, "Function.ResultTooLarge");
 }
