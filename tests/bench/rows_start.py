@@ -119,7 +119,9 @@ def refill(bench, row):
             spans = [span for instance, span in log.starts().items() if instance not in before]
             row.ours.add(len(spans) / (max(end for _, end in spans) - min(begin for begin, _ in spans)))
             bundle = Bundle(bench, site, name)
-        row.baseline.add(raw_starts(bundle, count, parallel)['rate'])
+        figures = raw_starts(bundle, count, parallel)
+        row.baseline.add(figures['rate'])
+        row.against('the same, until their interpreters have run').add(figures['run_rate'])
         bench.end_row()
     row.note(f'{count} instances, {parallel} at a time on both sides')
 
