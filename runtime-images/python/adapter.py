@@ -54,14 +54,17 @@ def start_handler(path):
 
 
 def start_generic():
-    from faas_adapter.handler import run_handler
+    try:
+        from faas_adapter.handler import run_handler
 
-    usual_modules = frozenset(sys.modules)
-    from faas_adapter.keeper import Keeper
-    from faas_adapter.zygote import run_process
+        usual_modules = frozenset(sys.modules)
+        from faas_adapter.keeper import Keeper
+        from faas_adapter.zygote import run_process
 
-    hide()
-    zygote, mode, target = Keeper(usual_modules).take_role()
+        hide()
+        zygote, mode, target = Keeper(usual_modules).take_role()
+    except Exception:
+        os._exit(1)  # not a word: it would stand in the log of whose instance this becomes, which starts as usual then
     if mode == "process":
         run_process(target, zygote)
     run_handler(target)

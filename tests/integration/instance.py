@@ -132,7 +132,7 @@ class Done:
 
 
 class Instance:
-    def __init__(self, mode, argv, files, env=None, pid1=False, uid=None, generic=False, load=True):
+    def __init__(self, mode, argv, files, env=None, pid1=False, uid=None, generic=False, load=True, own_env=None):
         self.mode = mode
         self.generic = generic
         self.folder = tempfile.mkdtemp(prefix="faas-test-")
@@ -151,7 +151,7 @@ class Instance:
             os.fchown(self.err.write_fd, uid, uid)
         self.marker = f"INSTANCE_MARKER={os.path.basename(self.folder)}"
         passed_on = {name: os.environ[name] for name in ("PATH", "ASAN_OPTIONS") if name in os.environ}
-        own = dict([self.marker.split("=")], **passed_on)
+        own = {**dict([self.marker.split("=")]), **passed_on, **(own_env or {})}  # the generic one's
         self.env = {**own, **(env or {})}
         command = self._command(mode, argv, uid)
         self.process = self._start(command, own if generic else self.env, pid1, control, adapter)

@@ -5,12 +5,14 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
+import tempfile
 import unittest
 
 from instance import (
-    ADAPTER_EXIT, DIRTY, ERROR, EXIT, INIT, LIBEXEC, PYTHON, READY, RESULT, HungUp, InstanceTest, as_generic,
-    read_frame,
+    ADAPTER_EXIT, DIRTY, ERROR, EXIT, INIT, LIBEXEC, LOAD, PYTHON, READY, RESULT, HungUp, InstanceTest, as_generic,
+    encode, load_body, read_frame, write_files,
 )  # fmt: skip
 
 ADAPTER = os.path.join(LIBEXEC, "python", "adapter.py")
@@ -506,6 +508,26 @@ def handler(event, context):
         self.assertEqual(result.returncode, 1)
         self.assertIn(b"ZeroDivisionError", result.stderr)
         self.assertNotIn(b"adapter.py", result.stderr)
+
+
+class Keeper(InstanceTest):
+    def test_one_that_cannot_work_is_silent_and_the_function_starts_as_usual(self):
+        """Here it may not fork; what it said would stand in the function's log."""
+        folder = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, folder)
+        write_files(folder, {"sitecustomize.py": "import os, sys\nif sys.argv[-1:] == ['generic']:\n    del os.fork"})
+        env = {"PYTHONPATH": folder}
+        for mode, kind, target, expected in (("zygote", "process", "main.py", b""), ("handler", "handler", "main.handler", b"1")):
+            with self.subTest(mode):
+                argv = [PYTHON, ADAPTER, kind, target]
+                instance = self.instance(mode, argv, {}, env=env, generic=True, load=False, own_env=env)
+                self.assertEqual(read_frame(instance.control).kind, READY)
+                self.assertEqual(instance.others(), [])
+                write_files(instance.code, {"main.py": "handler = lambda event, context: 1"})
+                instance.control.sendall(encode(LOAD, body=load_body(mode, argv, instance.env)))
+                self.assertEqual(instance.wait_ready().kind, READY)
+                done = instance.invoke()
+                self.assertEqual((done.body, done.stdout, done.stderr), (expected, b"", b""))
 
 
 ProcessGeneric, HandlerGeneric = as_generic(Process), as_generic(Handler)

@@ -45,13 +45,10 @@ class Keeper:
 
     def take_role(self):
         """(zygote, mode, target) once this process has become what LOAD says; in the child too."""
-        try:
-            return self.become(self.wait_for_load())
-        except (HungUp, BrokenPipeError, ConnectionResetError):
-            os._exit(0)
+        return self.become(self.wait_for_load())
 
     def wait_for_load(self):
-        """Its body."""
+        """Its body. In the child too."""
         read_end, write_end = os.pipe()
         child = self.zygote.fork()
         self.zygote.leave_parent() if child else self.zygote.rehearse_report()
