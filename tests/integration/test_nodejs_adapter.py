@@ -229,6 +229,21 @@ console.error(require('fs').readlinkSync('/proc/self'), Object.getOwnPropertyDes
         self.assertEqual((done.flags, done.signal), (DIRTY, 9))
         self.assertEqual(read_frame(instance.control).kind, ADAPTER_EXIT)
 
+    @requires_fork
+    def test_signals_to_the_zygote_reach_nobody(self):
+        source = """
+console.log(process.ppid, require('inspector').url());
+for (const name of ['SIGHUP', 'SIGINT', 'SIGQUIT', 'SIGTERM', 'SIGUSR1', 'SIGUSR2', 'SIGPIPE', 'SIGALRM', 'SIGCHLD', 'SIGWINCH'])
+  process.kill(process.ppid, name);"""
+        instance = self.standby("index.js", {"index.js": source})
+        seen = set()
+        for _ in range(4):
+            done = instance.invoke()
+            self.assertEqual((done.stderr, done.exit_code, done.flags), (b"", 0, 0))
+            seen.add(done.stdout)
+        self.assertEqual(len(seen), 1)
+        self.assertIn(b" undefined\n", seen.pop())
+
     def test_module_package(self):
         instance = self.standby("index.js", {"index.js": "import fs from 'fs'; console.log(typeof fs.read, typeof require)", "package.json": '{"type": "module"}'})
         self.assertEqual(instance.invoke().stdout, b"function undefined\n")

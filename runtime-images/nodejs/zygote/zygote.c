@@ -12,7 +12,7 @@
  * The zygote runs no JavaScript any more: every child starts from the same state. It speaks what src/init/protocol.h says
  * of zygotes. The next child is forked while nobody waits for it; it reads its invocation from the socket by itself, while
  * the zygote sleeps until a child ends. The zygote is the reaper of all orphans below it, so "no child left" means that
- * nothing of the invocation is.
+ * nothing of the invocation is. It takes no signals: what an invocation sends to it must not reach the next one.
  *
  * A function's code may load this file too. It gives nothing that a process may not do anyway. */
 #include "files.h"
@@ -71,10 +71,7 @@ struct header {
 
 enum state { STATE_WAITING, STATE_RUNNING, STATE_HUNG_UP };
 
-static const int deferred_signals[] = {SIGINT, SIGTERM, SIGHUP};
-#define DEFERRED_COUNT (sizeof(deferred_signals) / sizeof(deferred_signals[0]))
-
-static struct sigaction signal_actions[DEFERRED_COUNT];
+static sigset_t own_mask;    /* of the interpreter; the zygote blocks every signal */
 static volatile char *state; /* shared with the child that stands ready */
 static int socket_fd = -1;
 static char problem[ZYGOTE_MESSAGE_MAX]; /* of a child that could not be made whole */
@@ -206,10 +203,9 @@ static void be_whole(void)
     setsid();
     prctl(PR_SET_DUMPABLE, 1);
     be_expendable();
-    for (size_t i = 0; i < DEFERRED_COUNT; i++)
-        sigaction(deferred_signals[i], &signal_actions[i], NULL);
     if (files_renew(problem) != 0 || threads_revive(problem) != 0)
         take_invocation(); /* to tell it, since this process can do nothing else */
+    sigprocmask(SIG_SETMASK, &own_mask, NULL);
 }
 
 /* Returns in a child. A child that ends before its invocation is replaced, but not for ever. */
@@ -241,8 +237,9 @@ static void fork_children(void)
 /* 0; or -1 with `message`, and nothing has changed. */
 static int become_zygote(char *message)
 {
-    struct sigaction ignore = {.sa_handler = SIG_IGN};
+    sigset_t all;
 
+    sigfillset(&all);
     if (!v8_set_flags) {
         snprintf(message, ZYGOTE_MESSAGE_MAX, "V8 is not in reach");
         return -1;
@@ -262,8 +259,7 @@ static int become_zygote(char *message)
         munmap((void *)state, 1);
         return -1;
     }
-    for (size_t i = 0; i < DEFERRED_COUNT; i++)
-        sigaction(deferred_signals[i], &ignore, &signal_actions[i]);
+    sigprocmask(SIG_SETMASK, &all, &own_mask);
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     prctl(PR_SET_DUMPABLE, 0);
     return 0;
