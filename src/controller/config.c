@@ -2,6 +2,7 @@
 #include "controller/config.h"
 
 #include "base/cleanup.h"
+#include "base/text.h"
 #include "store/store.h"
 
 #include <string.h>
@@ -114,7 +115,17 @@ const struct settings_spec controller_settings = {
     .summary = "Serves the platform's HTTP API, keeps functions and executions, and hands "
                "invocations to workers.",
     .example = "faas-controller --listen 127.0.0.1:8080 --data-dir /var/lib/faas",
+    .action = "--backup FILE, --restore FILE",
+    .action_text =
+        "copy the SQLite database, which may be in use, to FILE; or put FILE in its place "
+        "while no controller runs",
     .rows = rows,
     .row_count = ARRAY_LENGTH(rows),
     .check = check,
 };
+
+char *controller_database_url(const struct controller_config *config)
+{
+    return config->database_url[0] ? strdup(config->database_url)
+                                   : string_printf("sqlite://%s/controller.db", config->data_dir);
+}

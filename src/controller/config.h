@@ -34,3 +34,5 @@ struct controller_config {
 };
 
 extern const struct settings_spec controller_settings;
+/* malloc'd; NULL when out of memory. */
+char *controller_database_url(const struct controller_config *config);

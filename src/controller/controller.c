@@ -268,9 +268,7 @@ static int prepare_folders(struct controller *controller, struct error *err)
 static int open_store(struct controller *controller, struct error *err)
 {
     const struct controller_config *config = &controller->config;
-    autofree char *url = config->database_url[0]
-                             ? strdup(config->database_url)
-                             : string_printf("sqlite://%s/controller.db", config->data_dir);
+    autofree char *url = controller_database_url(config);
     if (!url)
         return error_set(err, ERROR_INTERNAL, "out of memory");
     controller->store = store_open(&controller->loop, url, err);

@@ -38,6 +38,10 @@ struct store_engine {
 
     int (*open)(const char *location, void **ret_db, struct error *err);
     void (*close)(void *db);
+    /* A consistent copy as a file, of a database that may be in use; and back, of one that is not. NULL: the server's own
+     * tools do that. */
+    int (*backup)(const char *location, const char *file, struct error *err);
+    int (*restore)(const char *location, const char *file, struct error *err);
     /* Gives back memory that it keeps for speed: there was much to do, and now there is nothing. NULL: it keeps none. */
     void (*rest)(void *db);
     /* Makes sure that there is a connection, called before a batch; NULL: there always is. */

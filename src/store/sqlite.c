@@ -114,12 +114,12 @@ static void engine_rest(void *data)
     sqlite3_db_release_memory(store->db);
 }
 
-static int lock_database(struct sqlite_store *store, const char *path, struct error *err)
+int sqlite_lock(const char *path, int *ret_fd, struct error *err)
 {
     autofree char *lock = string_printf("%s.lock", path);
     if (!lock)
         return error_set(err, ERROR_INTERNAL, "out of memory");
-    if (lock_file(lock, &store->lock_fd, err) == 0)
+    if (lock_file(lock, ret_fd, err) == 0)
         return 0;
     return error_wrap(err, "the database %s is used by another controller or cannot be locked",
                       path);
@@ -155,8 +155,9 @@ static int engine_open(const char *path, void **ret_db, struct error *err)
         return error_set(err, ERROR_INTERNAL, "out of memory");
     store->lock_fd = -1;
     mode_t before = umask(077); /* code and payloads are nobody else's business */
-    int outcome =
-        !in_memory && lock_database(store, path, err) < 0 ? -1 : open_database(store, path, err);
+    int outcome = !in_memory && sqlite_lock(path, &store->lock_fd, err) < 0
+                      ? -1
+                      : open_database(store, path, err);
     umask(before);
     if (outcome < 0) {
         error_wrap(err, "database %s", path);
@@ -234,6 +235,8 @@ const struct store_engine sqlite_engine = {
     .open = engine_open,
     .close = engine_close,
     .rest = engine_rest,
+    .backup = sqlite_backup,
+    .restore = sqlite_restore,
     .begin = engine_begin,
     .commit = engine_commit,
     .rollback = engine_rollback,

@@ -107,8 +107,19 @@ extern const int sqlite_schema_version;
  * each step in a transaction of its own, noted in table schema_migrations. Refuses a newer schema.
  */
 int sqlite_migrate(sqlite3 *db, int target, struct error *err);
+/* 0 for a database without a schema. */
+int sqlite_read_version(sqlite3 *db, int *ret, struct error *err);
+/* Refuses one that this program does not know. */
+int sqlite_check_version(int version, struct error *err);
 /* For tests: makes an empty database file of an earlier version. */
 int sqlite_create_at_version(const char *path, int version, struct error *err);
+
+/* Keeps every other controller (and a restore) out while the descriptor is open. */
+int sqlite_lock(const char *path, int *ret_fd, struct error *err);
+
+/* ---- sqlite_backup.c ---- */
+int sqlite_backup(const char *path, const char *file, struct error *err);
+int sqlite_restore(const char *path, const char *file, struct error *err);
 
 /* ---- sqlite_functions.c ---- */
 int sqlite_put_function(void *db, const struct function_record *record, struct error *err);

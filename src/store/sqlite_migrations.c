@@ -65,23 +65,41 @@ static int execute(sqlite3 *db, const char *sql, const char *what, struct error 
     return sqlite3_exec(db, sql, NULL, NULL, NULL) == SQLITE_OK ? 0 : sqlite_fail(db, err, what);
 }
 
-static int current_version(sqlite3 *db, int *ret, struct error *err)
+int sqlite_read_version(sqlite3 *db, int *ret, struct error *err)
 {
     sqlite3_stmt *statement = NULL;
+    static const char has_table[] = "SELECT count(*) FROM sqlite_master WHERE type = 'table'"
+                                    " AND name = 'schema_migrations'";
+    static const char newest[] = "SELECT coalesce(max(version), 0) FROM schema_migrations";
+    const char *const steps[] = {has_table, newest};
+    *ret = 1;
+    for (size_t i = 0; i < 2 && *ret > 0; i++) {
+        bool read = sqlite3_prepare_v2(db, steps[i], -1, &statement, NULL) == SQLITE_OK &&
+                    sqlite3_step(statement) == SQLITE_ROW;
+        *ret = read ? sqlite3_column_int(statement, 0) : -1;
+        sqlite3_finalize(statement);
+    }
+    return *ret >= 0 ? 0 : sqlite_fail(db, err, "reading the schema's version");
+}
+
+int sqlite_check_version(int version, struct error *err)
+{
+    if (version <= sqlite_schema_version)
+        return 0;
+    return error_set(err, ERROR_UNAVAILABLE,
+                     "the database has schema version %d and this program knows versions up to %d: "
+                     "use a newer faas-controller, or another database",
+                     version, sqlite_schema_version);
+}
+
+static int current_version(sqlite3 *db, int *ret, struct error *err)
+{
     if (execute(db,
                 "CREATE TABLE IF NOT EXISTS schema_migrations"
                 " (version INTEGER PRIMARY KEY, applied_at INTEGER NOT NULL)",
                 "reading the schema's version", err) < 0)
         return -1;
-    if (sqlite3_prepare_v2(db, "SELECT coalesce(max(version), 0) FROM schema_migrations", -1,
-                           &statement, NULL) != SQLITE_OK ||
-        sqlite3_step(statement) != SQLITE_ROW) {
-        sqlite3_finalize(statement);
-        return sqlite_fail(db, err, "reading the schema's version");
-    }
-    *ret = sqlite3_column_int(statement, 0);
-    sqlite3_finalize(statement);
-    return 0;
+    return sqlite_read_version(db, ret, err);
 }
 
 static int apply(sqlite3 *db, int version, struct error *err)
@@ -104,13 +122,8 @@ int sqlite_migrate(sqlite3 *db, int target, struct error *err)
 {
     int version = 0;
     assert(target <= sqlite_schema_version);
-    if (current_version(db, &version, err) < 0)
+    if (current_version(db, &version, err) < 0 || sqlite_check_version(version, err) < 0)
         return -1;
-    if (version > sqlite_schema_version)
-        return error_set(err, ERROR_UNAVAILABLE,
-                         "the database has schema version %d and this program knows versions up to "
-                         "%d: use a newer faas-controller, or another database",
-                         version, sqlite_schema_version);
     for (int next = version + 1; next <= target; next++)
         if (apply(db, next, err) < 0)
             return -1;

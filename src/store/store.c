@@ -30,15 +30,46 @@ int store_schema_version(const char *url)
     return engine ? *engine->schema_version : -1;
 }
 
+static int refuse_url(const char *url, struct error *err)
+{
+    return error_set(err, ERROR_INVALID_REQUEST,
+                     "the database URL must begin with sqlite:// (sqlite:///path/to/file) or "
+                     "postgresql://, not \"%.*s\"",
+                     (int)(strstr(url, "://") ? strcspn(url, ":") : 0), url);
+}
+
+static int refuse_copy(struct error *err)
+{
+    return error_set(
+        err, ERROR_INVALID_REQUEST,
+        "only SQLite databases are backed up and restored here; for PostgreSQL there are "
+        "pg_dump and pg_restore");
+}
+
+int store_backup(const char *url, const char *file, struct error *err)
+{
+    const char *location = NULL;
+    const struct store_engine *engine = engine_for(url, &location);
+    if (!engine)
+        return refuse_url(url, err);
+    return engine->backup ? engine->backup(location, file, err) : refuse_copy(err);
+}
+
+int store_restore(const char *url, const char *file, struct error *err)
+{
+    const char *location = NULL;
+    const struct store_engine *engine = engine_for(url, &location);
+    if (!engine)
+        return refuse_url(url, err);
+    return engine->restore ? engine->restore(location, file, err) : refuse_copy(err);
+}
+
 struct store *store_open(uv_loop_t *loop, const char *url, struct error *err)
 {
     const char *location = NULL;
     const struct store_engine *engine = engine_for(url, &location);
     if (!engine) {
-        error_set(err, ERROR_INVALID_REQUEST,
-                  "the database URL must begin with sqlite:// (sqlite:///path/to/file) or "
-                  "postgresql://, not \"%.*s\"",
-                  (int)(strstr(url, "://") ? strcspn(url, ":") : 0), url);
+        refuse_url(url, err);
         return NULL;
     }
     struct store *store = calloc(1, sizeof(*store));

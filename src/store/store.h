@@ -43,6 +43,10 @@ struct store *store_open(uv_loop_t *loop, const char *url, struct error *err);
 void store_close(struct store *store);
 /* The newest schema version this program knows, for `url`'s engine; -1 for an unknown scheme. */
 int store_schema_version(const char *url);
+/* Blocking, without opening a store: a consistent copy of an SQLite database that may be in use, as a file of its own; and
+ * such a file in the place of a database that is not in use (which is kept beside it, with ".replaced" in its name). */
+int store_backup(const char *url, const char *file, struct error *err);
+int store_restore(const char *url, const char *file, struct error *err);
 /* Calls not yet done, for metrics. */
 size_t store_queue_length(const struct store *store);
 

@@ -274,6 +274,34 @@ class OnSQLite(Delivery, unittest.TestCase):
     def database(self):
         return {}
 
+    def copy(self, flag, file):
+        return subprocess.run([os.path.join(fixture.BIN, "faas-controller"), flag, file, "--data-dir", self.controller.data_dir],
+                              capture_output=True, text=True, check=False)  # fmt: skip
+
+    def test_a_backup_under_load_has_all_that_was_accepted_before(self):
+        self.controller.deploy("f")
+        file = os.path.join(self.controller.folder, "backup.db")
+        stop, later = threading.Event(), []
+
+        def client():
+            while not stop.is_set():
+                later.append(self.accept("f"))
+
+        before = [self.accept("f", n) for n in range(50)]
+        thread = threading.Thread(target=client)
+        thread.start()
+        done = self.copy("--backup", file)
+        stop.set()
+        thread.join()
+        self.assertEqual((done.returncode, done.stdout), (0, file + "\n"), done)
+        self.assertEqual(self.copy("--restore", file).returncode, 1, "the controller runs")
+        self.controller.stop()
+        self.assertEqual(self.copy("--restore", file).returncode, 0)
+        self.controller.start()
+        self.worker(slots=8)
+        for n, id_ in enumerate(before):
+            self.assertEqual(self.controller.wait_execution(id_)["result"], n)
+
 
 class OnPostgreSQL(Delivery, unittest.TestCase):
     @classmethod

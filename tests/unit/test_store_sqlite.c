@@ -4,6 +4,8 @@
 #include "store_suite.h"
 #include "store_suite_delivery.h"
 
+#include <sys/stat.h>
+
 static char folder[64];
 
 static void open_database(void)
@@ -104,4 +106,78 @@ Test(store, a_newer_schema_is_refused)
     execute(path, "INSERT INTO schema_migrations VALUES (4000, 0)");
     cr_expect_null(store_open(&loop, url, &err));
     cr_expect(strstr(err.message, "4000"), "%s", err.message);
+}
+
+/* ---- backup and restore ---- */
+
+Test(store, a_backup_of_a_database_in_use_is_what_it_was_then)
+{
+    char file[128], copy_url[256];
+    struct stat status;
+    snprintf(file, sizeof(file), "%s/backup.db", folder);
+    snprintf(copy_url, sizeof(copy_url), "sqlite://%s", file);
+    put_function("a", 1, FUNCTION_READY, "x");
+    accept_free("a", "[1]");
+    cr_assert_eq(store_backup(url, file, &err), 0, "%s", err.message);
+    put_function("b", 1, FUNCTION_READY, "y");
+    cr_assert_eq(stat(file, &status), 0);
+    cr_expect_eq(status.st_mode & 07777, 0600);
+    close_store();
+
+    snprintf(url, sizeof(url), "%s", copy_url);
+    open_store();
+    cr_expect_str_eq(list_functions(), "a/1=ready ");
+    cr_expect(has_code("x"));
+    join("one");
+    cr_expect_str_eq(claim("one", "a", 9, SIZE_MAX), "a#1 [1];");
+}
+
+Test(store, a_restore_puts_the_backup_in_place_and_keeps_what_was_there)
+{
+    char file[128], replaced[256];
+    snprintf(file, sizeof(file), "%s/backup.db", folder);
+    snprintf(replaced, sizeof(replaced), "%s/test.db.replaced", folder);
+    put_function("a", 1, FUNCTION_READY, "x");
+    cr_assert_eq(store_backup(url, file, &err), 0, "%s", err.message);
+    put_function("b", 1, FUNCTION_READY, "y");
+    cr_expect_eq(store_restore(url, file, &err), -1, "it is in use");
+    cr_expect(strstr(err.message, "stop the controller"), "%s", err.message);
+    close_store();
+    cr_assert_eq(store_restore(url, file, &err), 0, "%s", err.message);
+    open_store();
+    cr_expect_str_eq(list_functions(), "a/1=ready ");
+    cr_expect(path_exists(replaced));
+}
+
+Test(store, what_is_no_backup_is_not_restored)
+{
+    char file[128], text[5000];
+    snprintf(file, sizeof(file), "%s/backup.db", folder);
+    put_function("a", 1, FUNCTION_READY, "x");
+    close_store();
+    cr_expect_eq(store_restore(url, file, &err), -1);
+    cr_expect_eq(err.code, ERROR_NOT_FOUND);
+    memset(text, 'x', sizeof(text));
+    cr_assert_eq(write_file_atomic(file, text, sizeof(text), 0600, false, &err), 0);
+    cr_expect_eq(store_restore(url, file, &err), -1);
+    cr_expect(strstr(err.message, "not a database"), "%s", err.message);
+    unlink(file);
+    execute(file, "CREATE TABLE other (x)");
+    cr_expect_eq(store_restore(url, file, &err), -1);
+    cr_expect(strstr(err.message, "no backup"), "%s", err.message);
+    execute(file, "CREATE TABLE schema_migrations (version, applied_at);"
+                  "INSERT INTO schema_migrations VALUES (4000, 0)");
+    cr_expect_eq(store_restore(url, file, &err), -1);
+    cr_expect(strstr(err.message, "4000"), "%s", err.message);
+    open_store();
+    cr_expect_str_eq(list_functions(), "a/1=ready ", "what was there is untouched");
+}
+
+Test(store, a_backup_that_cannot_be_written_leaves_nothing)
+{
+    char file[128];
+    snprintf(file, sizeof(file), "%s/none/backup.db", folder);
+    cr_expect_eq(store_backup(url, file, &err), -1);
+    cr_expect_eq(store_backup("postgresql://x", file, &err), -1);
+    cr_expect(strstr(err.message, "pg_dump"), "%s", err.message);
 }
