@@ -20,7 +20,7 @@
 #include <unistd.h>
 
 #define FORWARD_SWITCH "/proc/sys/net/ipv4/ip_forward"
-#define TOOL_TIMEOUT_MS 10000
+#define TOOL_TIMEOUT_MS 30000
 
 struct network_host {
     const struct cni_config *config;
