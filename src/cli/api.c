@@ -48,8 +48,9 @@ int api_init(struct api *api, const struct cli *cli, struct error *err)
         snprintf(api->authorization, sizeof(api->authorization), "Authorization: Bearer %s", token);
     else if (run_token_file)
         read_token_file(run_token_file, api->authorization, sizeof(api->authorization));
-    else
-        read_token_file(DEFAULT_DATA_DIR "/token", api->authorization, sizeof(api->authorization));
+    else if (read_token_file(DEFAULT_DATA_DIR "/token", api->authorization,
+                             sizeof(api->authorization)) < 0)
+        read_token_file(SERVICE_DATA_DIR "/token", api->authorization, sizeof(api->authorization));
     return 0;
 }
 

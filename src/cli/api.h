@@ -3,7 +3,7 @@
  *
  * Where: --url, else FAAS_URL, else the address of the last `faas up` on this machine
  * (cli/run_file.h), else http://127.0.0.1:8080. Token: --token, else FAAS_TOKEN, else the one of the
- * `faas up` with that address, else /var/lib/faas/token. */
+ * `faas up` with that address, else /var/lib/faas/token or the service's. */
 #pragma once
 
 #include "base/http_client.h"
@@ -11,6 +11,8 @@
 
 #define DEFAULT_URL "http://127.0.0.1:8080"
 #define DEFAULT_DATA_DIR "/var/lib/faas"
+/* Of the controller that a service manager runs, under a user of its own. */
+#define SERVICE_DATA_DIR "/var/lib/faas/controller"
 
 struct api {
     char url[512];

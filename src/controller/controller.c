@@ -4,6 +4,7 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/notify.h"
 #include "controller/refresh.h"
 #include "controller/routes.h"
 
@@ -200,6 +201,7 @@ static void begin_drain(struct controller *controller)
     log_info("stopping: finishing what is under way",
              LOG_INT("running", (int64_t)controller->executions.running),
              LOG_INT("queued", (int64_t)controller->dispatch.length));
+    notify_stopping(controller->notify);
     controller->draining = true;
     controller->drain_deadline_ns =
         clock_monotonic_ns() + (uint64_t)controller->config.drain_ms * NS_PER_MS;
@@ -406,7 +408,10 @@ int controller_start(struct controller *controller, struct error *err)
         start_server(controller, err) < 0 || start_timers(controller, err) < 0)
         return -1;
     watch_parent(controller);
-    return write_url_file(controller, err);
+    if (write_url_file(controller, err) < 0)
+        return -1;
+    controller->notify = notify_ready(&controller->loop);
+    return 0;
 }
 
 void controller_run(struct controller *controller)
@@ -423,6 +428,8 @@ static void close_timers(struct controller *controller)
         loop_timer_stop(*timers[i]);
         *timers[i] = NULL;
     }
+    notify_free(controller->notify);
+    controller->notify = NULL;
     if (controller->signals)
         loop_signals_stop(controller->signals);
     controller->signals = NULL;

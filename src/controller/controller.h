@@ -37,6 +37,7 @@ struct controller {
     struct metrics metrics;
     struct loop_timer *tick, *retention, *ping;
     struct loop_signals *signals;
+    struct notify *notify; /* to a service manager; NULL: none */
     uv_poll_t parent; /* readable when the parent has ended */
     bool watches_parent;
     double machine_cpus;

@@ -1,6 +1,7 @@
 /* faas-worker: settings, log, loop, signals; everything else is worker.c. */
 #include "base/log.h"
 #include "base/loop.h"
+#include "base/notify.h"
 #include "worker/check_host.h"
 #include "worker/worker.h"
 
@@ -9,6 +10,7 @@
 struct program {
     struct worker *worker;
     struct loop_signals *signals;
+    struct notify *notify; /* to a service manager; NULL: none */
     bool draining;
 };
 
@@ -21,6 +23,7 @@ static void on_signal(void *data, int signal)
         worker_kill(program->worker);
     else
         worker_drain(program->worker);
+    notify_stopping(program->notify);
     program->draining = true;
 }
 
@@ -29,6 +32,8 @@ static void on_stopped(void *data)
     struct program *program = data;
     loop_signals_stop(program->signals);
     program->signals = NULL;
+    notify_free(program->notify);
+    program->notify = NULL;
 }
 
 static int fail(const struct error *err)
@@ -54,6 +59,7 @@ static int run(struct worker_settings *settings, struct error *err)
         program.worker = worker_new(&loop, settings, on_stopped, &program, err);
     if (program.worker) {
         worker_start(program.worker);
+        program.notify = notify_ready(&loop);
         uv_run(&loop, UV_RUN_DEFAULT);
     }
     if (program.signals)
