@@ -38,7 +38,7 @@ Usage: ./build.sh VERB [ARGUMENT...]
   coverage                   line coverage of src/ and oci/ by the tests
   docs                       what pages take from the programs: configuration, system calls, attacks
   install [--prefix DIR]     an optimised build, installed below DIR (/usr/local); DESTDIR is honoured
-  package                    distribution packages (not made yet)
+  package                    a Debian package with systemd units, into build/package/
   clean                      remove build/
 
 Not as root, it asks sudo where root is needed: installing packages, making images, running containers.
@@ -337,7 +337,10 @@ verb_test_vm() {
     need_packages "${PACKAGES_BUILD[@]}" libcriterion-dev "${PACKAGES_IMAGES[@]}" "${PACKAGES_VM[@]}"
     build_preset dev
     make_images "${IMAGES[@]}"
-    hash=$(sha256sum tests/vm/build.sh tests/vm/init tests/vm/initrd-init | sha256sum)
+    if [ $# -eq 0 ] || [[ " $* " == *" package "* ]]; then
+        verb_package
+    fi
+    hash=$(sha256sum tests/vm/build.sh tests/vm/*init tests/vm/run-tests tests/vm/*.service | sha256sum)
     if [ "$(cat "$stamp" 2>/dev/null)" != "$hash" ]; then
         step "a Debian for the virtual machine" as_root tests/vm/build.sh "$OUT/vm"
         mkdir -p "$STAMPS"
@@ -491,8 +494,13 @@ verb_install() {
     fi
 }
 
+# A Debian package in build/package/, made from the release build.
 verb_package() {
-    die "package: distribution packages are not made yet; \`DESTDIR=/some/folder ./build.sh install --prefix /usr\` makes the tree of one"
+    need_packages "${PACKAGES_BUILD[@]}" libcriterion-dev dpkg-dev
+    build_preset release
+    mkdir -p "$OUT/package"
+    step "package" cpack --config "$OUT/release/CPackConfig.cmake" -B "$OUT/package"
+    find "$OUT/package" -maxdepth 1 -name '*.deb' -printf 'build/package/%f\n'
 }
 
 main() {

@@ -8,8 +8,8 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 out=${1:?the folder to write to}
 root=$out/root
 
-readonly PACKAGES=(linux-image-cloud-amd64 busybox-static kmod mount util-linux procps iproute2 nftables iptables ca-certificates
-    runc containernetworking-plugins apparmor python3-minimal python3 musl-tools gcc libc6-dev
+readonly PACKAGES=(linux-image-cloud-amd64 busybox-static kmod mount util-linux iproute2 nftables iptables ca-certificates
+    systemd-sysv dbus procps runc containernetworking-plugins apparmor python3-minimal python3 musl-tools gcc libc6-dev
     libmicrohttpd12 libcurl4 libuv1 libyajl2 libarchive13 libsqlite3-0 libpq5 libcriterion3)
 # What stands between the kernel and the disk.
 readonly DISK_MODULES=(virtio_pci virtio_blk ext4)
@@ -35,6 +35,8 @@ make_root() {
     fi
     rm -rf "$root"/var/lib/apt/lists "$root"/var/cache/apt
     install -m 0755 "$here/init" "$root/sbin/faas-vm-init"
+    install -m 0755 "$here/run-tests" "$root/sbin/faas-vm-tests"
+    install -m 0644 "$here/faas-vm-tests.service" "$root/lib/systemd/system/"
 }
 
 # The modules in the order in which they are loaded, and a shell that loads them.
