@@ -15,7 +15,7 @@ readonly PACKAGES_BUILD=(
     libyajl-dev libcurl4-openssl-dev libarchive-dev libmicrohttpd-dev libuv1-dev libsqlite3-dev libpq-dev)
 readonly PACKAGES_RUN=(runc mount containernetworking-plugins iptables nftables iproute2 ca-certificates)
 readonly PACKAGES_IMAGES=(mmdebstrap debian-archive-keyring mount util-linux python3)
-readonly PACKAGES_TEST=(libcriterion-dev python3 python3-jsonschema python3-yaml skopeo umoci zstd sqlite3 crun strace postgresql busybox-static)
+readonly PACKAGES_TEST=(libcriterion-dev openssl python3 python3-jsonschema python3-yaml skopeo umoci zstd sqlite3 crun strace postgresql busybox-static)
 readonly PACKAGES_VM=(qemu-system-x86 e2fsprogs cpio mmdebstrap debian-archive-keyring python3)
 readonly PACKAGES_FUZZ=(clang libclang-rt-dev)
 readonly PACKAGES_LINT=(clang clang-format clang-tidy shellcheck cppcheck git)

@@ -17,6 +17,8 @@
 #include <unistd.h>
 
 #define RUNS_IN_A_ROW 16
+/* GnuTLS's own words. */
+#define TLS_PRIORITIES "NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2"
 
 /* ---- listening ---- */
 
@@ -152,15 +154,30 @@ static size_t leave_escaped(void *data, struct MHD_Connection *connection, char 
 
 static int start_daemon(struct http_server *server, struct error *err)
 {
+    const struct http_server_options *options = &server->options;
+    bool tls = options->tls_certificate != NULL;
+    struct MHD_OptionItem tls_options[] = {
+        {MHD_OPTION_HTTPS_MEM_CERT, 0, (void *)options->tls_certificate},
+        {MHD_OPTION_HTTPS_MEM_KEY, 0, (void *)options->tls_key},
+        {MHD_OPTION_HTTPS_PRIORITIES, 0, (void *)TLS_PRIORITIES},
+        {MHD_OPTION_END, 0, NULL},
+    };
+    if (!tls)
+        tls_options[0] = (struct MHD_OptionItem){MHD_OPTION_END, 0, NULL};
+    else if (MHD_is_feature_supported(MHD_FEATURE_TLS) != MHD_YES)
+        return error_set(err, ERROR_UNAVAILABLE, "this libmicrohttpd was built without TLS");
     server->daemon = MHD_start_daemon(
-        MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_ALLOW_UPGRADE, 0, NULL, NULL, http_access,
-        server, MHD_OPTION_LISTEN_SOCKET, server->listen_fd, MHD_OPTION_CONNECTION_LIMIT,
-        server->options.connection_limit, MHD_OPTION_CONNECTION_TIMEOUT,
-        server->options.idle_timeout_seconds, MHD_OPTION_NOTIFY_COMPLETED, http_completed, server,
+        MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_ALLOW_UPGRADE | (tls ? MHD_USE_TLS : 0), 0,
+        NULL, NULL, http_access, server, MHD_OPTION_LISTEN_SOCKET, server->listen_fd,
+        MHD_OPTION_CONNECTION_LIMIT, options->connection_limit, MHD_OPTION_PER_IP_CONNECTION_LIMIT,
+        options->connections_per_client, MHD_OPTION_CONNECTION_TIMEOUT,
+        options->idle_timeout_seconds, MHD_OPTION_NOTIFY_COMPLETED, http_completed, server,
         MHD_OPTION_NOTIFY_CONNECTION, http_connection_notify, server, MHD_OPTION_UNESCAPE_CALLBACK,
-        leave_escaped, NULL, MHD_OPTION_END);
+        leave_escaped, NULL, MHD_OPTION_ARRAY, tls_options, MHD_OPTION_END);
     if (!server->daemon)
-        return error_set(err, ERROR_INTERNAL, "cannot start the HTTP server");
+        return error_set(err, tls ? ERROR_INVALID_REQUEST : ERROR_INTERNAL,
+                         "cannot start the HTTP server%s",
+                         tls ? ": certificate and key must be PEM text, and belong together" : "");
     return 0;
 }
 

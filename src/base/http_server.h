@@ -48,7 +48,11 @@ struct http_server_options {
     /* 0 to go on; -1 with `err` set refuses (its code makes the status). May be NULL. */
     int (*authorize)(struct http_request *request, const struct http_route *route, void *data,
                      struct error *err);
-    unsigned connection_limit;     /* 0: 4096 */
+    /* TLS 1.2 and newer in place of plain HTTP: certificate chain and private key as PEM text, borrowed
+     * until http_server_free(). Both, or neither. */
+    const char *tls_certificate, *tls_key;
+    unsigned connection_limit;       /* 0: 4096 */
+    unsigned connections_per_client; /* from one address; 0: no limit of its own */
     unsigned idle_timeout_seconds; /* of a connection that is sending or silent between requests; 0:
                                       60 */
     unsigned receive_timeout_seconds; /* for one whole request to come; 0: 900 */

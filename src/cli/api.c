@@ -25,7 +25,9 @@ int api_init(struct api *api, const struct cli *cli, struct error *err)
     const char *url = cli_option(cli, "url");
     const char *token = cli_option(cli, "token");
 
-    *api = (struct api){0};
+    *api = (struct api){.ca_file = cli_option(cli, "ca-file")};
+    if (!api->ca_file)
+        api->ca_file = getenv("FAAS_CA_FILE");
     if (!url)
         url = getenv("FAAS_URL");
     if (!token)
@@ -79,6 +81,7 @@ int api_call(const struct api *api, const struct api_call *call, struct http_ans
         .body_len = call->body_len,
         .timeout_ms = call->timeout_ms ? call->timeout_ms : 960 * 1000,
         .max_response_bytes = 128 * 1024 * 1024,
+        .ca_file = api->ca_file,
         .on_data = call->on_data,
         .on_data_arg = call->on_data_arg,
     };

@@ -17,6 +17,7 @@
 struct api {
     char url[512];
     char authorization[512]; /* header line, or "" */
+    const char *ca_file;     /* borrowed; NULL: the system's */
 };
 
 int api_init(struct api *api, const struct cli *cli, struct error *err);

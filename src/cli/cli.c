@@ -13,6 +13,10 @@ const struct cli_option cli_global_options[] = {
     {"token", 0, "TOKEN",
      "the access token (environment: FAAS_TOKEN, which other users of the machine cannot see)",
      NULL},
+    {"ca-file", 0, "FILE",
+     "certificates of the authorities that an https:// address is checked against (environment: "
+     "FAAS_CA_FILE); default: the system's",
+     NULL},
     {"help", 'h', NULL, "this text", NULL},
 };
 const size_t cli_global_option_count = ARRAY_LENGTH(cli_global_options);

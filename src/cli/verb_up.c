@@ -268,7 +268,8 @@ static bool platform_is_ready(struct up *up)
     struct http_answer answer = {0};
     char url[320];
     snprintf(url, sizeof(url), "%s/readyz", up->url);
-    struct http_call_options options = {.method = "GET", .url = url, .timeout_ms = 2000};
+    struct http_call_options options = {
+        .method = "GET", .url = url, .timeout_ms = 2000, .ca_file = getenv("WORKER_CA_FILE")};
     if (http_fetch(&options, &answer, NULL))
         return false;
     bool ready = answer.status == 200;

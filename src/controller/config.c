@@ -27,6 +27,11 @@
 static const struct setting rows[] = {
     STRING("CONTROLLER_LISTEN", listen, "127.0.0.1:8080",
            "Address and port to serve HTTP on; port 0 takes a free one."),
+    STRING("CONTROLLER_TLS_CERT_FILE", tls_cert_file, NULL,
+           "Certificate chain (PEM) for serving HTTPS in place of HTTP; with "
+           "CONTROLLER_TLS_KEY_FILE."),
+    STRING("CONTROLLER_TLS_KEY_FILE", tls_key_file, NULL,
+           "Private key (PEM) of the certificate; only its owner should be able to read it."),
     STRING("CONTROLLER_DATA_DIR", data_dir, "/var/lib/faas",
            "Folder for the database, the access tokens and the file controller.url."),
     {.name = "CONTROLLER_DATABASE_URL",
@@ -81,6 +86,8 @@ static const struct setting rows[] = {
         "How long a stopping controller waits for the invocations under way."),
     INT("CONTROLLER_CONNECTIONS", connections, "4096", 16, 100000, "connections",
         "Most HTTP connections at once."),
+    INT("CONTROLLER_CONNECTIONS_PER_CLIENT", connections_per_client, "2048", 0, 100000,
+        "connections", "Most HTTP connections from one address at once; 0: no limit of its own."),
     INT("CONTROLLER_BODY_MEMORY_MB", body_memory_mb, "512", 16, 1048576, "MiB",
         "Most memory for request bodies that are on their way."),
     INT("CONTROLLER_EXECUTION_RETENTION_HOURS", retention_hours, "168", 1, 876000, "hours",

@@ -6,8 +6,9 @@
 struct controller_config {
     char *listen;
     char *data_dir;
-    char *database_url; /* "": sqlite in data_dir */
-    char *worker_token; /* "": made at the first start */
+    char *database_url;                 /* "": sqlite in data_dir */
+    char *tls_cert_file, *tls_key_file; /* "": plain HTTP */
+    char *worker_token;                 /* "": made at the first start */
     int64_t payload_max_bytes;
     int64_t result_max_bytes;
     int64_t log_max_bytes;
@@ -26,6 +27,7 @@ struct controller_config {
     int64_t dead_letter_hours;
     int64_t drain_ms;
     int64_t connections;
+    int64_t connections_per_client;
     int64_t body_memory_mb;
     int64_t retention_hours;
     int64_t retention_count;

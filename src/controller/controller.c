@@ -15,6 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define PEM_MAX_BYTES (256 * 1024)
 #define TICK_MS 100
 #define RETENTION_EVERY_MS ((uint64_t)60 * 1000)
 #define FOLLOWERS_PING_MS 15000
@@ -277,22 +278,52 @@ static int open_store(struct controller *controller, struct error *err)
     return controller->store ? 0 : -1;
 }
 
+static int read_pem(const char *setting, const char *path, struct buffer *out, struct error *err)
+{
+    buffer_init(out, PEM_MAX_BYTES);
+    if (buffer_read_file(out, path, err) < 0)
+        return error_wrap(err, "setting %s (%s)", setting, path);
+    return 0;
+}
+
+static int read_tls(struct controller *controller, struct error *err)
+{
+    const char *certificate = controller->config.tls_cert_file;
+    const char *key = controller->config.tls_key_file;
+    struct stat status;
+    if (!*certificate && !*key)
+        return 0;
+    if (!*certificate || !*key)
+        return error_set(err, ERROR_INVALID_REQUEST,
+                         "CONTROLLER_TLS_CERT_FILE and CONTROLLER_TLS_KEY_FILE go together: %s is "
+                         "missing",
+                         *key ? "CONTROLLER_TLS_CERT_FILE" : "CONTROLLER_TLS_KEY_FILE");
+    if (stat(key, &status) == 0 && (status.st_mode & 0077))
+        log_warn("others can read the private key", LOG_STR("file", key));
+    if (read_pem("CONTROLLER_TLS_CERT_FILE", certificate, &controller->tls_certificate, err) < 0)
+        return -1;
+    return read_pem("CONTROLLER_TLS_KEY_FILE", key, &controller->tls_key, err);
+}
+
 static int start_server(struct controller *controller, struct error *err)
 {
     const struct controller_config *config = &controller->config;
-    struct http_server_options options = {.listen = config->listen,
-                                          .route_count = api_route_count,
-                                          .data = controller,
-                                          .authorize = routes_authorize,
-                                          .connection_limit = (unsigned)config->connections,
-                                          .max_buffered_bytes =
-                                              (size_t)config->body_memory_mb * 1024 * 1024};
+    struct http_server_options options = {
+        .listen = config->listen,
+        .route_count = api_route_count,
+        .data = controller,
+        .authorize = routes_authorize,
+        .tls_certificate = controller->tls_certificate.data,
+        .tls_key = controller->tls_key.data,
+        .connection_limit = (unsigned)config->connections,
+        .connections_per_client = (unsigned)config->connections_per_client,
+        .max_buffered_bytes = (size_t)config->body_memory_mb * 1024 * 1024};
     controller->routes = routes_make(controller, err);
     if (!controller->routes)
         return -1;
     options.routes = controller->routes;
     controller->server = http_server_new(&controller->loop, &options, err);
-    return controller->server ? 0 : error_wrap(err, "setting CONTROLLER_LISTEN");
+    return controller->server ? 0 : error_wrap(err, "serving on %s", config->listen);
 }
 
 /* "http://127.0.0.1:8080": a wildcard address is named by the loopback one. */
@@ -307,7 +338,8 @@ static char *public_url(const struct controller *controller)
     const char *shown = strcmp(host, "0.0.0.0") == 0 ? "127.0.0.1"
                         : strcmp(host, "[::]") == 0  ? "[::1]"
                                                      : host;
-    return string_printf("http://%s:%u", shown, http_server_port(controller->server));
+    return string_printf("%s://%s:%u", controller->tls_key.len ? "https" : "http", shown,
+                         http_server_port(controller->server));
 }
 
 static int write_url_file(struct controller *controller, struct error *err)
@@ -405,7 +437,8 @@ int controller_start(struct controller *controller, struct error *err)
         registry_load(&controller->registry, controller->store, err) < 0 ||
         delivery_start(controller, is_shared(config->database_url), err) < 0 ||
         builds_resume(controller, err) < 0 || refresh_start(controller, err) < 0 ||
-        start_server(controller, err) < 0 || start_timers(controller, err) < 0)
+        read_tls(controller, err) < 0 || start_server(controller, err) < 0 ||
+        start_timers(controller, err) < 0)
         return -1;
     watch_parent(controller);
     if (write_url_file(controller, err) < 0)
@@ -468,6 +501,9 @@ void controller_deinit(struct controller *controller)
     delivery_stop(controller);
     store_close(controller->store);
     http_server_free(controller->server);
+    buffer_deinit(&controller->tls_certificate);
+    explicit_bzero(controller->tls_key.data, controller->tls_key.len);
+    buffer_deinit(&controller->tls_key);
     builds_deinit(controller);
     sessions_deinit(controller);
     executions_deinit(controller);

@@ -26,7 +26,8 @@ struct controller {
     struct auth auth;
     struct store *store;
     struct http_server *server;
-    struct http_route *routes; /* owned; see routes.c */
+    struct buffer tls_certificate, tls_key; /* PEM; empty without TLS */
+    struct http_route *routes;              /* owned; see routes.c */
     struct registry registry;
     struct executions executions;
     struct dispatch dispatch;
@@ -38,7 +39,7 @@ struct controller {
     struct loop_timer *tick, *retention, *ping;
     struct loop_signals *signals;
     struct notify *notify; /* to a service manager; NULL: none */
-    uv_poll_t parent; /* readable when the parent has ended */
+    uv_poll_t parent;      /* readable when the parent has ended */
     bool watches_parent;
     double machine_cpus;
     size_t deploys;       /* under way */

@@ -28,6 +28,9 @@ static const struct setting rows[] = {
         .text = "The workers' token, as the controller wrote it to DATA_DIR/worker-token."),
     ROW("WORKER_TOKEN_FILE", STRING, token_file,
         .text = "File that holds the token; default: worker-token in WORKER_DATA_DIR."),
+    ROW("WORKER_CA_FILE", STRING, ca_file,
+        .text = "Certificates (PEM) of the authorities that controllers with https:// are checked "
+                "against; default: the system's."),
     ROW("WORKER_NAME", STRING, name,
         .text = "Name of this worker, unique among the controller's; default: the host's name."),
     ROW("WORKER_DATA_DIR", STRING, data_dir, .default_value = "/var/lib/faas",

@@ -11,6 +11,7 @@ struct worker_settings {
     char *controller_url; /* comma-separated; every string is owned */
     char *token;
     char *token_file;
+    char *ca_file;
     char *name;
     char *data_dir;
     char *image_dir;

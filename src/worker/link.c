@@ -215,7 +215,8 @@ static void on_retry(void *data)
     struct http_tunnel_options options = {.url = link->stream_url,
                                           .protocol = PROTOCOL,
                                           .headers = link->headers,
-                                          .timeout_ms = CONNECT_TIMEOUT_MS};
+                                          .timeout_ms = CONNECT_TIMEOUT_MS,
+                                          .ca_file = link->options.ca_file};
     loop_timer_stop(link->retry);
     link->retry = NULL;
     link->tunnel = http_tunnel_start(link->client, &options, on_connected, link, &err);

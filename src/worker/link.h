@@ -17,7 +17,8 @@ struct link;
 struct link_options {
     const char *url; /* "http://127.0.0.1:8080"; copied, as all strings here */
     const char *token;
-    const char *name; /* the worker's */
+    const char *ca_file; /* for https; NULL: the system's; borrowed */
+    const char *name;    /* the worker's */
     const char *session;
     /* Members of the state after worker and session: capacity, slots, running, instances. */
     void (*describe)(void *data, struct link *link, struct json_writer *writer);

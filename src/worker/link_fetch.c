@@ -61,6 +61,7 @@ static int fetch_start(struct fetch *fetch, struct error *err)
         .headers = fetch->link->headers,
         .timeout_ms = 60000,
         .max_response_bytes = fetch->max_bytes,
+        .ca_file = fetch->link->options.ca_file,
     };
     fetch->call = http_call_start(fetch->link->client, &options, on_fetched, fetch, err);
     return fetch->call ? 0 : -1;

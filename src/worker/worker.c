@@ -685,6 +685,7 @@ static int add_link(struct worker *worker, const char *url, struct error *err)
     struct link_options options = {
         .url = url,
         .token = worker->settings->token,
+        .ca_file = *worker->settings->ca_file ? worker->settings->ca_file : NULL,
         .name = worker->settings->name,
         .session = worker->session,
         .describe = describe,

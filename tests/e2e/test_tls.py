@@ -1,0 +1,98 @@
+"""The API and the workers' links over TLS, with an authority of the test's own."""
+import os
+import shutil
+import socket
+import ssl
+import subprocess
+import tempfile
+import unittest
+
+from faas_platform import BIN, Platform, main
+
+
+def openssl(*arguments):
+    subprocess.run(['openssl', *arguments], check=True, capture_output=True)
+
+
+class Authority:
+    """A certificate authority, and one certificate of it for 127.0.0.1."""
+
+    def __init__(self, folder, name):
+        self.ca, self.ca_key = (os.path.join(folder, f'{name}-ca.{kind}') for kind in ('pem', 'key'))
+        self.cert, self.key = (os.path.join(folder, f'{name}.{kind}') for kind in ('pem', 'key'))
+        request, extensions = os.path.join(folder, 'request.pem'), os.path.join(folder, 'extensions')
+        openssl('req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-days', '2', '-subj', f'/CN={name}', '-keyout', self.ca_key, '-out', self.ca)
+        openssl('req', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-subj', '/CN=controller', '-keyout', self.key, '-out', request)
+        with open(extensions, 'w', encoding='ascii') as file:
+            file.write('subjectAltName=IP:127.0.0.1\n')
+        openssl('x509', '-req', '-in', request, '-CA', self.ca, '-CAkey', self.ca_key, '-CAcreateserial', '-days', '2', '-extfile', extensions, '-out', self.cert)
+        os.chmod(self.key, 0o600)
+
+
+@unittest.skipUnless(os.geteuid() == 0, 'needs root')
+class Tls(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = tempfile.mkdtemp(prefix='e2e-tls-')
+        cls.own, cls.other = Authority(cls.folder, 'own'), Authority(cls.folder, 'other')
+        cls.platform = Platform({'CONTROLLER_TLS_CERT_FILE': cls.own.cert, 'CONTROLLER_TLS_KEY_FILE': cls.own.key, 'WORKER_CA_FILE': cls.own.ca, 'FAAS_CA_FILE': cls.own.ca})
+        cls.platform.start()
+
+    @classmethod
+    def tearDownClass(cls):
+        status = cls.platform.stop()
+        left = cls.platform.leftovers()
+        cls.platform.cleanup()
+        shutil.rmtree(cls.folder)
+        assert status == 0 and not left, (status, left)
+
+    def faas(self, *arguments, **environment):
+        full = self.platform.environment() | {'FAAS_URL': self.platform.url, 'FAAS_TOKEN': self.platform.token} | environment
+        return subprocess.run([os.path.join(BIN, 'faas'), *arguments], capture_output=True, text=True, env=full, check=False)
+
+    def test_functions_are_deployed_and_called(self):
+        self.assertTrue(self.platform.url.startswith('https://'), self.platform.url)
+        path = os.path.join(self.folder, 'main.py')
+        with open(path, 'w', encoding='ascii') as file:
+            file.write('import sys\nprint(len(sys.stdin.read()))')
+        deployed = self.faas('deploy', 'over-tls', path, '--runtime', 'python', '--memory', '256')
+        self.assertEqual(deployed.returncode, 0, deployed.stderr)
+        big = os.path.join(self.folder, 'big.json')
+        with open(big, 'w', encoding='ascii') as file:
+            file.write('"' + 'x' * 5_000_000 + '"')
+        for arguments, result in ((('--data', '{}'), '2'), (('--file', big), '5000002')):
+            called = self.faas('invoke', 'over-tls', *arguments)
+            self.assertEqual((called.returncode, called.stdout.strip()), (0, result), called.stderr)
+
+    def test_an_authority_that_is_not_trusted_is_refused(self):
+        for environment in ({'FAAS_CA_FILE': self.other.ca}, {'FAAS_CA_FILE': '/etc/ssl/certs/ca-certificates.crt'}):
+            refused = self.faas('list', **environment)
+            self.assertEqual(refused.returncode, 7, refused)
+            self.assertIn('certificate', refused.stderr.lower())
+
+    def test_the_flag_says_which_authority(self):
+        self.assertEqual(self.faas('list', '--ca-file', self.own.ca, FAAS_CA_FILE='').returncode, 0)
+
+    def test_old_versions_of_tls_and_plain_http_are_refused(self):
+        address = self.platform.url.split('//')[1].split(':')
+        context = ssl.create_default_context(cafile=self.own.ca)
+        context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
+        with self.assertRaises((ssl.SSLError, ConnectionError)), socket.create_connection((address[0], int(address[1]))) as plain:
+            context.wrap_socket(plain, server_hostname='127.0.0.1')
+        with socket.create_connection((address[0], int(address[1]))) as plain:
+            plain.sendall(b'GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n')
+            plain.settimeout(10)
+            self.assertNotIn(b'200 OK', plain.recv(1000))
+
+    def test_settings_that_cannot_be_are_refused(self):
+        for settings, words in (({'CONTROLLER_TLS_KEY_FILE': ''}, 'go together'), ({'CONTROLLER_TLS_KEY_FILE': '/nonexistent'}, '/nonexistent'),
+                                ({'CONTROLLER_TLS_KEY_FILE': self.other.key}, 'belong together')):
+            environment = {'PATH': os.environ['PATH'], 'CONTROLLER_TLS_CERT_FILE': self.own.cert, 'CONTROLLER_LISTEN': '127.0.0.1:0',
+                           'CONTROLLER_DATA_DIR': os.path.join(self.folder, 'data')} | settings
+            done = subprocess.run([os.path.join(BIN, 'faas-controller')], capture_output=True, text=True, env=environment, timeout=60, check=False)
+            self.assertNotEqual(done.returncode, 0)
+            self.assertIn(words, done.stderr)
+
+
+if __name__ == '__main__':
+    main()
