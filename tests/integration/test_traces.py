@@ -248,6 +248,11 @@ qwFn6o/sXAIhAPr3vpwKZl//+fCzWrQulHeHlNWK6985yn9ehgE4ou5q
 """
 
 
+def score(pid):
+    with open(f"/proc/{pid}/oom_score_adj") as file:
+        return file.read().strip()
+
+
 class Views(InstanceTest):
     """What a function finds in a generic instance is what it finds in one that was started for it."""
 
@@ -313,6 +318,24 @@ pbkdf2('a', 'b', 1, 64, 'sha512', () => console.log(count() - before));"""
             with self.subTest(source=source, after=after):
                 printed = self.late("zygote", [NODE, adapter, "process", "index.js"], {"index.js": source}, before, after)
                 self.assertEqual(printed, expected)
+
+    def test_python_zygote_is_out_of_reach_and_the_last_to_go(self):
+        """From outside: who may look into the processes (the owner of their files in /proc), and whom the kernel kills first."""
+        adapter = os.path.join(LIBEXEC, "python", "adapter.py")
+        for generic in False, True:
+            with self.subTest(generic=generic):
+                instance = self.ready("zygote", [PYTHON, adapter, "process", "main.py"], {"main.py": ""}, pid1=True, uid=54321, generic=generic)
+                self.assertEqual(instance.invoke().exit_code, 0)
+                init = instance.init_pid()
+                with open(f"/proc/{init}/task/{init}/children") as file:
+                    zygote, *more = file.read().split()
+                self.assertEqual(more, [])
+                self.assertEqual(os.stat(f"/proc/{zygote}/mem").st_uid, 0)
+                self.assertEqual(os.stat(f"/proc/{init}/mem").st_uid, 0)
+                self.assertEqual(score(zygote), score(init))
+                while not (ready := [pid for pid in instance.others() if str(pid) != zygote and score(pid) == "1000"]):
+                    pass
+                self.assertEqual(os.stat(f"/proc/{ready[0]}/mem").st_uid, 54321)
 
     def test_exec(self):
         source = PYTHON_VIEW + "print(json.dumps(view()))"

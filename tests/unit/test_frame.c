@@ -165,3 +165,22 @@ Test(frame, broken_off_frame_is_pending)
         cr_assert_eq(frame_reader_pending(&reader) != 0, len > 0, "after %zu bytes", len);
     }
 }
+
+Test(frame, other_types_and_limits_hold_from_the_next_header_on)
+{
+    struct frame_reader reader;
+    struct wire wire = {0};
+    char text[1000];
+
+    frame_reader_init(&reader, FRAME_BIT(FRAME_LOAD), 4);
+    put(&wire, FRAME_LOAD, 0, 0, "", "load");
+    read_all(&reader, &wire, 7, text);
+    cr_assert_str_eq(text, "H()B(load)E", "%s", text);
+    frame_reader_expect(&reader, FRAME_BIT(FRAME_INVOKE), 6);
+    wire.len = 0;
+    put(&wire, FRAME_INVOKE, 0, 0, "", "invoke");
+    put(&wire, FRAME_LOAD, 0, 0, "", "load");
+    read_all(&reader, &wire, 100, text);
+    cr_assert_str_eq(text, "H()B(invoke)E!", "%s", text);
+    cr_assert_str_eq(reader.problem, "a frame of a type that is not expected here");
+}
