@@ -33,6 +33,7 @@ Usage: ./build.sh VERB [ARGUMENT...]
   images [NAME...]           the runtime images (python nodejs go native), into build/images/ and the image store
   hostile [GROUP...]         functions that attack, bystanders, and the table of what came of it
   bench [--quick] [ROW...]   the benchmarks, with an optimised build; see docs/performance.md
+  bench profile [--write]    where the time of a pooled cold start goes
   lint [CHECK...]            checks without running: format shell clang cppcheck tidy
   fuzz [TARGET] [SECONDS]    fuzz one parser or all of them, 60 seconds each
   coverage                   line coverage of src/ and oci/ by the tests
@@ -403,7 +404,13 @@ verb_bench() {
     need_packages "${PACKAGES_BUILD[@]}" libcriterion-dev "${PACKAGES_RUN[@]}" "${PACKAGES_IMAGES[@]}"
     build_preset release
     make_images "${IMAGES[@]}"
-    as_root env FAAS_BIN="$OUT/release/bin" tests/bench/run "$@"
+    if [ "${1:-}" = profile ]; then
+        shift
+        need_packages strace
+        as_root env FAAS_BIN="$OUT/release/bin" tests/bench/profile "$@"
+    else
+        as_root env FAAS_BIN="$OUT/release/bin" tests/bench/run "$@"
+    fi
 }
 
 # ---- lint ----

@@ -9,6 +9,8 @@ import time
 
 from measure import BIN, PAYLOAD, Failure, run_json
 
+CHROOT = shutil.which('chroot') or '/usr/sbin/chroot'
+
 # A process that has the function's modules loaded and forks for each call: what `process` in Python cannot do without. It
 # times each call from before the fork to the child's end, its output read, and prints the times.
 ZYGOTE = r'''
@@ -122,7 +124,6 @@ def bare_python(bundle, count):
 
 def bare_fork(bundle, source, count):
     """ns of a fork from an idle Python process of the same image that runs `source`, on the host."""
-    chroot = shutil.which('chroot') or '/usr/sbin/chroot'
-    result = subprocess.run([chroot, bundle.rootfs, '/usr/bin/python3', '-c', ZYGOTE, source, PAYLOAD.decode(), str(count)],
+    result = subprocess.run([CHROOT, bundle.rootfs, '/usr/bin/python3', '-c', ZYGOTE, source, PAYLOAD.decode(), str(count)],
                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=120, check=True)
     return json.loads(result.stdout)

@@ -4,7 +4,7 @@ import json
 import subprocess
 import time
 
-from baselines import Bundle
+from baselines import CHROOT, Bundle
 from faas_platform import archive
 from measure import load
 from memory import instance_bytes, platform_bytes, pss_bytes
@@ -42,7 +42,7 @@ def idle_python(site):
 
 def idle_python_bytes(bundle):
     """PSS of an interpreter that has loaded json and waits for input."""
-    with subprocess.Popen(['chroot', bundle.rootfs, '/usr/bin/python3', '-c', 'import json, sys; print(flush=True); sys.stdin.read()'],
+    with subprocess.Popen([CHROOT, bundle.rootfs, '/usr/bin/python3', '-c', 'import json, sys; print(flush=True); sys.stdin.read()'],
                           stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         process.stdout.readline()
         size = pss_bytes(process.pid)
