@@ -81,6 +81,7 @@ static void give(struct controller *controller, struct build *build, struct work
     if (session_tell(session, head, NULL) < 0)
         return;
     build->session = session;
+    build->stream_number = session->stream_number;
     build->attempts++;
     build->started_ns = clock_monotonic_ns();
     session->build = build;
@@ -183,6 +184,21 @@ void builds_worker_lost(struct controller *controller, struct worker_session *se
     }
     list_remove(&build->link);
     list_append(&controller->builds.waiting, &build->link);
+}
+
+void builds_match(struct controller *controller, struct worker_session *session,
+                  const struct json *named)
+{
+    const struct build *build = session->build;
+    if (!build || !named || build->stream_number == session->stream_number)
+        return;
+    json_foreach (i, item, named) {
+        const char *id = json_string(item, NULL);
+        if (id && strcmp(id, build->id) == 0)
+            return;
+    }
+    builds_worker_lost(controller, session);
+    builds_dispatch(controller);
 }
 
 static struct build *find_running(struct controller *controller, const char *id)

@@ -4,6 +4,7 @@
  * time; a build whose worker is lost goes to another. Loop thread only. */
 #pragma once
 
+#include "base/json.h"
 #include "base/text.h"
 #include "controller/registry.h"
 
@@ -18,6 +19,7 @@ struct build {
     char id[RANDOM_ID_LEN + 1];
     struct function_version *version; /* a reference */
     struct worker_session *session;   /* NULL: waiting */
+    uint64_t stream_number;           /* by which of its connections it went there */
     int attempts;
     uint64_t started_ns;
     struct list link;
@@ -36,4 +38,8 @@ int builds_resume(struct controller *controller, struct error *err);
 /* Gives waiting builds to workers that have none. */
 void builds_dispatch(struct controller *controller);
 void builds_worker_lost(struct controller *controller, struct worker_session *session);
+/* The worker names these builds: one that it was given by an earlier connection and does not name never arrived. NULL: it
+ * did not say. */
+void builds_match(struct controller *controller, struct worker_session *session,
+                  const struct json *named);
 void builds_result(struct controller *controller, const struct worker_message *message);

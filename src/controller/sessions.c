@@ -286,6 +286,7 @@ static void read_state(struct controller *controller, struct worker_session *ses
                        struct json *state)
 {
     match_running(controller, session, json_get(state, "running"));
+    builds_match(controller, session, json_get(state, "builds"));
     int64_t slots = json_get_int(state, "slots", 0) - count_undelivered(controller, session);
     session->dispatch.free_slots = slots > 0 ? slots : 0;
     bool draining = json_get_bool(state, "draining", false);

@@ -169,6 +169,16 @@ void builds_take(struct builds *builds, struct link *link, const struct json *he
         refuse(request, &err);
 }
 
+void builds_write(const struct builds *builds, const struct link *link, struct json_writer *writer)
+{
+    const struct request *request;
+    TAILQ_FOREACH(request, &builds->all, all)
+    {
+        if (request->link == link)
+            json_write_string(writer, request->id);
+    }
+}
+
 size_t builds_count(const struct builds *builds)
 {
     return builds->count;

@@ -22,6 +22,8 @@ struct builds *builds_new(uv_loop_t *loop, const struct builds_options *options,
 void builds_free(struct builds *builds);
 /* An assignment of kind build. */
 void builds_take(struct builds *builds, struct link *link, const struct json *head);
+/* The ids of those that this link gave and that are not answered yet. */
+void builds_write(const struct builds *builds, const struct link *link, struct json_writer *writer);
 /* Not yet answered. */
 size_t builds_count(const struct builds *builds);
 /* Ends all at once; each is answered. */

@@ -40,6 +40,8 @@ void link_announce(struct link *link);
 size_t link_pending(const struct link *link);
 /* Writes the ids of executions whose results are still to be sent: members of the state's "running". */
 void link_write_pending(const struct link *link, struct json_writer *writer);
+/* The same of builds: members of "builds". */
+void link_write_pending_builds(const struct link *link, struct json_writer *writer);
 /* Calls `fn` (which may be NULL) whenever the controller has taken all results. */
 void link_on_delivered(struct link *link, void (*fn)(void *data));
 const char *link_url(const struct link *link);

@@ -7,13 +7,16 @@
 #include "base/text.h"
 #include "worker/link.h"
 
+#define LINK_ID_MAX 127
+
 /* One result, kept until the controller has taken it. */
 struct outgoing {
     struct buffer head;
     char *body[2]; /* owned: result and log, or a build's output and artifact */
     size_t body_len[2];
-    char execution_id[TIME_ID_LEN + 1]; /* "" for a build's */
-    uint64_t number;                    /* on this connection; 0: not sent on it yet */
+    char id[LINK_ID_MAX + 1]; /* of the execution, or of the build */
+    bool is_build;
+    uint64_t number; /* on this connection; 0: not sent on it yet */
     struct outgoing *next;
 };
 

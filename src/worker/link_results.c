@@ -106,13 +106,14 @@ static void keep(struct link *link, struct outgoing *message)
         message_stream_push(link->stream);
 }
 
-static struct outgoing *outgoing_new(const char *execution_id)
+static struct outgoing *outgoing_new(const char *id, bool is_build)
 {
     struct outgoing *message = calloc(1, sizeof(*message));
     if (!message)
         return NULL;
     buffer_init(&message->head, MESSAGE_HEAD_MAX);
-    snprintf(message->execution_id, sizeof(message->execution_id), "%s", execution_id);
+    snprintf(message->id, sizeof(message->id), "%s", id);
+    message->is_build = is_build;
     return message;
 }
 
@@ -145,7 +146,7 @@ static int write_result_head(struct buffer *head, const struct execution *execut
 
 void link_send_result(struct link *link, struct execution *execution)
 {
-    struct outgoing *message = outgoing_new(execution->id);
+    struct outgoing *message = outgoing_new(execution->id, false);
     struct error err = {0};
     if (!message || write_result_head(&message->head, execution, &err) < 0) {
         log_error("a result is lost", LOG_STR("execution", execution->id), LOG_ERR(&err));
@@ -203,7 +204,7 @@ static int write_build_head(struct buffer *head, const char *build_id, bool ok, 
 void link_send_build(struct link *link, const char *build_id, bool ok, const char *output,
                      size_t output_len, const char *artifact, size_t artifact_len)
 {
-    struct outgoing *message = outgoing_new("");
+    struct outgoing *message = outgoing_new(build_id, true);
     const char *texts[2] = {output, artifact};
     size_t lens[2] = {output_len, artifact_len};
     bool lost = !message || write_build_head(&message->head, build_id, ok, output_len, NULL) < 0;
@@ -230,10 +231,20 @@ size_t link_pending(const struct link *link)
     return link->count;
 }
 
-void link_write_pending(const struct link *link, struct json_writer *writer)
+static void write_pending(const struct link *link, bool builds, struct json_writer *writer)
 {
     for (const struct outgoing *message = link->first; message; message = message->next) {
-        if (message->execution_id[0] && !message->number)
-            json_write_string(writer, message->execution_id);
+        if (message->is_build == builds && !message->number)
+            json_write_string(writer, message->id);
     }
+}
+
+void link_write_pending(const struct link *link, struct json_writer *writer)
+{
+    write_pending(link, false, writer);
+}
+
+void link_write_pending_builds(const struct link *link, struct json_writer *writer)
+{
+    write_pending(link, true, writer);
 }

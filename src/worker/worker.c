@@ -169,6 +169,12 @@ static void describe(void *data, struct link *link, struct json_writer *writer)
     }
     link_write_pending(link, writer);
     json_array_end(writer);
+    json_key(writer, "builds");
+    json_array_begin(writer);
+    if (worker->builds)
+        builds_write(worker->builds, link, writer);
+    link_write_pending_builds(link, writer);
+    json_array_end(writer);
     json_key(writer, "instances");
     json_array_begin(writer);
     if (worker->pool)

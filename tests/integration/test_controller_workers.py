@@ -1,6 +1,7 @@
 """The controller and its workers: dispatch, sessions, loss, builds, durability, stopping."""
 import base64
 import contextlib
+import json
 import os
 import signal
 import sqlite3
@@ -394,10 +395,14 @@ def result_of(head, **members):
 class Deaf(Worker):
     """A stream in the test's own hands: one state is said, and what comes is read when the test asks."""
 
-    def __init__(self, controller, name="deaf", running=(), session=None, **options):
+    def __init__(self, controller, name="deaf", running=(), session=None, builds=None, **options):
         super().__init__(controller, name, **options)
         self.session = session or self.session
         self.running = dict.fromkeys(running)
+        self.builds = builds
+
+    def state(self):
+        return super().state() | ({} if self.builds is None else {"builds": self.builds})
 
     def __enter__(self):
         self.stream = self.open_stream()
@@ -454,6 +459,23 @@ class Cuts(WorkersTest):
         with Deaf(self.controller, session=worker.session):
             execution = waiting()
         self.assertEqual((execution["status"], execution["error"]["type"]), ("lost", "Platform.WorkerLost"))
+
+    def test_a_build_that_did_not_arrive_is_given_out_again(self):
+        with Deaf(self.controller, builds=[]) as worker:
+            self.controller.deploy("g", **GO)
+            first, _ = worker.next("build")
+        with Deaf(self.controller, session=worker.session, builds=[]) as worker:
+            second, _ = worker.next("build")
+            self.assertEqual(second["build_id"], first["build_id"])
+        with Deaf(self.controller, session=worker.session, builds=[second["build_id"]]) as worker:  # this one has arrived
+            worker.send({"kind": "build_result", "build_id": second["build_id"], "ok": True, "output_len": 0}, b"artifact")
+            wait_until(lambda: self.api("GET", "/v1/functions/g").json()["state"] == "ready", "it is built")
+            worker.send({"kind": "state"}, json.dumps(worker.state()).encode())
+            while True:
+                head, _ = fixture.read_message(worker.stream)
+                self.assertNotEqual(head["kind"], "build")
+                if head.get("messages") == 3:
+                    break
 
     def test_a_result_may_be_cut_at_any_byte_and_said_again(self):
         self.controller.deploy("f")
