@@ -315,13 +315,12 @@ static bool receive_some(struct message_stream *stream)
 
 /* ---- writing ---- */
 
-static struct chunk *chunk_new(struct message_stream *stream, const char *bytes, size_t len,
-                               char *owned, size_t room)
+static struct chunk *chunk_new(struct message_stream *stream, struct chunk content)
 {
     struct chunk *chunk = malloc(sizeof(*chunk));
     if (!chunk)
         return NULL;
-    *chunk = (struct chunk){.bytes = bytes, .owned = owned, .len = len, .room = room};
+    *chunk = content;
     *(stream->first ? &stream->last->next : &stream->first) = chunk;
     stream->last = chunk;
     return chunk;
@@ -334,7 +333,9 @@ static char *reserve(struct message_stream *stream, size_t len)
     if (!chunk || chunk->room < len) {
         size_t size = len > CHUNK_SIZE ? len : CHUNK_SIZE;
         char *memory = malloc(size);
-        chunk = memory ? chunk_new(stream, memory, 0, memory, size) : NULL;
+        chunk = memory ? chunk_new(stream,
+                                   (struct chunk){.bytes = memory, .owned = memory, .room = size})
+                       : NULL;
         if (!chunk) {
             free(memory);
             return NULL;
@@ -356,7 +357,8 @@ static bool put_body(struct message_stream *stream, const struct message_part *p
         free(part->owned);
         return at || part->len == 0;
     }
-    if (!chunk_new(stream, part->bytes, part->len, part->owned, 0)) {
+    if (!chunk_new(stream,
+                   (struct chunk){.bytes = part->bytes, .owned = part->owned, .len = part->len})) {
         free(part->owned);
         return false;
     }
