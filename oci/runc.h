@@ -59,6 +59,7 @@ struct oci_call {
     int signal;          /* 0: SIGKILL */
     bool all;            /* kill: every process of the container */
     bool force;          /* delete: kill it first if it runs */
+    bool unhurried;      /* takes less CPU time and somewhat longer: for what nobody waits for */
     uint64_t timeout_ms; /* 0: 30 s */
 };
 

@@ -13,6 +13,7 @@
 #include "worker/network.h"
 #include "worker/runtime.h"
 
+#include <sys/queue.h>
 #include <sys/stat.h>
 
 struct container_runtime {
@@ -26,9 +27,11 @@ struct container_runtime {
     char *bundles, *netns, *state, *attach, *resolv_conf, *image_index; /* owned paths */
     uv_fs_event_t *images_watch; /* of the image store's folder */
     bool has_resolv_conf, attach_open;
-    char *apparmor_profile;               /* owned; NULL: none */
-    uint8_t slots[INSTANCE_ID_SLOTS / 8]; /* bits of those in use */
-    size_t instances;                     /* not yet removed, those given up on included */
+    char *apparmor_profile;                  /* owned; NULL: none */
+    uint8_t slots[INSTANCE_ID_SLOTS / 8];    /* bits of those in use */
+    size_t running;                          /* OCI runtimes that start an instance */
+    TAILQ_HEAD(, runtime_instance) prepared; /* generic ones that wait for one of those to end */
+    size_t instances;                        /* not yet removed, those given up on included */
     size_t leftovers;
     bool closing;
     void (*closed)(void *data);
@@ -63,6 +66,8 @@ struct runtime_instance {
     int counters;
     bool start_over; /* the start has succeeded or failed */
     bool created;    /* the OCI runtime may know it */
+    bool queued;     /* in the runtime's list `prepared` */
+    TAILQ_ENTRY(runtime_instance) prepared;
     bool stopping;
     int tries;
     bool given_up;    /* `stopped` was called; removal goes on in the background */
@@ -88,6 +93,8 @@ bool container_outdated(struct runtime_instance *instance);
 /* State of the image store's index. */
 struct file_mark container_image_mark(const struct container_runtime *runtime);
 void container_stop(struct runtime_instance *instance, runtime_stopped_fn *stopped, void *data);
+/* A prepared instance that waits is given up: what follows a start that failed. */
+void container_unqueue(struct runtime_instance *instance);
 void container_close_fds(struct runtime_instance *instance);
 /* Gives back what the instance holds, and frees it. */
 void container_destroy(struct runtime_instance *instance);

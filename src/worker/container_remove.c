@@ -147,8 +147,11 @@ static void start_delete(void *data)
 {
     struct runtime_instance *instance = data;
     struct container_runtime *runtime = instance->runtime;
-    struct oci_call call = {
-        .verb = OCI_DELETE, .id = instance->id, .force = true, .timeout_ms = DELETE_TIMEOUT_MS};
+    struct oci_call call = {.verb = OCI_DELETE,
+                            .id = instance->id,
+                            .force = true,
+                            .unhurried = true,
+                            .timeout_ms = DELETE_TIMEOUT_MS};
     loop_timer_stop(instance->timer);
     instance->timer = NULL;
     if (!instance->created) {
@@ -230,6 +233,8 @@ void container_stop(struct runtime_instance *instance, runtime_stopped_fn *stopp
     instance->stopping = true;
     instance->stopped = stopped;
     instance->stopped_data = data;
+    if (instance->queued)
+        container_unqueue(instance);
     if (!instance->start_over || instance->rewriting)
         return; /* what is under way looks at `stopping` when it is done */
     if (instance->pidfd >= 0)

@@ -66,9 +66,9 @@ static int open_handles(struct runtime_instance *instance, struct error *err)
     return 0;
 }
 
-static void on_run(void *data, const struct oci_outcome *outcome, const struct error *err)
+static void finish_run(struct runtime_instance *instance, const struct oci_outcome *outcome,
+                       const struct error *err)
 {
-    struct runtime_instance *instance = data;
     struct error why = {0};
     if (outcome) {
         instance->pid = outcome->pid;
@@ -163,21 +163,27 @@ static void prepare_work(void *data)
     instance->failed = prepare(instance, &instance->err) < 0;
 }
 
-static void prepare_done(void *data)
+static void run_prepared(struct container_runtime *runtime);
+
+static void on_run(void *data, const struct oci_outcome *outcome, const struct error *err)
 {
     struct runtime_instance *instance = data;
+    struct container_runtime *runtime = instance->runtime;
+    runtime->running--;
+    finish_run(instance, outcome, err);
+    run_prepared(runtime);
+}
+
+static void run(struct runtime_instance *instance)
+{
     struct container_runtime *runtime = instance->runtime;
     struct oci_call call = {.verb = OCI_RUN,
                             .id = instance->id,
                             .bundle = instance->bundle,
                             .fds = instance->fds,
                             .fd_count = INSTANCE_FD_COUNT,
+                            .unhurried = !instance->code_dir,
                             .timeout_ms = (uint64_t)runtime->settings->start_timeout_ms};
-    instance->prepared_ns = clock_monotonic_ns();
-    if (instance->stopping || instance->failed) {
-        start_failed(instance, &instance->err);
-        return;
-    }
     instance->created = true;
     if (worker_cgroup_prepare(runtime->cgroup, instance->id,
                               instance_cgroup_limits(instance->spec, false).memory_bytes,
@@ -185,6 +191,55 @@ static void prepare_done(void *data)
         oci_runtime_start(&runtime->oci, runtime->loop, &call, on_run, instance, &instance->err) <
             0)
         start_failed(instance, &instance->err);
+    else
+        runtime->running++;
+}
+
+static void unqueue(struct runtime_instance *instance)
+{
+    TAILQ_REMOVE(&instance->runtime->prepared, instance, prepared);
+    instance->queued = false;
+}
+
+/* What nobody waits for is prepared ahead, so that no time is lost between two runs, and starts when another run is over. */
+static void run_prepared(struct container_runtime *runtime)
+{
+    struct runtime_instance *instance;
+    while (runtime->running < (size_t)runtime->settings->start_parallel &&
+           (instance = TAILQ_FIRST(&runtime->prepared))) {
+        unqueue(instance);
+        run(instance);
+    }
+}
+
+static void deferred_failure(void *data)
+{
+    struct runtime_instance *instance = data;
+    start_failed(instance, &instance->err);
+}
+
+void container_unqueue(struct runtime_instance *instance)
+{
+    unqueue(instance);
+    loop_defer(instance->runtime->loop, deferred_failure, instance, NULL);
+}
+
+static void prepare_done(void *data)
+{
+    struct runtime_instance *instance = data;
+    struct container_runtime *runtime = instance->runtime;
+    instance->prepared_ns = clock_monotonic_ns();
+    if (instance->stopping || instance->failed) {
+        start_failed(instance, &instance->err);
+        return;
+    }
+    if (instance->code_dir) {
+        run(instance);
+        return;
+    }
+    TAILQ_INSERT_TAIL(&runtime->prepared, instance, prepared);
+    instance->queued = true;
+    run_prepared(runtime);
 }
 
 /* The namespace is what the function may have of the network. */

@@ -21,6 +21,8 @@
 /* One that was taken is replaced after the call that took it has most likely been answered; when calls never pause, at the latest then. */
 #define REFILL_DELAY_MS 20
 #define REFILL_LATEST_MS 1000
+/* So many more than are started at the same time are prepared for it. */
+#define PREPARED_AHEAD 2
 #define RETRY_FIRST_MS 1000
 #define RETRY_LAST_MS (5 * 60 * 1000)
 /* The part of the memory that may be spent on them. */
@@ -301,7 +303,7 @@ void pool_generic_refill(struct pool *pool)
     if (!pool->trim)
         pool->trim = loop_timer_start(pool->loop, TRIM_MS, TRIM_MS, trim, pool, NULL);
     while ((kind = neediest(pool, now_ns)) && has_room(pool, kind->spec.memory_mb)) {
-        if (pool->starting + pool->refilling >= pool->options.start_parallel ||
+        if (pool->starting + pool->refilling >= pool->options.start_parallel + PREPARED_AHEAD ||
             !may_refill(pool, now_ns))
             return;
         if (start_one(pool, kind, &err) < 0)

@@ -302,6 +302,7 @@ struct runtime *runtime_container_new(uv_loop_t *loop, const struct worker_setti
         return NULL;
     }
     runtime->base.ops = &ops;
+    TAILQ_INIT(&runtime->prepared);
     runtime->loop = loop;
     runtime->settings = settings;
     if (open_parts(runtime, err) < 0) {

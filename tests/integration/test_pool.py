@@ -43,7 +43,7 @@ def facts():
 def tell():
     print(json.dumps(facts()))
 """  # fmt: skip
-LIMIT_FILES = ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "cpu.cfs_quota_us", "cpu.cfs_period_us", "cpu.shares", "pids.max",
+LIMIT_FILES = ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "memory.kmem.tcp.limit_in_bytes", "cpu.cfs_quota_us", "cpu.cfs_period_us", "cpu.shares", "pids.max",
                "devices.list", "memory.max", "memory.swap.max", "cpu.max")  # fmt: skip
 
 
@@ -271,7 +271,7 @@ class Pool(unittest.TestCase):
         host = self.host(pool_size=1)
         warm = host.wait_warm()[0]["id"]
         for pid in host.processes(warm):
-            with open(f"/proc/{pid}/comm") as file:
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError), open(f"/proc/{pid}/comm") as file:
                 if file.read().startswith("python"):
                     os.kill(pid, signal.SIGKILL)
         host.controller.deploy("f", "print(1)", network="bridge")
