@@ -11,7 +11,7 @@ HANDLER = {'contract': 'handler', 'handler': 'main.handler'}
 
 
 class Scaling(PlatformTest):
-    settings = {'WORKER_KEEP_ALIVE_MS': '300000'}
+    settings = {'WORKER_KEEP_ALIVE_MS': '300000', 'CONTROLLER_QUEUE_WAIT_MS': '120000'}  # machines may be slow
 
     def instances(self, name):
         """{id: state} of the function's instances on all workers."""
@@ -105,7 +105,7 @@ print(json.dumps([begin, time.monotonic()]))
 class Frozen(Scaling):
     """The same with every instance frozen as soon as it is idle, and what holds for those."""
 
-    settings = {'WORKER_KEEP_ALIVE_MS': '300000', 'WORKER_FREEZE_AFTER_MS': '0'}
+    settings = Scaling.settings | {'WORKER_FREEZE_AFTER_MS': '0'}
 
     def test_a_frozen_instance_answers_as_if_it_had_not_been(self):
         for runtime, code, handler in (('python', QUICK, 'main.handler'), ('nodejs', 'exports.handler = async (event) => event', 'index.handler')):
