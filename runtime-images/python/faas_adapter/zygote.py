@@ -73,7 +73,7 @@ class Zygote:
         self.child = None  # that stands ready; 0 in itself
         self.state = mmap.mmap(-1, 1)  # shared with it
         self.code = None
-        self.source = b""  # while there is something in it to import ahead
+        self.source = b""  # the script's, while there may be something in it to import ahead
         preload(PRELOAD)
 
     def hide(self):
@@ -121,18 +121,18 @@ class Zygote:
         self.say_ready(SOCKET)
         while True:
             self.compile()
-            if self.child is None:
-                import_ahead(self.source)
-                self.source = b""
-                if self.fork():
-                    self.leave_parent()
-                    return self.stand_ready()
+            if self.child is None and self.fork():
+                self.leave_parent()
+                return self.stand_ready()
             self.rehearse_report()
             status = self.wait_for_child()
             if self.state[0] == self.HUNG_UP:
                 os._exit(0)
             if self.state[0] == self.RUNNING:
                 self.report(status)
+                if status == 0:  # its memory was enough for what it imported, so this one's is
+                    import_ahead(self.source)
+                    self.source = b""
 
     def say_ready(self, fd):
         if not self.ready_said:
