@@ -142,3 +142,76 @@ int netlink_exchange(int fd, struct netlink_request *request, struct error *err)
     }
     return 0;
 }
+
+/* ---- dumps ---- */
+
+/* Takes one datagram: 0, 1 at the end of the dump, -1 with errno. */
+static int take_entries(const char *bytes, size_t len, size_t header_len,
+                        void (*entry)(void *data, const void *attributes, size_t len), void *data)
+{
+    const size_t begin = NLMSG_HDRLEN + NLMSG_ALIGN(header_len);
+
+    while (len >= NLMSG_HDRLEN) {
+        struct nlmsghdr message;
+        int failed = 0;
+        memcpy(&message, bytes, sizeof(message));
+        if (message.nlmsg_len < NLMSG_HDRLEN || message.nlmsg_len > len)
+            break;
+        if (message.nlmsg_type == NLMSG_DONE)
+            return 1;
+        if (message.nlmsg_type == NLMSG_ERROR) {
+            if (message.nlmsg_len >= NLMSG_HDRLEN + sizeof(failed))
+                memcpy(&failed, bytes + NLMSG_HDRLEN, sizeof(failed));
+            errno = failed ? -failed : EIO;
+            return -1;
+        }
+        if (message.nlmsg_len >= begin)
+            entry(data, bytes + begin, message.nlmsg_len - begin);
+        size_t step = NLMSG_ALIGN(message.nlmsg_len);
+        if (step >= len)
+            break;
+        bytes += step;
+        len -= step;
+    }
+    return 0;
+}
+
+int netlink_dump(int fd, struct netlink_request *request, size_t header_len,
+                 void (*entry)(void *data, const void *attributes, size_t len), void *data,
+                 struct error *err)
+{
+    _Alignas(struct nlmsghdr) char answers[32768];
+    int state = netlink_exchange(fd, request, err);
+
+    if (state < 0)
+        return -1;
+    while (state == 0) {
+        ssize_t len = recv(fd, answers, sizeof(answers), 0);
+        if (len < 0 && errno == EINTR)
+            continue;
+        state = len < 0 ? -1 : take_entries(answers, (size_t)len, header_len, entry, data);
+    }
+    return state < 0 ? error_set_errno(err, ERROR_UNAVAILABLE, errno, "netlink") : 0;
+}
+
+const void *netlink_find(const void *attributes, size_t len, uint16_t type, size_t *ret_len)
+{
+    const char *at = attributes;
+
+    while (at && len >= NLA_HDRLEN) {
+        struct nlattr attribute;
+        memcpy(&attribute, at, sizeof(attribute));
+        if (attribute.nla_len < NLA_HDRLEN || attribute.nla_len > len)
+            return NULL;
+        if ((attribute.nla_type & NLA_TYPE_MASK) == type) {
+            *ret_len = attribute.nla_len - (size_t)NLA_HDRLEN;
+            return at + NLA_HDRLEN;
+        }
+        size_t step = NLA_ALIGN(attribute.nla_len);
+        if (step >= len)
+            return NULL;
+        at += step;
+        len -= step;
+    }
+    return NULL;
+}

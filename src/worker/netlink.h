@@ -40,3 +40,10 @@ void netlink_nest_end(struct netlink_request *request, size_t nest);
 int netlink_open(int protocol, struct error *err);
 /* Sends all messages, and reads an answer for each that is answered. The error has the kernel's errno of the first that failed. */
 int netlink_exchange(int fd, struct netlink_request *request, struct error *err);
+/* Sends a request with NLM_F_DUMP, and calls `entry` with the attributes of each message of the answer; `header_len` is that of the family's own
+ * header. */
+int netlink_dump(int fd, struct netlink_request *request, size_t header_len,
+                 void (*entry)(void *data, const void *attributes, size_t len), void *data,
+                 struct error *err);
+/* What an attribute holds, among `len` bytes of them (NULL: none); NULL when it is not there. */
+const void *netlink_find(const void *attributes, size_t len, uint16_t type, size_t *ret_len);

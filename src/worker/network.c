@@ -12,6 +12,7 @@
 #include "base/loop.h"
 #include "base/text.h"
 #include "worker/cni.h"
+#include "worker/network_conntrack.h"
 #include "worker/network_host.h"
 #include "worker/network_namespace.h"
 #include "worker/network_policy.h"
@@ -31,6 +32,8 @@
 /* Namespaces of one kind on their way up at once, so that a burst of takes does not start a burst of plugins. */
 #define MAKING_MAX 4
 #define KINDS 2
+/* Namespaces that are cleared at once. */
+#define CLEARING_MAX 64
 
 /* File names in the worker's folder begin with these, which tells what kind a predecessor left. */
 static const char *const kind_prefixes[KINDS] = {
@@ -49,6 +52,7 @@ struct item {
     struct cni_command command;
     struct filter_port port; /* its interface is public.host_interface */
     bool filtered;           /* the packet filter has the port */
+    bool to_clear;           /* CLEARING, and not yet of the job */
     struct network_policy *policy;
     network_applied_fn *applied;
     void *applied_data;
@@ -70,6 +74,8 @@ struct network {
     char *worker, *directory, *state, *cni_path, *bridge, *subnet, *denied; /* owned */
     struct name_servers name_servers;
     struct names *names;
+    struct item *clearing[CLEARING_MAX]; /* those of the job that runs */
+    size_t clearing_count;
     struct cni_config cni; /* borrows from the above */
     struct network_host *host;
     struct error bridge_problem; /* code 0: none */
@@ -186,25 +192,72 @@ static void start_unwiring(struct item *item)
     start_removing(item);
 }
 
+/* What the host has of these instances goes: their rules, then their connections. Their addresses are still their own. */
+static void clear_batch(struct network *network, struct item **items, size_t count)
+{
+    const struct filter_port *ports[CLEARING_MAX];
+    uint32_t addresses[CLEARING_MAX];
+    struct error err = {0};
+
+    for (size_t i = 0; i < count; i++) {
+        ports[i] = &items[i]->port;
+        addresses[i] = items[i]->port.address;
+        if (network_host_link_down(items[i]->public.host_interface, &err) < 0)
+            items[i]->err = err;
+    }
+    bool filtered =
+        network_filter_remove_ports(network_host_table(network->host), ports, count, &err) < 0;
+    bool tracked = network_conntrack_forget(addresses, count, &err) < 0;
+    for (size_t i = 0; i < count; i++) {
+        items[i]->filtered = filtered;
+        if (filtered || tracked)
+            items[i]->err = err;
+    }
+}
+
 static void clear_work(void *job)
 {
-    struct item *item = job;
-    const char *table = network_host_table(item->network->host);
+    struct network *network = job;
 
-    item->err = (struct error){0};
-    if (network_host_link_down(item->public.host_interface, &item->err) == 0 &&
-        network_filter_remove_port(table, &item->port, &item->err) == 0)
-        item->filtered = false;
+    clear_batch(network, network->clearing, network->clearing_count);
 }
+
+static void clear_next(struct network *network);
 
 static void cleared(void *job)
 {
-    struct item *item = job;
+    struct network *network = job;
+    struct item *items[CLEARING_MAX];
+    size_t count = network->clearing_count;
 
-    if (item->err.code)
-        log_warn("packet filter rules of an instance are left behind",
-                 LOG_STR("namespace", item->id), LOG_ERR(&item->err));
-    start_unwiring(item);
+    memcpy(items, network->clearing, sizeof(items));
+    network->clearing_count = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (items[i]->err.code)
+            log_warn("packet filter rules or connections of an instance are left behind",
+                     LOG_STR("namespace", items[i]->id), LOG_ERR(&items[i]->err));
+        start_unwiring(items[i]);
+    }
+    clear_next(network);
+}
+
+/* One job at a time, for all that wait: what the kernel takes for it does not grow with their number. */
+static void clear_next(struct network *network)
+{
+    if (network->clearing_count > 0)
+        return;
+    for (struct item *item = network->items; item; item = item->next) {
+        if (item->state != CLEARING || !item->to_clear || network->clearing_count == CLEARING_MAX)
+            continue;
+        item->to_clear = false;
+        item->err = (struct error){0};
+        network->clearing[network->clearing_count++] = item;
+    }
+    if (network->clearing_count == 0 ||
+        loop_work(network->loop, clear_work, cleared, network, NULL) == 0)
+        return;
+    clear_work(network);
+    cleared(network);
 }
 
 static void start_clearing(void *data)
@@ -216,10 +269,8 @@ static void start_clearing(void *data)
         start_unwiring(item);
         return;
     }
-    if (loop_work(item->network->loop, clear_work, cleared, item, NULL) == 0)
-        return;
-    clear_work(item);
-    cleared(item);
+    item->to_clear = true;
+    clear_next(item->network);
 }
 
 static void start_destroying(struct item *item)

@@ -310,34 +310,39 @@ static int transaction_commit(struct transaction *transaction, struct error *err
     return rc < 0 ? error_wrap(err, "packet filter (nftables table %s)", transaction->table) : 0;
 }
 
-static int change_port(const char *table, const struct filter_port *port, bool add,
-                       struct error *err)
+static void change_port(struct transaction *transaction, const struct filter_port *port, bool add)
 {
     struct {
         char interface[IFNAMSIZ];
         uint8_t mac[8];
         uint32_t address;
     } bound = {.address = htonl(port->address)};
-    struct transaction transaction;
 
     strncpy(bound.interface, port->interface, IFNAMSIZ - 1);
     memcpy(bound.mac, port->mac, sizeof(port->mac));
-    transaction_begin(&transaction, table);
-    one_element(&transaction, NFPROTO_BRIDGE, "ports", add, bound.interface, IFNAMSIZ);
-    one_element(&transaction, NFPROTO_BRIDGE, "bound", add, &bound, sizeof(bound));
-    one_element(&transaction, NFPROTO_INET, "functions", add, &bound.address,
-                sizeof(bound.address));
-    return transaction_commit(&transaction, err);
+    one_element(transaction, NFPROTO_BRIDGE, "ports", add, bound.interface, IFNAMSIZ);
+    one_element(transaction, NFPROTO_BRIDGE, "bound", add, &bound, sizeof(bound));
+    one_element(transaction, NFPROTO_INET, "functions", add, &bound.address, sizeof(bound.address));
 }
 
 int network_filter_add_port(const char *table, const struct filter_port *port, struct error *err)
 {
-    return change_port(table, port, true, err);
+    struct transaction transaction;
+
+    transaction_begin(&transaction, table);
+    change_port(&transaction, port, true);
+    return transaction_commit(&transaction, err);
 }
 
-int network_filter_remove_port(const char *table, const struct filter_port *port, struct error *err)
+int network_filter_remove_ports(const char *table, const struct filter_port *const *ports,
+                                size_t count, struct error *err)
 {
-    return change_port(table, port, false, err);
+    struct transaction transaction;
+
+    transaction_begin(&transaction, table);
+    for (size_t i = 0; i < count; i++)
+        change_port(&transaction, ports[i], false);
+    return transaction_commit(&transaction, err);
 }
 
 /* ---- policies ---- */

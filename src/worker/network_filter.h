@@ -47,8 +47,9 @@ struct filter_port {
     uint32_t address;
 };
 int network_filter_add_port(const char *table, const struct filter_port *port, struct error *err);
-int network_filter_remove_port(const char *table, const struct filter_port *port,
-                               struct error *err);
+/* All in one transaction: the kernel waits some milliseconds at the end of one that removes. */
+int network_filter_remove_ports(const char *table, const struct filter_port *const *ports,
+                                size_t count, struct error *err);
 
 /* A place that may be reached. */
 struct filter_range {

@@ -138,6 +138,33 @@ Test(network_policy, rules_are_gone_with_the_instance)
     close_network(network);
 }
 
+static long tracked_connections(void)
+{
+    autofree char *count = shell("cat /proc/sys/net/netfilter/nf_conntrack_count");
+
+    return strtol(count, NULL, 10);
+}
+
+Test(network_policy, connections_are_gone_with_the_instance)
+{
+    struct network *network = open_with(NULL, "");
+    struct network_namespace *gone = take(network, NETWORK_BRIDGE),
+                             *stays = take(network, NETWORK_BRIDGE);
+    pid_t server = start_server(lan, 80);
+
+    for (int i = 0; i < 3; i++)
+        cr_assert(reaches(gone->path, LAN_ADDRESS, 80));
+    cr_assert(reaches(stays->path, LAN_ADDRESS, 80));
+    long before = tracked_connections();
+    cr_assert_geq(before, 4);
+    network_release(network, gone);
+    while (tracked_connections() > before - 3)
+        uv_run(&loop, UV_RUN_ONCE);
+    cr_expect_eq(tracked_connections(), before - 3, "the others' are still there");
+    stop_process(server);
+    close_network(network);
+}
+
 Test(network_policy, forbidden_networks_are_for_nobody)
 {
     struct network *network = open_with("198.51.100.0/28, 203.0.113.0/24", LAN_ADDRESS);
