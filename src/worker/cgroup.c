@@ -15,12 +15,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/sysinfo.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
 #define SUPERVISOR "faas-supervisor"
 #define REMOVE_TIMEOUT_MS 1000
 #define WORKER_NAME_MAX 64
+/* Both versions end at a hundred times their usual weight, or a bit more. */
+#define WEIGHT_CPUS_MAX 100
 /* How deep below a hierarchy's root a login session or service may be. */
 #define HUSK_DEPTH 8
 
@@ -389,6 +392,27 @@ static bool name_valid(const char *name)
            strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") == len;
 }
 
+/* Against the host's other processes all instances together weigh as much as one busy process for each CPU, instead of one in all. */
+static int set_weight(const struct worker_cgroup *cgroup, struct error *err)
+{
+    bool v2 = cgroup->support.version == CGROUP_V2;
+    const struct cgroup_hierarchy *hierarchy =
+        v2 ? cgroup_hierarchies_find_v2(&cgroup->hierarchies)
+           : cgroup_hierarchies_find_v1(&cgroup->hierarchies, "cpu");
+    autofree char *folder = hierarchy ? folder_in(cgroup, hierarchy, NULL) : NULL;
+    autofree char *path =
+        folder ? string_printf("%s/%s", folder, v2 ? "cpu.weight" : "cpu.shares") : NULL;
+    int cpus = get_nprocs() < WEIGHT_CPUS_MAX ? get_nprocs() : WEIGHT_CPUS_MAX;
+    char weight[32];
+
+    if (!path)
+        return 0;
+    snprintf(weight, sizeof(weight), "%d", cpus * (v2 ? 100 : 1024));
+    if (make_directories(folder, 0755, err) < 0)
+        return -1;
+    return path_exists(path) ? write_file_value(path, weight, err) : 0;
+}
+
 static int open_cgroup(struct worker_cgroup *cgroup, const char *worker, struct error *err)
 {
     if (!name_valid(worker))
@@ -414,7 +438,9 @@ static int open_cgroup(struct worker_cgroup *cgroup, const char *worker, struct 
     if (remove_everywhere(cgroup, NULL, err) < 0)
         return error_wrap(err, "leftovers of an earlier worker");
     remove_husks(cgroup);
-    return v2 ? layout_v2(cgroup, err) : 0;
+    if (v2 && layout_v2(cgroup, err) < 0)
+        return -1;
+    return set_weight(cgroup, err);
 }
 
 struct worker_cgroup *worker_cgroup_new(const char *worker, struct error *err)

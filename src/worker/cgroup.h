@@ -10,6 +10,8 @@
  *         hold processes. A worker started by hand in somebody else's cgroup (a login session) uses
  *         the root of the hierarchy as <base>.
  *
+ * Against other processes of the host, faas-<worker> has the weight of one busy process for each CPU.
+ *
  * All calls block, but only on cgroupfs, which is memory. Loop thread only, except cgroup_check().
  */
 #pragma once

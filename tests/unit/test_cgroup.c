@@ -261,6 +261,23 @@ Test(cgroup, a_memory_limit_below_what_is_used_is_refused_and_kills_nobody)
     worker_cgroup_free(worker);
 }
 
+Test(cgroup, instances_together_weigh_as_much_as_a_process_for_each_cpu)
+{
+    struct worker_cgroup *worker = open_worker();
+    pid_t pid = run_in(worker, "weight", "busybox sleep 1000");
+    bool v2 = worker_cgroup_support(worker)->version == CGROUP_V2;
+    autofree char *command =
+        string_printf("own=$(sed -n 's/^[0-9]*:%s://p' /proc/%d/cgroup); top=/sys/fs/cgroup%s;"
+                      "test $(cat $top$(dirname $own)/%s) -eq $(($(nproc --all) * %d))",
+                      v2 ? "" : "[a-z,]*\\bcpu\\b[a-z,]*", (int)pid, v2 ? "" : "/cpu",
+                      v2 ? "cpu.weight" : "cpu.shares", v2 ? 100 : 1024);
+
+    fixture_shell(command);
+    delete_container("weight");
+    worker_cgroup_free(worker);
+    cr_expect_not(anything_left());
+}
+
 Test(cgroup, kill_ends_every_process)
 {
     struct worker_cgroup *worker = open_worker();
