@@ -2,8 +2,8 @@
  *
  * Every function has a queue, first in first out; functions take turns, so that a busy one cannot
  * starve another; one that has as many under way as its max_instances allows waits until one of
- * them ends. An execution goes to a worker that can take one and can be told at once (it has a
- * poll open): preferably one with an idle instance of that version, then one that has its code,
+ * them ends. An execution goes to a worker that can take one and can be told at once (it is
+ * connected): preferably one with an idle instance of that version, then one that has its code,
  * then the least loaded. A worker that asks gets, within a bound on patience, a function that it is
  * warm for before one that it is not.
  *

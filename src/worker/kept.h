@@ -2,7 +2,7 @@
  *
  * A version's definition and code are fetched first; then `keep` is called with the number, and again whenever the number changes.
  * Of several controllers the largest number counts. What cannot be fetched is dropped: the controller, which reads in the
- * next poll that it is not kept, asks again. Loop thread only. */
+ * worker's next state that it is not kept, asks again. Loop thread only. */
 #pragma once
 
 #include "base/json.h"
@@ -25,5 +25,5 @@ void kept_free(struct kept *kept);
 void kept_take(struct kept *kept, struct link *link, const struct json *head);
 /* That version is of no more use; the pool knows. */
 void kept_forget(struct kept *kept, const char *function, int64_t version);
-/* Items of the poll's member "kept": what this controller asked for. */
+/* Items of the state's member "kept": what this controller asked for. */
 void kept_write(const struct kept *kept, const struct link *link, struct json_writer *writer);

@@ -53,6 +53,6 @@ void pool_forget(struct pool *pool, const char *name, int64_t version);
 void pool_stop(struct pool *pool, void (*done)(void *data), void *data);
 
 size_t pool_instances(const struct pool *pool);
-/* One after the other, for the poll's list and the log. */
+/* One after the other, for the state's list and the log. */
 void pool_each(const struct pool *pool, void (*fn)(void *data, const struct instance *instance),
                void *data);

@@ -2,7 +2,7 @@
  *
  *     worker_new()    checks the machine, removes a predecessor's leftovers, opens cache, runtime,
  *                     pool and links (blocks)
- *     worker_start()  begins to poll
+ *     worker_start()  connects to the controllers
  *     worker_drain()  no new work; what runs is finished, results are delivered, everything is
  *                     removed; then `stopped`
  *     worker_kill()   the same without waiting for what runs
