@@ -502,7 +502,8 @@ void controller_deinit(struct controller *controller)
     store_close(controller->store);
     http_server_free(controller->server);
     buffer_deinit(&controller->tls_certificate);
-    explicit_bzero(controller->tls_key.data, controller->tls_key.len);
+    if (controller->tls_key.data)
+        explicit_bzero(controller->tls_key.data, controller->tls_key.len);
     buffer_deinit(&controller->tls_key);
     builds_deinit(controller);
     sessions_deinit(controller);
