@@ -10,6 +10,7 @@
 #include <string.h>
 
 #define DEPTH_MAX 127
+#define FIRST_ROOM 512
 
 struct json_writer {
     struct buffer *buffer; /* borrowed */
@@ -30,6 +31,7 @@ struct json_writer *json_writer_new(struct buffer *buffer)
     writer->buffer = buffer;
     writer->depth = 0;
     writer->first = writer->key_waits = writer->any = writer->failed = false;
+    buffer_reserve(buffer, FIRST_ROOM, NULL); /* it grows when it must */
     return writer;
 }
 
@@ -55,10 +57,18 @@ int json_writer_finish(struct json_writer *writer, struct error *err)
 
 /* ---- structure ---- */
 
+/* Nearly always there is room. */
 static void put(struct json_writer *writer, const char *text, size_t len)
 {
+    struct buffer *buffer = writer->buffer;
     if (writer->failed)
         return;
+    if (buffer->cap - buffer->len > len) {
+        memcpy(buffer->data + buffer->len, text, len);
+        buffer->len += len;
+        buffer->data[buffer->len] = '\0';
+        return;
+    }
     if (buffer_append(writer->buffer, text, len, &writer->error) < 0)
         writer->failed = true;
 }

@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 static int uv_failed(struct error *err, int status, const char *what)
@@ -242,12 +243,23 @@ uint64_t clock_realtime_ns(void)
     return clock_ns(CLOCK_REALTIME);
 }
 
+/* Times of one answer lie within a second nearly always: its date is made once. */
 void clock_format_rfc3339(uint64_t realtime_ns, char out[25])
 {
+    static _Thread_local time_t last_seconds = -1;
+    static _Thread_local char date[20];
     time_t seconds = (time_t)(realtime_ns / 1000000000ULL);
-    struct tm tm;
-    char date[20];
-    gmtime_r(&seconds, &tm);
-    strftime(date, sizeof(date), "%Y-%m-%dT%H:%M:%S", &tm);
-    snprintf(out, 25, "%.19s.%03uZ", date, (unsigned)(realtime_ns / 1000000ULL % 1000));
+    unsigned ms = (unsigned)(realtime_ns / 1000000ULL % 1000);
+    if (seconds != last_seconds) {
+        struct tm tm;
+        gmtime_r(&seconds, &tm);
+        strftime(date, sizeof(date), "%Y-%m-%dT%H:%M:%S", &tm);
+        last_seconds = seconds;
+    }
+    memcpy(out, date, 19);
+    out[19] = '.';
+    out[20] = (char)('0' + ms / 100);
+    out[21] = (char)('0' + ms / 10 % 10);
+    out[22] = (char)('0' + ms % 10);
+    memcpy(out + 23, "Z", 2);
 }

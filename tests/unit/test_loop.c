@@ -141,4 +141,10 @@ Test(loop, times_are_written_as_rfc_3339)
     char text[25];
     clock_format_rfc3339(1769860800123456789ULL, text);
     cr_expect_str_eq(text, "2026-01-31T12:00:00.123Z");
+    clock_format_rfc3339(1769860800999999999ULL, text); /* the same second */
+    cr_expect_str_eq(text, "2026-01-31T12:00:00.999Z");
+    clock_format_rfc3339(1769860801000000000ULL, text);
+    cr_expect_str_eq(text, "2026-01-31T12:00:01.000Z");
+    clock_format_rfc3339(0, text);
+    cr_expect_str_eq(text, "1970-01-01T00:00:00.000Z");
 }
