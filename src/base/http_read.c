@@ -99,6 +99,15 @@ char *http_request_take_body(struct http_request *request, size_t *ret_len)
     return body;
 }
 
+const struct sockaddr *http_request_client(const struct http_request *request)
+{
+    const union MHD_ConnectionInfo *info =
+        request->connection
+            ? MHD_get_connection_info(request->connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS)
+            : NULL;
+    return info ? info->client_addr : NULL;
+}
+
 uint64_t http_request_received_ns(const struct http_request *request)
 {
     return request->received_ns;

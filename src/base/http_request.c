@@ -244,7 +244,9 @@ static enum MHD_Result begin_request(struct http_request *request)
 
     http_route_find(options->routes, options->route_count, request->method, request->path,
                     &request->match);
-    if (!request->match.route && request->match.path_known)
+    if (options->admit && options->admit(request, request->match.route, options->data, &err))
+        result = refuse(request, &err);
+    else if (!request->match.route && request->match.path_known)
         result = refuse_method(request);
     else if (check_request(request, &err))
         result = refuse(request, &err);

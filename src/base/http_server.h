@@ -2,7 +2,7 @@
  * loop, no thread is made, and every handler runs on the loop thread. The only place that includes
  * microhttpd.h.
  *
- * A request's way: headers read -> route found (404, 405) -> `authorize` (before one byte of body
+ * A request's way: headers read -> `admit` -> route found (404, 405) -> `authorize` (before one byte of body
  * is taken) -> body collected, capped by the route (413) -> handler. The handler answers with
  * exactly one http_respond*() call, at once or later from any callback on the loop thread; until
  * then the connection sleeps and costs nothing. After answering, the request must not be touched.
@@ -24,6 +24,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/socket.h>
 #include <uv.h>
 
 struct http_server;
@@ -45,6 +46,9 @@ struct http_server_options {
     const struct http_route *routes; /* borrowed */
     size_t route_count;
     void *data; /* for handlers and authorize */
+    /* Comes first, also where there is no such route (`route` is then NULL); otherwise as authorize. May be NULL. */
+    int (*admit)(struct http_request *request, const struct http_route *route, void *data,
+                 struct error *err);
     /* 0 to go on; -1 with `err` set refuses (its code makes the status). May be NULL. */
     int (*authorize)(struct http_request *request, const struct http_route *route, void *data,
                      struct error *err);
@@ -80,6 +84,8 @@ const char *http_request_param(const struct http_request *request, const char *n
 /* Query parameter, percent-decoded, "" without a value; NULL when absent. */
 const char *http_request_query(const struct http_request *request, const char *name);
 const char *http_request_header(const struct http_request *request, const char *name);
+/* Where it came from; NULL when that is not known. */
+const struct sockaddr *http_request_client(const struct http_request *request);
 const char *http_request_body(const struct http_request *request, size_t *ret_len);
 /* The body becomes the caller's; free() it. */
 char *http_request_take_body(struct http_request *request, size_t *ret_len);

@@ -88,6 +88,12 @@ static const struct setting rows[] = {
         "Most HTTP connections at once."),
     INT("CONTROLLER_CONNECTIONS_PER_CLIENT", connections_per_client, "2048", 0, 100000,
         "connections", "Most HTTP connections from one address at once; 0: no limit of its own."),
+    INT("CONTROLLER_RATE_LIMIT", rate_limit, "0", 0, 1000000, "requests a second",
+        "Most requests from one client address (of IPv6: one /64 network), workers' excepted; more "
+        "are answered with 429. 0: no limit."),
+    INT("CONTROLLER_RATE_BURST", rate_burst, "100", 1, 1000000, "requests",
+        "How many requests a client may make at once after a pause, where there is "
+        "CONTROLLER_RATE_LIMIT."),
     INT("CONTROLLER_BODY_MEMORY_MB", body_memory_mb, "512", 16, 1048576, "MiB",
         "Most memory for request bodies that are on their way."),
     INT("CONTROLLER_EXECUTION_RETENTION_HOURS", retention_hours, "168", 1, 876000, "hours",

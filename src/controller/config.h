@@ -28,6 +28,7 @@ struct controller_config {
     int64_t drain_ms;
     int64_t connections;
     int64_t connections_per_client;
+    int64_t rate_limit, rate_burst;
     int64_t body_memory_mb;
     int64_t retention_hours;
     int64_t retention_count;

@@ -312,6 +312,7 @@ static int start_server(struct controller *controller, struct error *err)
         .listen = config->listen,
         .route_count = api_route_count,
         .data = controller,
+        .admit = config->rate_limit ? routes_admit : NULL,
         .authorize = routes_authorize,
         .tls_certificate = controller->tls_certificate.data,
         .tls_key = controller->tls_key.data,
@@ -319,7 +320,9 @@ static int start_server(struct controller *controller, struct error *err)
         .connections_per_client = (unsigned)config->connections_per_client,
         .max_buffered_bytes = (size_t)config->body_memory_mb * 1024 * 1024};
     controller->routes = routes_make(controller, err);
-    if (!controller->routes)
+    if (!controller->routes ||
+        rate_limit_init(&controller->rate_limit, (uint64_t)config->rate_limit,
+                        (uint64_t)config->rate_burst, err) < 0)
         return -1;
     options.routes = controller->routes;
     controller->server = http_server_new(&controller->loop, &options, err);
@@ -505,6 +508,7 @@ void controller_deinit(struct controller *controller)
     if (controller->tls_key.data)
         explicit_bzero(controller->tls_key.data, controller->tls_key.len);
     buffer_deinit(&controller->tls_key);
+    rate_limit_deinit(&controller->rate_limit);
     builds_deinit(controller);
     sessions_deinit(controller);
     executions_deinit(controller);

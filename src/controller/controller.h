@@ -16,6 +16,7 @@
 #include "controller/executions.h"
 #include "controller/log_follow.h"
 #include "controller/metrics.h"
+#include "controller/rate_limit.h"
 #include "controller/registry.h"
 #include "controller/sessions.h"
 #include "store/store.h"
@@ -36,6 +37,7 @@ struct controller {
     struct builds builds;
     struct log_followers followers;
     struct metrics metrics;
+    struct rate_limit rate_limit;
     struct loop_timer *tick, *retention, *ping;
     struct loop_signals *signals;
     struct notify *notify; /* to a service manager; NULL: none */

@@ -168,6 +168,9 @@ int metrics_write(const struct controller *controller, struct buffer *out, struc
     put(&page, "faas_builds_total{outcome=\"ready\"} %" PRIu64 "\n", metrics->builds_ok);
     put(&page, "faas_builds_total{outcome=\"failed\"} %" PRIu64 "\n", metrics->builds_failed);
     counter(&page, "faas_http_requests_total", "HTTP requests.", metrics->requests);
+    counter(&page, "faas_http_throttled_total",
+            "HTTP requests refused because their client made too many.",
+            controller->rate_limit.refused);
     gauge(&page, "faas_http_requests_pending", "HTTP requests that wait for their answer.",
           (double)http_server_pending(controller->server));
     gauge(&page, "faas_store_queue_length", "Calls that the database has not done yet.",

@@ -69,6 +69,31 @@ struct http_route *routes_make(const struct controller *controller, struct error
     return routes;
 }
 
+static bool is_worker(const struct controller *controller, struct http_request *request)
+{
+    enum auth_role role;
+    return auth_role(&controller->auth, http_request_header(request, "Authorization"), &role,
+                     NULL) == 0 &&
+           role == AUTH_WORKER;
+}
+
+int routes_admit(struct http_request *request, const struct http_route *route, void *data,
+                 struct error *err)
+{
+    struct controller *controller = data;
+    if (route && route->tag == ACCESS_WORKER && is_worker(controller, request))
+        return 0;
+    uint64_t wait_ns = rate_limit_take(&controller->rate_limit, http_request_client(request),
+                                       http_request_received_ns(request));
+    if (wait_ns == 0)
+        return 0;
+    return error_set(
+        err, ERROR_THROTTLED,
+        "this address makes more than the %lld requests a second that it may; the next "
+        "is taken in %.3f s",
+        (long long)controller->config.rate_limit, (double)wait_ns / 1e9);
+}
+
 static bool is_public(const struct controller *controller, struct http_request *request)
 {
     const char *name = http_request_param(request, "name");

@@ -27,6 +27,9 @@ extern const size_t api_route_count;
 
 /* The server's table (malloc'd), with body sizes from the settings. */
 struct http_route *routes_make(const struct controller *controller, struct error *err);
+/* struct http_server_options.admit: the rate limit, which holds for all but workers. */
+int routes_admit(struct http_request *request, const struct http_route *route, void *data,
+                 struct error *err);
 /* struct http_server_options.authorize. */
 int routes_authorize(struct http_request *request, const struct http_route *route, void *data,
                      struct error *err);

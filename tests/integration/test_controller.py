@@ -1,6 +1,7 @@
 """The controller's HTTP API, with workers that are played: functions, invocations, executions, logs, errors."""
 import base64
 import contextlib
+import http.client
 import io
 import json
 import os
@@ -12,6 +13,7 @@ import tarfile
 import threading
 import time
 import unittest
+import urllib.parse
 import zipfile
 
 import controller as fixture
@@ -544,6 +546,59 @@ class NoWorker(ApiTest):
         wait_until(queued, "it waits")
         connection.close()
         wait_until(lambda: queued()[0]["status"] == "cancelled", "it is cancelled")
+
+
+class RateLimit(ApiTest):
+    settings = {"CONTROLLER_RATE_LIMIT": 1, "CONTROLLER_RATE_BURST": 20}
+    with_worker = False
+
+    def from_address(self, address, method="GET", path="/v1/functions", body=None, token=""):
+        url = urllib.parse.urlsplit(self.controller.url)
+        connection = http.client.HTTPConnection(url.hostname, url.port, timeout=fixture.WAIT_S, source_address=(address, 0))
+        with contextlib.closing(connection):
+            connection.request(method, path, *self.controller.prepare(body, token, None))
+            return fixture.Answer(connection.getresponse())
+
+    def use_up(self, address, **call):
+        """The first answer that is a refusal."""
+        for _ in range(1000):
+            answer = self.from_address(address, **call)
+            if answer.status == 429:
+                return answer
+        raise AssertionError("a thousand requests were let through")
+
+    def test_a_client_over_its_rate_is_told_when_to_come_again(self):
+        answer = self.use_up("127.0.0.2")
+        self.assertError(answer, 429, "throttled", "1 requests a second", "the next is taken in")
+        self.assertEqual(answer.headers["Retry-After"], "1")
+        wait_until(lambda: self.from_address("127.0.0.2").status == 200, "the client is served again")
+
+    def test_others_are_served_all_the_while(self):
+        self.use_up("127.0.0.3")
+        self.assertEqual(self.from_address("127.0.0.4").status, 200)
+
+    def test_guessing_a_token_and_asking_for_what_is_not_there_count(self):
+        self.use_up("127.0.0.5", token="x" * 32)
+        self.use_up("127.0.0.6", path="/nowhere")
+        self.use_up("127.0.0.7", path="/v1/worker/code/" + "0" * 64, token="x" * 32)
+
+    def test_the_refusal_comes_before_the_body(self):
+        self.use_up("127.0.0.8")
+        url = urllib.parse.urlsplit(self.controller.url)
+        with socket.create_connection((url.hostname, url.port), fixture.WAIT_S, source_address=("127.0.0.8", 0)) as connection:
+            connection.sendall(f"POST /v1/functions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {self.controller.token}\r\n"
+                               "Content-Length: 1000000\r\n\r\n".encode())  # fmt: skip
+            self.assertTrue(connection.recv(100).startswith(b"HTTP/1.1 429 "))
+
+    def test_workers_are_exempt(self):
+        for _ in range(100):
+            answer = self.from_address("127.0.0.9", path="/v1/worker/code/" + "0" * 64, token=self.controller.worker_token)
+            self.assertEqual(answer.status, 404, answer)
+
+    def test_the_metrics_count_what_was_refused(self):
+        self.use_up("127.0.0.10")
+        page = self.from_address("127.0.0.11", path="/metrics").body.decode()
+        self.assertGreater(float(next(line.split()[1] for line in page.splitlines() if line.startswith("faas_http_throttled_total "))), 0)
 
 
 if __name__ == "__main__":
