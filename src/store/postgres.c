@@ -63,6 +63,7 @@ static int engine_open(const char *location, void **ret_db, struct error *err)
         free(store);
         return error_set(err, ERROR_INTERNAL, "out of memory");
     }
+    random_id(store->name);
     if (check_url(store->url, location, err) == 0 && postgres_connect(store, err) == 0 &&
         sweep(store, err) == 0) {
         *ret_db = store;
@@ -105,7 +106,7 @@ static int tell_of_free(struct postgres_store *store, struct error *err)
         return 0;
     store->told_ns = now_ns;
     postgres_bind_text(&arguments, STORE_CHANNEL_WAITING);
-    postgres_bind_text(&arguments, "");
+    postgres_bind_text(&arguments, store->name);
     return postgres_write(store, POSTGRES_NOTIFY, &arguments, "telling of what waits", NULL, err);
 }
 

@@ -91,9 +91,10 @@ struct postgres_store {
     bool broken;  /* the connection is of no more use */
     bool passing; /* the last failure was not the call's: it may be made again */
     bool in_transaction;
-    bool frees;           /* the transaction makes executions free: other controllers are told */
-    uint64_t told_ns;     /* when they were told last (monotonic) */
-    struct error failure; /* the transaction's first, when its code is set */
+    bool frees;       /* the transaction makes executions free: other controllers are told */
+    uint64_t told_ns; /* when they were told last (monotonic) */
+    char name[RANDOM_ID_LEN + 1]; /* by which it knows what it told itself */
+    struct error failure;         /* the transaction's first, when its code is set */
     struct {
         const char *what;
         int64_t *ret_rows;

@@ -13,7 +13,8 @@
 #define RETRY_LAST_MS 2000
 
 struct postgres_listener {
-    char *url; /* owned; may hold a password */
+    char *url;                    /* owned; may hold a password */
+    char name[RANDOM_ID_LEN + 1]; /* of the store that it belongs to */
     store_heard_fn *heard;
     void *data;
     int stop_fd; /* readable: end */
@@ -41,7 +42,8 @@ static void tell_all(struct postgres_listener *listener, PGconn *connection)
 {
     PGnotify *notify;
     while ((notify = PQnotifies(connection))) {
-        listener->heard(listener->data, notify->relname, notify->extra);
+        if (strcmp(notify->extra, listener->name) != 0)
+            listener->heard(listener->data, notify->relname, notify->extra);
         PQfreemem(notify);
     }
 }
@@ -100,6 +102,7 @@ void *postgres_listen(void *db, store_heard_fn *heard, void *data, struct error 
         return NULL;
     }
     listener->url = strdup(store->url);
+    memcpy(listener->name, store->name, sizeof(listener->name));
     listener->heard = heard;
     listener->data = data;
     listener->stop_fd = eventfd(0, EFD_CLOEXEC);

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #define NS_PER_MS 1000000ULL
+#define COMPANY_WAIT_NS (2 * NS_PER_MS)
 /* After so much has waited, and then nothing came for so long, what it took goes back to the system. */
 #define BACKLOG_JOBS 256
 #define BACKLOG_REST_MS 500
@@ -27,6 +28,10 @@ struct store_queue {
     struct job_list waiting, finished;        /* under lock */
     size_t unfinished_jobs, unfinished_bytes; /* loop thread */
     bool stopping;                            /* under lock */
+    size_t wanted; /* under lock: the thread is told of work when so many jobs wait */
+    size_t
+        callers; /* the store's thread: jobs in the last batch, and those that waited at its end */
+    uint64_t batch_ns; /* how long it took */
     bool swollen; /* the store's thread: there was a backlog, and its memory is the heap's still */
 };
 
@@ -242,11 +247,43 @@ static void await_work(struct store_queue *queue)
     }
 }
 
+/* Those who have just been answered are about to ask again. Without a moment's wait they would miss the batch that the
+ * others are in, and each half of the callers would pay for commits of its own. At most a quarter of what a batch takes,
+ * and only for as many as there were. Under lock. */
+static void await_company(struct store_queue *queue)
+{
+    uint64_t wait_ns =
+        queue->batch_ns / 4 < COMPANY_WAIT_NS ? queue->batch_ns / 4 : COMPANY_WAIT_NS;
+    uint64_t deadline_ns = clock_monotonic_ns() + wait_ns;
+    queue->wanted = queue->callers < STORE_BATCH_JOBS_MAX ? queue->callers : STORE_BATCH_JOBS_MAX;
+    while (queue->waiting.jobs < queue->wanted && !queue->stopping) {
+        uint64_t now_ns = clock_monotonic_ns();
+        if (now_ns >= deadline_ns)
+            break;
+        uv_cond_timedwait(&queue->work_came, &queue->lock, deadline_ns - now_ns);
+    }
+    queue->wanted = 1;
+}
+
+/* Under lock, which it leaves meanwhile. */
+static void serve_batch(struct store_queue *queue)
+{
+    struct job_list batch;
+    await_company(queue);
+    take_batch(queue, &batch);
+    queue->callers = batch.jobs;
+    uv_mutex_unlock(&queue->lock);
+    uint64_t began_ns = clock_monotonic_ns();
+    if (batch.first)
+        run_batch(queue, &batch);
+    queue->batch_ns = clock_monotonic_ns() - began_ns;
+    uv_mutex_lock(&queue->lock);
+    queue->callers += queue->waiting.jobs;
+}
+
 static void thread_main(void *data)
 {
     struct store_queue *queue = data;
-    struct job_list batch;
-
     uv_mutex_lock(&queue->lock);
     for (;;) {
         await_work(queue);
@@ -255,11 +292,7 @@ static void thread_main(void *data)
         uv_mutex_unlock(&queue->lock);
         await_connection(queue);
         uv_mutex_lock(&queue->lock);
-        take_batch(queue, &batch);
-        uv_mutex_unlock(&queue->lock);
-        if (batch.first)
-            run_batch(queue, &batch);
-        uv_mutex_lock(&queue->lock);
+        serve_batch(queue);
     }
     uv_mutex_unlock(&queue->lock);
 }
@@ -309,6 +342,7 @@ struct store_queue *store_queue_new(uv_loop_t *loop, const struct store_engine *
     queue->engine = engine;
     queue->db = db;
     queue->wake.data = queue;
+    queue->wanted = 1;
     list_init(&queue->waiting);
     list_init(&queue->finished);
     if (uv_thread_create(&queue->thread, thread_main, queue) == 0)
@@ -361,7 +395,8 @@ void store_queue_push(struct store_queue *queue, struct store_job *job)
         list_append(&queue->finished, job);
     } else {
         list_append(&queue->waiting, job);
-        uv_cond_signal(&queue->work_came);
+        if (queue->waiting.jobs >= queue->wanted)
+            uv_cond_signal(&queue->work_came);
     }
     uv_mutex_unlock(&queue->lock);
     if (full || closing)

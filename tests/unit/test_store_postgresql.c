@@ -194,8 +194,13 @@ Test(store, others_are_told_of_changes)
     wait_for_news("a ");
     store_delete_function(store, "a", NULL, NULL);
     wait_for_news("a ");
-    accept_free("f", "1");
+    struct store *other = store_open(&loop, url, &err);
+    struct store_acceptance acceptance = {0};
+    struct execution execution = make_async("f");
+    cr_assert(other, "%s", err.message);
+    store_accept_execution(other, &execution, strdup("1"), 1, &acceptance, accepted, NULL);
     wait_for_news("waiting");
+    store_close(other);
     end_sessions();
     wait_for_news("anything");
 }
