@@ -48,6 +48,15 @@ class Command(PlatformTest):
         execution = json.loads(self.faas('invoke', 'c-program', '--data', '{"a":1}', '--json').stdout)
         self.assertEqual(execution['result'], {'language': 'C', 'payload_bytes': 7, 'payload_lines': 1})
 
+    def test_a_network_policy_is_given_and_shown(self):
+        with open(os.path.join(self.folder, 'main.py'), 'w', encoding='ascii') as file:
+            file.write('print(1)')
+        self.faas('deploy', 'policy', self.folder, '--network-allow', '10.20.0.0/16:5432/tcp', '--network-allow', '192.0.2.7', '--network-kbps', '2000')
+        shown = json.loads(self.faas('describe', 'policy', '--json').stdout)
+        self.assertEqual((shown['network_allow'], shown['network_kbps']), (['10.20.0.0/16:5432/tcp', '192.0.2.7'], 2000))
+        self.assertEqual(json.loads(self.faas('invoke', 'policy', '--json').stdout)['status'], 'succeeded')
+        self.faas('deploy', 'policy', self.folder, '--network-allow', '[::1]:80', status=2)
+
     def test_two_platforms_on_one_machine(self):
         """Commands find each one's token by its address, also after the other has come and gone."""
         first, second = self.platform, Platform()

@@ -223,6 +223,50 @@ Test(cgroup, another_memory_limit_holds_in_a_running_container)
     worker_cgroup_free(worker);
 }
 
+/* What a cgroup's file says, in the v1 memory hierarchy. */
+static char *memory_file(const char *id, const char *name)
+{
+    autofree char *command = string_printf(
+        "cat $(find /sys/fs/cgroup/memory -type d -path '*/faas-%s/%s')/%s", worker_name, id, name);
+    const char *const argv[] = {"sh", "-c", command, NULL};
+    with_cleanup(spawn_result_deinit) struct spawn_result result = {0};
+
+    cr_assert_eq(spawn_run(&(struct spawn_options){.argv = argv, .output_max = 256}, &result, NULL),
+                 0);
+    return steal_pointer(&result.output);
+}
+
+Test(cgroup, on_v1_socket_buffers_are_limited_from_before_the_start)
+{
+    struct worker_cgroup *worker = open_worker();
+    struct error err = {0};
+
+    if (worker_cgroup_support(worker)->version != CGROUP_V1) {
+        worker_cgroup_free(worker);
+        cr_skip_test("v2 counts them as memory");
+    }
+    cr_assert_eq(worker_cgroup_prepare(worker, "sockets", 64 << 20, &err), 0, "%s", err.message);
+    pid_t pid = run_in(worker, "sockets", "exec busybox sleep 1000");
+    autofree char *before = memory_file("sockets", "memory.kmem.tcp.limit_in_bytes");
+    cr_expect_str_eq(before, "16777216\n");
+
+    struct instance_cgroup *instance = open_instance(worker, pid);
+    struct cgroup_limits first = limits_of(worker, 64 << 20, 100000, 64);
+    struct cgroup_limits more = limits_of(worker, 128 << 20, 100000, 64);
+    set_limits(instance, &first, &more);
+    autofree char *after = memory_file("sockets", "memory.kmem.tcp.limit_in_bytes");
+    cr_expect_str_eq(after, "33554432\n");
+    instance_cgroup_close(instance);
+    delete_container("sockets");
+    cr_expect_eq(worker_cgroup_prepare(worker, "never-started", 1 << 20, &err), 0, "%s",
+                 err.message);
+    autofree char *least = memory_file("never-started", "memory.kmem.tcp.limit_in_bytes");
+    cr_expect_str_eq(least, "4194304\n");
+    cr_expect_eq(worker_cgroup_remove(worker, "never-started", &err), 0, "%s", err.message);
+    worker_cgroup_free(worker);
+    cr_expect_not(anything_left());
+}
+
 Test(cgroup, another_limit_of_processes_holds_in_a_running_container)
 {
     struct worker_cgroup *worker = open_worker();
