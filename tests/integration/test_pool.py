@@ -300,6 +300,13 @@ class Pool(unittest.TestCase):
         self.assertLessEqual(set(points), alive | set(re.findall(r"instance=(\w+)", host.worker.log())))
         self.stop_clean(host)
 
+    def test_stopping_in_the_middle_of_a_refill_leaves_nothing(self):
+        host = self.host(pool_size=16, start_parallel=2)
+        host.controller.deploy("f", "print(1)", network="bridge")
+        host.controller.run("f")
+        host.wait(lambda: len(host.instances(state="creating")) >= 3)  # one that is prepared and waits among them
+        self.stop_clean(host)
+
     def test_the_hosts_mounts_of_a_loaded_instance_go_while_it_lives(self):
         host = self.host(pool_size=1)
         host.wait_warm()
