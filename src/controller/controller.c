@@ -326,7 +326,8 @@ static int start_server(struct controller *controller, struct error *err)
         return -1;
     options.routes = controller->routes;
     controller->server = http_server_new(&controller->loop, &options, err);
-    return controller->server ? 0 : error_wrap(err, "serving on %s", config->listen);
+    return controller->server ? 0
+                              : error_wrap(err, "setting CONTROLLER_LISTEN (%s)", config->listen);
 }
 
 /* "http://127.0.0.1:8080": a wildcard address is named by the loopback one. */
