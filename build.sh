@@ -241,6 +241,13 @@ build_image() {
     printf '%s\n' "$hash" >"$stamp"
 }
 
+# The command that imports images: of the usual build, or of the optimised one where only that was made.
+faas_program() {
+    local program=$OUT/bin/faas
+    [ -x "$program" ] || [ ! -x "$OUT/release/bin/faas" ] || program=$OUT/release/bin/faas
+    printf '%s\n' "$program"
+}
+
 # Into the store that workers read (WORKER_IMAGE_DIR, else the default), unless this very archive is there already.
 import_image() {
     local name=faas-runtime-$1:latest archive=$OUT/images/faas-runtime-$1.tar
@@ -250,12 +257,12 @@ import_image() {
     if [ "$(cat "$stamp" 2>/dev/null)" = "$now" ] && image_is_in_store "$name"; then
         return 0
     fi
-    step "importing $name" as_root env WORKER_IMAGE_DIR="$store" "$OUT/bin/faas" image import "$name" "$archive"
+    step "importing $name" as_root env WORKER_IMAGE_DIR="$store" "$(faas_program)" image import "$name" "$archive"
     printf '%s\n' "$now" >"$stamp"
 }
 
 image_is_in_store() {
-    as_root env WORKER_IMAGE_DIR="${WORKER_IMAGE_DIR:-/var/lib/faas/images}" "$OUT/bin/faas" image list --json 2>/dev/null |
+    as_root env WORKER_IMAGE_DIR="${WORKER_IMAGE_DIR:-/var/lib/faas/images}" "$(faas_program)" image list --json 2>/dev/null |
         grep -qF "\"$1\""
 }
 
@@ -274,7 +281,7 @@ make_images() {
         [ -d "runtime-images/$name" ] || die "there is no image \"$name\"; there are: ${IMAGES[*]}"
         build_image "$name"
     done
-    [ -x "$OUT/bin/faas" ] || verb_build
+    [ -x "$(faas_program)" ] || verb_build
     for name in "$@"; do
         import_image "$name"
     done
@@ -402,7 +409,7 @@ verb_hostile() {
 
 verb_bench() {
     need_packages "${PACKAGES_BUILD[@]}" libcriterion-dev "${PACKAGES_RUN[@]}" "${PACKAGES_IMAGES[@]}"
-    build_preset release
+    build_preset release faas faas-controller faas-worker faas-init bench-load bench-hello bench-spawn
     make_images "${IMAGES[@]}"
     if [ "${1:-}" = profile ]; then
         shift
