@@ -163,10 +163,11 @@ class ShortKeepAlive(PlatformTest):
         self.assertTrue(self.invoke('idle')['cold_start'])
         self.assertFalse(self.invoke('idle')['cold_start'])
 
-        def none_left():
+        def is_listed():
             workers = self.api('GET', '/v1/workers').json()['workers']
-            return not any(i.get('function') == 'idle' for worker in workers for i in worker['instances'])
-        wait_until(none_left, 40, 'the idle instance goes')
+            return any(i.get('function') == 'idle' for worker in workers for i in worker['instances'])
+        wait_until(is_listed, 40, 'the worker has said that it is there')
+        wait_until(lambda: not is_listed(), 40, 'the idle instance goes')
         self.assertTrue(self.invoke('idle')['cold_start'])
 
 
