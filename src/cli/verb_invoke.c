@@ -97,8 +97,11 @@ static int invoke(const struct cli *cli, const struct api *api, const struct buf
     char path[256];
     autojson *execution = NULL;
     bool async = cli_flag(cli, "async");
-    snprintf(path, sizeof(path), "/v1/functions/%s/invocations%s", cli->arguments[0],
-             async ? "?mode=async" : "");
+    const char *priority = cli_option(cli, "priority");
+    if (priority && !async)
+        return error_set(err, ERROR_INVALID_REQUEST, "--priority is for --async only");
+    snprintf(path, sizeof(path), "/v1/functions/%s/invocations%s%s%s", cli->arguments[0],
+             async ? "?mode=async" : "", priority ? "&priority=" : "", priority ? priority : "");
     struct api_call call = {.method = "POST",
                             .path = path,
                             .body = payload->data ? payload->data : "",
@@ -167,6 +170,8 @@ static const struct cli_option options[] = {
     {"file", 0, "F", "read the payload from a file", NULL},
     {"async", 0, NULL,
      "return the execution's id at once; `faas executions` and `faas logs` tell the rest", NULL},
+    {"priority", 0, "P", "with --async: among the function's invocations that wait",
+     "high|normal|low"},
     {"raw", 0, NULL, "print the result's own bytes and nothing else", NULL},
 };
 

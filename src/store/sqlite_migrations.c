@@ -124,6 +124,7 @@ int sqlite_migrate(sqlite3 *db, int target, struct error *err)
     assert(target <= sqlite_schema_version);
     if (current_version(db, &version, err) < 0 || sqlite_check_version(version, err) < 0)
         return -1;
+    assert(version >= 0);
     for (int next = version + 1; next <= target; next++)
         if (apply(db, next, err) < 0)
             return -1;

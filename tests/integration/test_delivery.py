@@ -157,6 +157,9 @@ class Delivery:
         self.controller.wait_execution(id_, "succeeded")
         faas("dlq", "redrive", id_, status=4)
         self.assertEqual(faas("dlq", "purge", "--all"), "0 removed\n")
+        self.controller.wait_execution(faas("invoke", "f", "--async", "--priority", "high").strip())
+        faas("invoke", "f", "--priority", "high", status=2)
+        faas("invoke", "f", "--async", "--priority", "highest", status=2)
 
     # ---- keys ----
 
