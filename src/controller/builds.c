@@ -127,6 +127,9 @@ static void stored(void *data, const struct error *err)
         log_error("a build's outcome could not be written", LOG_STR("function", spec->name),
                   LOG_ERR(err));
         version->record.state = FUNCTION_FAILED;
+        free(version->record.build_output);
+        version->record.build_output =
+            string_printf("the outcome could not be stored; deploy it again: %s", err->message);
     } else if (end->state == FUNCTION_READY) {
         registry_activate(&controller->registry, version);
     } else {
@@ -138,9 +141,9 @@ static void stored(void *data, const struct error *err)
     free(end);
 }
 
-/* Writes the record as it shall be; the version serves only when that is on the disk. */
+/* Writes the record as it shall be, and the artifact (free()d; or NULL); the version serves only when that is on the disk. */
 static void write_outcome(struct controller *controller, struct build *build,
-                          enum function_state state)
+                          enum function_state state, char *artifact, size_t artifact_len)
 {
     struct function_version *version = build->version;
     struct build_end *end = calloc(1, sizeof(*end));
@@ -155,8 +158,9 @@ static void write_outcome(struct controller *controller, struct build *build,
         version->record.updated_at_ns = clock_realtime_ns();
         struct function_record record = version->record;
         record.state = state;
-        store_put_function(controller->store, &record, stored, end);
+        store_put_function(controller->store, &record, artifact, artifact_len, stored, end);
     } else {
+        free(artifact);
         free(end);
     }
     free_build(controller, build);
@@ -167,7 +171,7 @@ static void fail(struct controller *controller, struct build *build, const char 
     struct function_record *record = &build->version->record;
     free(record->build_output);
     record->build_output = strndup(output, len);
-    write_outcome(controller, build, FUNCTION_FAILED);
+    write_outcome(controller, build, FUNCTION_FAILED, NULL, 0);
 }
 
 void builds_worker_lost(struct controller *controller, struct worker_session *session)
@@ -233,11 +237,7 @@ static void succeed(struct controller *controller, struct build *build,
     free(record->build_output);
     record->build_output =
         message->output_len ? strndup(message->output, message->output_len) : NULL;
-    if (build->version->function->newest)
-        store_put_code(controller->store, hash, bytes, message->artifact_len, NULL, NULL);
-    else
-        free(bytes);
-    write_outcome(controller, build, FUNCTION_READY);
+    write_outcome(controller, build, FUNCTION_READY, bytes, message->artifact_len);
 }
 
 void builds_result(struct controller *controller, const struct worker_message *message)

@@ -260,10 +260,8 @@ static void start_put(struct change *change)
     change->time_ns = clock_realtime_ns();
     record.updated_at_ns = change->time_ns;
     record.created_at_ns = change->created ? change->time_ns : function->created_at_ns;
-    if (change->code)
-        store_put_code(controller->store, change->spec.code_sha256, steal_pointer(&change->code),
-                       change->code_len, NULL, NULL);
-    store_add_function(controller->store, &record, version_stored, change);
+    store_add_function(controller->store, &record, steal_pointer(&change->code), change->code_len,
+                       version_stored, change);
 }
 
 /* ---- delete ---- */

@@ -25,13 +25,16 @@ struct store_queue {
     uv_async_t wake; /* tells the loop of finished jobs; its close callback frees the queue */
     uv_mutex_t lock;
     uv_cond_t work_came;
-    struct job_list waiting, finished;        /* under lock */
+    struct job_list waiting, finished; /* under lock */
+    struct job_list held;              /* under lock: patient ones that cannot be written yet */
+    uint64_t held_until_ns;            /* under lock; monotonic */
     size_t unfinished_jobs, unfinished_bytes; /* loop thread */
     bool stopping;                            /* under lock */
     size_t wanted; /* under lock: the thread is told of work when so many jobs wait */
     size_t
         callers; /* the store's thread: jobs in the last batch, and those that waited at its end */
     uint64_t batch_ns; /* how long it took */
+    bool told;         /* the store's thread: that jobs are held */
     bool swollen; /* the store's thread: there was a backlog, and its memory is the heap's still */
 };
 
@@ -127,35 +130,82 @@ fail:
     return -1;
 }
 
-/* One by one; stops when the connection is lost. What is done moves to `done`. */
-static void run_each(struct store_queue *queue, struct job_list *batch, struct job_list *done)
+/* One by one; stops when the connection is lost. What is done moves to `done`, what is to be held to `held`. */
+static void run_each(struct store_queue *queue, struct job_list *batch, struct job_list *done,
+                     struct job_list *held)
 {
     while (batch->first) {
         struct store_job *job = batch->first;
+        if (job->patient && held->first) {
+            list_append(held, list_pop(batch));
+            continue;
+        }
         run_alone(queue, job);
         bool lost = job->failed && is_lost(queue);
-        if (!lost || ++job->losses >= STORE_LOSSES_MAX)
+        if (!lost && job->failed && job->patient && job->error.code == ERROR_UNAVAILABLE)
+            list_append(held, list_pop(batch));
+        else if (!lost || ++job->losses >= STORE_LOSSES_MAX)
             list_append(done, list_pop(batch));
         if (lost)
             return;
     }
 }
 
+static void tell_of_held(struct store_queue *queue, const struct job_list *held)
+{
+    if (held->first && !queue->told)
+        log_warn("what has happened cannot be written; trying again until it can",
+                 LOG_INT("calls", (int64_t)held->jobs), LOG_ERR(&held->first->error));
+    queue->told |= held->first != NULL;
+}
+
+/* In their order, before those that came meanwhile. A queue that is stopping has tried for the last time. Under lock. */
+static void hold(struct store_queue *queue, struct job_list *held)
+{
+    if (!held->first) {
+        queue->told &= queue->held.first != NULL;
+        return;
+    }
+    if (queue->stopping) {
+        struct error err = held->first->error;
+        for (struct store_job *job; (job = list_pop(held));) {
+            fail_job(job, &err);
+            list_append(&queue->finished, job);
+        }
+        return;
+    }
+    list_move(held, &queue->held);
+    list_move(&queue->held, held);
+    queue->held_until_ns = clock_monotonic_ns() + STORE_HOLD_MS * NS_PER_MS;
+}
+
+/* Those whose time has come wait again, before all else. Under lock. */
+static void release_held(struct store_queue *queue)
+{
+    if (!queue->held.first || (!queue->stopping && clock_monotonic_ns() < queue->held_until_ns))
+        return;
+    list_move(&queue->held, &queue->waiting);
+    list_move(&queue->waiting, &queue->held);
+}
+
 /* What is done is told to the loop; what is not (the connection was lost) waits again, before all else. */
 static void run_batch(struct store_queue *queue, struct job_list *batch)
 {
-    struct job_list done;
+    struct job_list done, held;
     list_init(&done);
+    list_init(&held);
     if (batch->jobs > 1 && run_together(queue, batch) == 0)
         list_move(&done, batch);
     else if (batch->jobs == 1 || !is_lost(queue))
-        run_each(queue, batch, &done);
+        run_each(queue, batch, &done, &held);
+    tell_of_held(queue, &held);
 
     uv_mutex_lock(&queue->lock);
     list_move(batch, &queue->waiting);
     list_move(&queue->waiting, batch);
     for (struct store_job *job; (job = list_pop(&done));)
         list_append(job->again && !job->failed ? &queue->waiting : &queue->finished, job);
+    hold(queue, &held);
     uv_mutex_unlock(&queue->lock);
     uv_async_send(&queue->wake);
 }
@@ -232,8 +282,12 @@ static void take_batch(struct store_queue *queue, struct job_list *batch)
 /* Under lock, as all of thread_main() but the work itself. By then the loop has freed the jobs. */
 static void await_work(struct store_queue *queue)
 {
-    while (!queue->waiting.first && !queue->stopping) {
-        if (!queue->swollen) {
+    while (release_held(queue), !queue->waiting.first && !queue->stopping) {
+        if (queue->held.first) {
+            uint64_t now_ns = clock_monotonic_ns();
+            if (now_ns < queue->held_until_ns)
+                uv_cond_timedwait(&queue->work_came, &queue->lock, queue->held_until_ns - now_ns);
+        } else if (!queue->swollen) {
             uv_cond_wait(&queue->work_came, &queue->lock);
         } else if (uv_cond_timedwait(&queue->work_came, &queue->lock,
                                      BACKLOG_REST_MS * NS_PER_MS) == UV_ETIMEDOUT) {
@@ -344,6 +398,7 @@ struct store_queue *store_queue_new(uv_loop_t *loop, const struct store_engine *
     queue->wake.data = queue;
     queue->wanted = 1;
     list_init(&queue->waiting);
+    list_init(&queue->held);
     list_init(&queue->finished);
     if (uv_thread_create(&queue->thread, thread_main, queue) == 0)
         return queue;
@@ -394,7 +449,7 @@ void store_queue_push(struct store_queue *queue, struct store_job *job)
         fail_job(job, &err);
         list_append(&queue->finished, job);
     } else {
-        list_append(&queue->waiting, job);
+        list_append(job->patient && queue->held.first ? &queue->held : &queue->waiting, job);
         if (queue->waiting.jobs >= queue->wanted)
             uv_cond_signal(&queue->work_came);
     }

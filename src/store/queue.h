@@ -3,7 +3,10 @@
  *
  * When a job fails, the batch is rolled back and its jobs run again one by one, each in a
  * transaction of its own: one caller's failure is never another's. When the connection was lost, what is not done yet
- * waits for a new one, which is tried for with growing pauses; jobs that are not patient fail meanwhile. */
+ * waits for a new one, which is tried for with growing pauses; jobs that are not patient fail meanwhile.
+ *
+ * A patient job that fails because the database cannot write just now (its disk is full) is held, and with it every
+ * patient one behind it, so that they keep their order; they are tried again every STORE_HOLD_MS. The others go on. */
 #pragma once
 
 #include "store/engine.h"
@@ -21,7 +24,7 @@ struct store_job {
     size_t bytes;           /* what it holds, counted against the queue's bound */
     uint64_t queued_ns;
     unsigned losses; /* how often the connection broke while it ran */
-    bool patient;    /* rather waits for a lost connection than fails */
+    bool patient;    /* rather waits for a lost connection or a full disk than fails */
     bool failed;
     bool again; /* set by run: once more, in a later transaction */
     struct error error;
@@ -37,6 +40,7 @@ struct store_job {
 #define STORE_LOSSES_MAX 5
 #define STORE_RECONNECT_FIRST_MS 20
 #define STORE_RECONNECT_LAST_MS 2000
+#define STORE_HOLD_MS 1000
 #define STORE_BATCH_BYTES_MAX ((size_t)64 * 1024 * 1024)
 
 /* `engine` and `db` are borrowed. */

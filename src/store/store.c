@@ -112,22 +112,38 @@ void function_record_deinit(struct function_record *record)
 
 /* ---- functions ---- */
 
+/* Before the function that names it. */
+static int put_code_of(struct call *call, const struct store_engine *engine, void *db,
+                       struct error *err)
+{
+    return call->bytes ? engine->put_code(db, call->name, call->bytes, call->bytes_len, err) : 0;
+}
+
 static int run_add_function(struct store_job *job, const struct store_engine *engine, void *db,
                             struct error *err)
 {
-    return engine->add_function(db, &call_of(job)->record, err);
+    struct call *call = call_of(job);
+    return put_code_of(call, engine, db, err) < 0 ? -1
+                                                  : engine->add_function(db, &call->record, err);
 }
 
 static int run_put_function(struct store_job *job, const struct store_engine *engine, void *db,
                             struct error *err)
 {
-    return engine->put_function(db, &call_of(job)->record, err);
+    struct call *call = call_of(job);
+    return put_code_of(call, engine, db, err) < 0 ? -1
+                                                  : engine->put_function(db, &call->record, err);
 }
 
 static struct call *new_record_call(const char *what, store_run_fn *run,
-                                    const struct function_record *record, void *data)
+                                    const struct function_record *record, const char *sha256,
+                                    char *code, size_t code_len, void *data)
 {
     struct call *call = call_new(what, run, data);
+    call->name = call_copy_text(sha256);
+    call->bytes = code;
+    call->bytes_len = code_len;
+    call->job.bytes += code_len;
     call->record = *record;
     call->record.build_output = call_copy_text(record->build_output);
     memset(&call->record.spec, 0, sizeof(call->record.spec));
@@ -136,16 +152,22 @@ static struct call *new_record_call(const char *what, store_run_fn *run,
     return call;
 }
 
-void store_put_function(struct store *store, const struct function_record *record,
-                        store_done_fn *done, void *data)
+void store_put_function(struct store *store, const struct function_record *record, char *artifact,
+                        size_t artifact_len, store_done_fn *done, void *data)
 {
-    call_push_write(store, new_record_call("put_function", run_put_function, record, data), done);
+    call_push_write(store,
+                    new_record_call("put_function", run_put_function, record,
+                                    record->spec.artifact_sha256, artifact, artifact_len, data),
+                    done);
 }
 
-void store_add_function(struct store *store, const struct function_record *record,
-                        store_done_fn *done, void *data)
+void store_add_function(struct store *store, const struct function_record *record, char *code,
+                        size_t code_len, store_done_fn *done, void *data)
 {
-    call_push_write(store, new_record_call("add_function", run_add_function, record, data), done);
+    call_push_write(store,
+                    new_record_call("add_function", run_add_function, record,
+                                    record->spec.code_sha256, code, code_len, data),
+                    done);
 }
 
 static int run_delete_function(struct store_job *job, const struct store_engine *engine, void *db,

@@ -12,7 +12,8 @@
  * While a database server is out of reach, calls wait. Those that somebody waits for (reads, and writes with a `done`)
  * fail with ERROR_UNAVAILABLE after STORE_PATIENCE_MS; writes of what has happened already (a NULL `done`, and
  * finished executions) wait until it is back. A batch whose commit was lost is written again: calls are made so that
- * the second time changes nothing.
+ * the second time changes nothing. While the database's disk is full it is the same, but that calls which somebody waits
+ * for fail at once, and reads are answered; they may then miss a write that waits.
  *
  * Life cycle: store_open() (blocking; runs migrations) … store_close() (blocking; finishes what is
  * queued and calls back; then run the loop once more, see loop_close()). */
@@ -65,12 +66,14 @@ typedef void store_last_version_each_fn(void *data, const char *name, int64_t ve
 int store_load_last_versions(struct store *store, store_last_version_each_fn *each, void *data,
                              struct error *err);
 
-/* Inserts or replaces (name, version). Takes a copy. */
-void store_put_function(struct store *store, const struct function_record *record,
-                        store_done_fn *done, void *data);
-/* A new version: ERROR_CONFLICT when another controller has given its name this number. Takes a copy. */
-void store_add_function(struct store *store, const struct function_record *record,
-                        store_done_fn *done, void *data);
+/* Inserts or replaces (name, version). Takes a copy. With the bytes of the build artifact that it names, if they are new
+ * (free()d; or NULL): both are on the disk, or neither. */
+void store_put_function(struct store *store, const struct function_record *record, char *artifact,
+                        size_t artifact_len, store_done_fn *done, void *data);
+/* A new version: ERROR_CONFLICT when another controller has given its name this number. Takes a copy. With its code, if
+ * that is new (free()d; or NULL): both are on the disk, or neither. */
+void store_add_function(struct store *store, const struct function_record *record, char *code,
+                        size_t code_len, store_done_fn *done, void *data);
 /* What the store has of one function (or, with NULL, of all), as store_load_functions(); with one, the highest number its
  * name ever had. `done` may take the records' content. */
 typedef void store_functions_fn(void *data, struct function_record *records, size_t count,

@@ -99,7 +99,7 @@ static void put_function(const char *name, int64_t version, enum function_state 
     record.spec.code_sha256 = strdup(digest);
     store_put_code(store, digest, strdup(code), strlen(code), NULL, NULL);
     int before = outcomes;
-    store_put_function(store, &record, done, NULL);
+    store_put_function(store, &record, NULL, 0, done, NULL);
     function_record_deinit(&record);
     wait_for(before + 1);
     cr_assert_eq(failures, 0, "%s", err.message);
@@ -290,7 +290,7 @@ Test(store, every_member_of_a_function_survives)
 {
     struct function_record record = make_record("a", 1, FUNCTION_FAILED);
     record.build_output = strdup("line 1: \"no\"\n\xc3\xa4");
-    store_put_function(store, &record, done, NULL);
+    store_put_function(store, &record, NULL, 0, done, NULL);
     function_record_deinit(&record);
     wait_for(1);
     listed[0] = '\0';
@@ -304,7 +304,7 @@ static int add_function(const char *name, int64_t version, uint64_t updated_at_n
     record.updated_at_ns = updated_at_ns;
     int before = outcomes;
     failures = 0;
-    store_add_function(store, &record, done, NULL);
+    store_add_function(store, &record, NULL, 0, done, NULL);
     function_record_deinit(&record);
     wait_for(before + 1);
     int failed = failures;
@@ -324,6 +324,34 @@ Test(store, a_number_is_given_once)
     cr_expect_eq(add_function("a", 3, 12), 1, "a deleted one's neither");
     cr_expect_eq(add_function("a", 4, 12), 0);
     cr_expect_str_eq(list_functions(), "a/4=ready ");
+}
+
+/* Code of its own comes with it. */
+static int add_function_with_code(const char *name, int64_t version, uint64_t updated_at_ns,
+                                  const char *code)
+{
+    struct function_record record = make_record(name, version, FUNCTION_READY);
+    char digest[SHA256_HEX_LEN + 1];
+    sha256_hex(code, strlen(code), digest);
+    record.spec.code_sha256 = strdup(digest);
+    record.updated_at_ns = updated_at_ns;
+    int before = outcomes;
+    failures = 0;
+    store_add_function(store, &record, strdup(code), strlen(code), done, NULL);
+    function_record_deinit(&record);
+    wait_for(before + 1);
+    int failed = failures;
+    failures = 0;
+    return failed;
+}
+
+Test(store, a_function_and_its_code_are_written_together_or_not_at_all)
+{
+    cr_expect_eq(add_function_with_code("a", 1, 10, "first"), 0);
+    cr_expect(has_code("first"));
+    cr_expect_eq(add_function_with_code("a", 1, 11, "second"), 1);
+    cr_expect_eq(err.code, ERROR_CONFLICT);
+    cr_expect_not(has_code("second"), "code of a version that was refused");
 }
 
 static int64_t came_last_version;

@@ -1,4 +1,5 @@
 /* The store on SQLite: the common suite, and what is SQLite's own: the file, its lock, migrations. */
+#include "store/call.h"
 #include "store/sqlite.h"
 
 #include "store_suite.h"
@@ -180,4 +181,76 @@ Test(store, a_backup_that_cannot_be_written_leaves_nothing)
     cr_expect_eq(store_backup(url, file, &err), -1);
     cr_expect_eq(store_backup("postgresql://x", file, &err), -1);
     cr_expect(strstr(err.message, "pg_dump"), "%s", err.message);
+}
+
+/* ---- a full disk ---- */
+
+/* SQLite's own bound in the place of the disk's. */
+static void set_pages_max(int pages)
+{
+    struct sqlite_store *database = store->db;
+    char text[64];
+    snprintf(text, sizeof(text), "PRAGMA max_page_count = %d", pages);
+    cr_assert_eq(sqlite3_exec(database->db, text, NULL, NULL, NULL), SQLITE_OK);
+}
+
+static void finish_with_large_result(const char *id)
+{
+    struct execution execution = make_async("f");
+    strcpy(execution.id, id);
+    execution.status = EXECUTION_SUCCEEDED;
+    execution.result_len = 256 * 1024;
+    execution.result = malloc(execution.result_len);
+    memset(execution.result, '1', execution.result_len);
+    store_finish_execution(store, "one", &execution, done, NULL);
+}
+
+Test(store, what_has_happened_waits_for_a_full_disk_and_is_written_in_its_order)
+{
+    struct store_acceptance acceptance = {.owner = "one"};
+    char first[TIME_ID_LEN + 1], second[TIME_ID_LEN + 1];
+    join("one");
+    strcpy(first, accept_as("f", "1", PRIORITY_NORMAL, &acceptance));
+    strcpy(second, accept_as("f", "1", PRIORITY_NORMAL, &acceptance));
+    start_attempt("one", first, 1);
+    set_pages_max(1);
+    int before = outcomes;
+    finish_with_large_result(first);
+    store_start_execution(store, "one", second, 1, 0, 5, NULL, NULL); /* small, and behind it */
+    finish_with_large_result(second);
+    cr_expect_str_eq(show(first), "running#1", "reads are answered");
+    cr_expect_str_eq(show(second), "queued#1", "one overtook the other");
+    cr_expect_eq(outcomes, before + 2, "it was given up");
+    set_pages_max(1000000);
+    wait_for(before + 4);
+    cr_expect_eq(failures, 0, "%s", err.message);
+    cr_expect_str_eq(show(first), "succeeded#1 with result");
+    cr_expect_str_eq(show(second), "succeeded#1 with result");
+}
+
+Test(store, what_somebody_waits_for_fails_at_once_on_a_full_disk)
+{
+    char *bytes = calloc(1, 1024 * 1024);
+    set_pages_max(1);
+    store_put_code(store, "big", bytes, 1024 * 1024, done, NULL);
+    wait_for(1);
+    cr_expect_eq(failures, 1);
+    cr_expect_eq(err.code, ERROR_UNAVAILABLE);
+    cr_expect(strstr(err.message, "disk is full"), "%s", err.message);
+}
+
+Test(store, closing_with_a_full_disk_ends)
+{
+    struct store_acceptance acceptance = {.owner = "one"};
+    join("one");
+    char id[TIME_ID_LEN + 1];
+    strcpy(id, accept_as("f", "1", PRIORITY_NORMAL, &acceptance));
+    set_pages_max(1);
+    int before = outcomes;
+    finish_with_large_result(id);
+    close_store();
+    cr_expect_eq(outcomes, before + 1);
+    cr_expect_eq(failures, 1);
+    open_store();
+    cr_expect_str_eq(show(id), "queued#1");
 }
