@@ -16,7 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define TOOL_TIMEOUT_MS 10000
+#define TOOL_TIMEOUT_MS 30000
 #define TEXT_MAX (64 * 1024)
 #define DENIED_MAX 256
 /* Connections of one instance, and of all where the host does not say how many it tracks. */
