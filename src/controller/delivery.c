@@ -140,14 +140,18 @@ bool delivery_retry(struct controller *controller, struct live_execution *execut
         return false;
     const struct function_retry *retry = &execution->version->record.spec.retry;
     bool own = is_own_failure(record->status);
+    /* A worker that could not run it: as often as workers may be lost. */
+    bool lost = record->status == EXECUTION_LOST &&
+                record->delivery.losses + 1 < controller->config.async_attempts;
     bool old = record->status == EXECUTION_CANCELLED && is_too_old(execution, clock_realtime_ns());
     if (!own && record->status != EXECUTION_LOST && !old)
         return false;
     record->delivery.failures += own;
-    uint64_t due_ns =
-        clock_realtime_ns() + backoff_ms(retry, record->delivery.failures) * NS_PER_MS;
-    if (!own || record->delivery.failures >= retry->max_attempts ||
-        !execution->version->function->newest || is_too_old(execution, due_ns)) {
+    record->delivery.losses += lost;
+    int64_t times = own ? record->delivery.failures : record->delivery.losses;
+    bool again = own ? times < retry->max_attempts : lost;
+    uint64_t due_ns = clock_realtime_ns() + backoff_ms(retry, times) * NS_PER_MS;
+    if (!again || !execution->version->function->newest || is_too_old(execution, due_ns)) {
         record->delivery.dead_at_ns = clock_realtime_ns();
         controller->metrics.dead_letters++;
         return false;

@@ -31,7 +31,7 @@ class Fails:
 class Delivery:
     """The tests, for each store."""
 
-    settings = {}
+    settings = {"CONTROLLER_ASYNC_ATTEMPTS": 4}
 
     def setUp(self):
         self.stack = contextlib.ExitStack()
@@ -84,6 +84,30 @@ class Delivery:
         self.assertEqual((execution["status"], execution["error"]["type"], execution["logs"]), ("failed", "Boom", "log"))
         self.assertTrue(execution["dead_at"])
         self.assertEqual(fails.attempts[id_], [1])
+        self.assertEqual([letter["id"] for letter in self.dead_letters()], [id_])
+
+    def test_what_a_worker_could_not_run_is_given_out_again(self):
+        """By no policy of the function's: it was not the function that failed."""
+        self.controller.deploy("f", retry={"backoff_ms": 20})
+        attempts = []
+
+        def run(head, payload):
+            attempts.append(head["attempt"])
+            lost = {"status": "lost", "error": {"type": "Platform.StartFailed", "message": "no", "exit_code": -1}}
+            return (lost, b"", b"") if len(attempts) < 3 else ({"status": "succeeded"}, payload, b"")
+
+        self.worker(run=run)
+        execution = self.controller.wait_execution(self.accept("f", [7]))
+        self.assertEqual((execution["status"], execution["result"], attempts), ("succeeded", [7], [1, 2, 3]))
+        self.assertEqual(self.dead_letters(), [])
+
+    def test_what_no_worker_can_run_is_a_dead_letter_in_the_end(self):
+        self.controller.deploy("f", retry={"backoff_ms": 10})
+        lost = {"status": "lost", "error": {"type": "Platform.StartFailed", "message": "no", "exit_code": -1}}
+        self.worker(run=lambda head, payload: (lost, b"", b""))
+        id_ = self.accept("f")
+        execution = self.controller.wait_execution(id_)
+        self.assertEqual((execution["status"], execution["error"]["type"], execution["attempt"]), ("lost", "Platform.StartFailed", 4))
         self.assertEqual([letter["id"] for letter in self.dead_letters()], [id_])
 
     def test_a_synchronous_failure_is_no_dead_letter(self):
