@@ -11,6 +11,7 @@
 #include <string.h>
 
 #define LIST_MAX 1000
+#define LIST_TRIES 5
 #define LIST_DEFAULT 50
 
 static void respond_record(struct http_request *request, const struct execution *record)
@@ -99,7 +100,9 @@ void serve_get_execution(struct http_request *request, void *data)
 struct execution_list {
     struct controller *controller;
     struct http_request *request;
-    struct execution_query query;       /* its strings are the request's */
+    struct execution_query query; /* its strings are the request's */
+    uint64_t handed_over;         /* to the store, when it was asked */
+    int tries;
     const struct live_execution **live; /* owned; newest first */
     size_t live_count;
 };
@@ -166,6 +169,15 @@ static size_t write_merged(struct json_writer *writer, const struct execution_li
     return count;
 }
 
+static void ask_store(struct execution_list *list);
+
+/* What left memory for the store after the store was asked is in neither answer: ask again, though not for ever. */
+static bool missed_some(const struct execution_list *list)
+{
+    return list->handed_over != list->controller->executions.handed_over &&
+           list->tries < LIST_TRIES;
+}
+
 static void list_came(void *data, const struct execution *executions, size_t count,
                       const char *next_cursor, const struct error *err)
 {
@@ -174,6 +186,10 @@ static void list_came(void *data, const struct execution *executions, size_t cou
     bool more = false;
     const char *last = NULL;
     list->controller->pending_reads--;
+    if (!err && missed_some(list)) {
+        ask_store(list);
+        return;
+    }
     if (err) {
         http_respond_error(list->request, err);
     } else if (collect_live(list) < 0) {
@@ -193,6 +209,16 @@ static void list_came(void *data, const struct execution *executions, size_t cou
     }
     free(list->live);
     free(list);
+}
+
+static void ask_store(struct execution_list *list)
+{
+    struct controller *controller = list->controller;
+    executions_flush(controller);
+    list->handed_over = controller->executions.handed_over;
+    list->tries++;
+    controller->pending_reads++;
+    store_list_executions(controller->store, &list->query, list_came, list);
 }
 
 static int read_query(const struct http_request *request, struct execution_query *query,
@@ -236,7 +262,5 @@ void serve_list_executions(struct http_request *request, void *data)
         return;
     }
     *list = (struct execution_list){.controller = controller, .request = request, .query = query};
-    executions_flush(controller);
-    controller->pending_reads++;
-    store_list_executions(controller->store, &list->query, list_came, list);
+    ask_store(list);
 }

@@ -218,6 +218,7 @@ void executions_flush(struct controller *controller)
     {
         struct live_execution *execution = list_entry(link, struct live_execution, owner_link);
         list_remove(link);
+        executions->handed_over++;
         string_map_remove(&executions->by_id, execution->record.id);
         if (execution->record.async)
             store_finish_execution(controller->store, controller->delivery.owner,

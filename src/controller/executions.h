@@ -48,7 +48,8 @@ struct executions {
     struct string_map by_id; /* id -> struct live_execution, owned */
     struct list finals;      /* to be written */
     size_t final_count, final_bytes;
-    size_t running; /* for metrics */
+    uint64_t handed_over; /* finals that the store has been given so far */
+    size_t running;       /* for metrics */
     struct loop_timer *flush_timer;
     size_t committing; /* asynchronous ones on their way into the store */
 };

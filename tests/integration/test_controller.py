@@ -497,6 +497,30 @@ class Service(ApiTest):
                 slow.sendall(b"POST /v1/functions HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\nAuthorization: Bearer " + self.controller.token.encode() + b"\r\n\r\n{")
             self.assertEqual(self.api("GET", "/healthz").status, 200)
 
+class Lists(ApiTest):
+    def test_what_was_listed_once_is_listed_again(self):
+        """Also when it ends, and its record leaves memory for the database, while the list is made."""
+        self.controller.deploy("busy")
+        stop = threading.Event()
+
+        def client():
+            while not stop.is_set():
+                self.controller.invoke("busy")
+
+        clients = [threading.Thread(target=client) for _ in range(6)]
+        for thread in clients:
+            thread.start()
+        seen = []
+        try:
+            for _ in range(300):
+                listed = [e["id"] for e in self.api("GET", "/v1/executions?function=busy&limit=500").json()["executions"]]
+                self.assertEqual(set(seen[:100]) - set(listed), set())
+                seen = listed
+        finally:
+            stop.set()
+            for thread in clients:
+                thread.join()
+
 
 class NoWorker(ApiTest):
     settings = {"CONTROLLER_QUEUE_WAIT_MS": 2000, "CONTROLLER_QUEUE_LENGTH_PER_FUNCTION": 2, "CONTROLLER_ARCHIVE_MAX_BYTES": 100_000}
