@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 import unittest
@@ -292,6 +293,33 @@ print(ctypes.CDLL(None).ptrace(16, zygote, 0, 0))"""
         self.assertEqual((done.kind, done.flags), (EXIT, DIRTY))
         self.assertEqual(read_frame(instance.control).kind, ADAPTER_EXIT)
         self.assertEqual(instance.others(), [])
+
+    def test_a_text_that_names_a_program_does_not_run_it_in_the_zygote(self):
+        source = '"""Text\nimport unittest.__main__\nfrom json import __main__, loads\n"""\nprint(1)'
+        instance = self.zygote(source)
+        for _ in range(3):
+            done = instance.invoke()
+            self.assertEqual((done.kind, done.flags, done.stdout, done.stderr), (EXIT, 0, b"1\n", b""))
+
+    def test_children_that_end_before_their_invocation_are_not_replaced_for_ever(self):
+        """As the kernel ends each when the function's files have left no memory for it."""
+        instance = self.zygote("print('hello')")
+        self.assertEqual(instance.invoke().stdout, b"hello\n")
+        zygote = min(instance.others())
+        killed = set()
+        while len(killed) < 200:
+            try:
+                with open(f"/proc/{zygote}/task/{zygote}/children") as file:
+                    children = [int(pid) for pid in file.read().split()]
+                for pid in children:
+                    os.kill(pid, signal.SIGKILL)
+                killed.update(children)
+            except FileNotFoundError:
+                break
+            except ProcessLookupError:
+                pass  # it was replaced meanwhile
+        self.assertLess(len(killed), 200)
+        self.assertEqual(read_frame(instance.control).kind, ADAPTER_EXIT)
 
     def test_large_payload(self):
         source = "import os, sys, hashlib\nd = sys.stdin.buffer.read()\nprint(len(d), 'FUNCTION_PAYLOAD' in os.environ, d == open(os.environ['FUNCTION_PAYLOAD_FILE'], 'rb').read())\nsys.stderr.write(hashlib.sha256(d).hexdigest())"

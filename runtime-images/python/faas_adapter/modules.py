@@ -56,7 +56,8 @@ def import_ahead(source):
     standard = getattr(sys, "stdlib_module_names", frozenset()) - NEVER_AHEAD
     for module, names in imports_of(source):
         top = module.partition(".")[0]
-        if top in standard and top not in own:
+        runs = "__main__" in (*module.split("."), *names)  # a package's program
+        if top in standard and top not in own and not runs:
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("error")

@@ -21,6 +21,7 @@ from faas_adapter.script import (
 
 PR_SET_DUMPABLE = 4
 PR_SET_CHILD_SUBREAPER = 36
+LOST_MAX = 32  # children, one after another
 
 
 class CLibrary:
@@ -73,6 +74,7 @@ class Zygote:
         self.child = None  # that stands ready; 0 in itself
         self.state = mmap.mmap(-1, 1)  # shared with it
         self.code = None
+        self.lost = 0  # children that ended before their invocation, in a row
         self.source = b""  # the script's, while there may be something in it to import ahead
         preload(PRELOAD)
 
@@ -128,7 +130,12 @@ class Zygote:
             status = self.wait_for_child()
             if self.state[0] == self.HUNG_UP:
                 os._exit(0)
-            if self.state[0] == self.RUNNING:
+            if self.state[0] != self.RUNNING:
+                self.lost += 1
+                if self.lost == LOST_MAX:
+                    os._exit(1)
+            else:
+                self.lost = 0
                 self.report(status)
                 if status == 0:  # its memory was enough for what it imported, so this one's is
                     import_ahead(self.source)
