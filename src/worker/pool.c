@@ -374,9 +374,9 @@ static void call_stopped(void *data)
     pool->stopped(pool->stopped_data);
 }
 
-static void stopped_if_empty(struct pool *pool)
+void pool_tell_stopped(struct pool *pool)
 {
-    if (!pool->stopped || pool->deferred || !TAILQ_EMPTY(&pool->members))
+    if (!pool->stopped || pool->deferred || pool->scheduled || !TAILQ_EMPTY(&pool->members))
         return;
     pool->deferred = true;
     loop_defer(pool->loop, call_stopped, pool, NULL);
@@ -408,7 +408,7 @@ static void on_gone(void *data, struct instance *instance)
     instance_free(instance);
     member_remove(member);
     pool_schedule(pool);
-    stopped_if_empty(pool);
+    pool_tell_stopped(pool);
 }
 
 const struct instance_events pool_instance_events = {
@@ -538,7 +538,7 @@ void pool_stop(struct pool *pool, void (*stopped)(void *data), void *data)
             break;
         }
     }
-    stopped_if_empty(pool);
+    pool_tell_stopped(pool);
 }
 
 size_t pool_instances(const struct pool *pool)

@@ -129,13 +129,15 @@ void pool_member_stop(struct member *member);
 void pool_evict(struct member *member, const char *why);
 struct invocation *pool_wait_take(struct pool *pool, struct pool_slot *slot);
 void pool_slot_drop_if_empty(struct pool *pool, struct pool_slot *slot);
+/* When it is stopping, and nothing is left or on its way. */
+void pool_tell_stopped(struct pool *pool);
 void pool_fail_lost(struct invocation *invocation, const char *type, const struct error *why);
 
 /* ---- pool_start.c ---- */
 
 /* Starts what is needed and possible: for those who wait, then generic ones. */
 void pool_schedule(struct pool *pool);
-/* Soon, because it may finish invocations. */
+/* Soon, because it may finish invocations. Not in a pool that stops: it has nothing to start. */
 void pool_schedule_later(struct pool *pool);
 /* Learns from an invocation that has ended, and from an instance that has become ready. */
 void pool_note_service(struct pool_slot *slot, const struct execution_metrics *metrics);

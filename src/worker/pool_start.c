@@ -332,10 +332,11 @@ static void deferred_schedule(void *data)
     struct pool *pool = data;
     pool->scheduled = false;
     pool_schedule(pool);
+    pool_tell_stopped(pool);
 }
 
 void pool_schedule_later(struct pool *pool)
 {
-    if (!pool->scheduled)
+    if (!pool->scheduled && !pool->stopped)
         pool->scheduled = loop_defer(pool->loop, deferred_schedule, pool, NULL) == 0;
 }

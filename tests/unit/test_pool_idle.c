@@ -381,6 +381,26 @@ Test(pool_idle, stopping_frees_what_was_kept_without_an_instance)
 
 /* ---- a bound of the function's own ---- */
 
+static bool scheduled_when_stopped = true;
+
+static void note_scheduled(void *data)
+{
+    (void)data;
+    stopped = true;
+    scheduled_when_stopped = pool->scheduled;
+}
+
+Test(pool_idle, a_pool_that_is_said_to_be_stopped_has_nothing_on_its_way)
+{
+    open_pool(KEEP_MS, 1000, 4);
+    pool_keep(pool, alpha, 1);
+    pool_stop(pool, note_scheduled, NULL);
+    pool_images_changed(pool);
+    settle();
+    cr_assert(stopped);
+    cr_expect_not(scheduled_when_stopped, "its owner frees it now");
+}
+
 Test(pool_idle, max_instances_bounds_a_function)
 {
     open_pool(KEEP_MS, 1000, 4);
