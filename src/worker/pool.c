@@ -314,6 +314,7 @@ static void on_broken(void *data, struct instance *instance, struct execution *f
     }
     if (is_resting(instance)) {
         pool_idle_remove(member);
+        pool_idle_ended(member);
     } else if (instance_state(instance) == INSTANCE_LOADING && failure->status == EXECUTION_LOST) {
         slot->direct = true; /* not the function's fault, and its invocation has not begun */
     } else {

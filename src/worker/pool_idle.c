@@ -253,7 +253,8 @@ void pool_idle_used(struct member *member, uint64_t received_ns)
         idle_table_called(pool->options.idle_table, slot->function->spec.name, received_ns);
     slot->rests_ns = 0;
     slot->prewarm = false;
-    member->uses++;
+    if (member->uses++ == 0)
+        slot->failures = 0;
 }
 
 void pool_idle_finished(struct pool *pool, struct pool_slot *slot)
@@ -268,7 +269,6 @@ void pool_idle_finished(struct pool *pool, struct pool_slot *slot)
 
 void pool_idle_ready(struct pool_slot *slot)
 {
-    slot->failures = 0;
     slot->retry_ns = 0;
 }
 
@@ -283,11 +283,25 @@ void pool_idle_failed(struct pool *pool, struct pool_slot *slot)
     slot->prewarm = false;
     if (slot->kept == 0)
         return;
-    log_warn("an instance that is to be kept ready did not become so",
+    log_warn("an instance that is to be kept ready did not become or stay so",
              LOG_STR("function", slot->function->spec.name),
              LOG_INT("version", slot->function->spec.version),
              LOG_INT("retry_ms", (int64_t)pause_ms));
     look_at(pool, slot->retry_ns, now_ns);
+}
+
+/* Once may be chance, and after a long time it is no failure of its start. */
+void pool_idle_ended(struct member *member)
+{
+    struct pool_slot *slot = member->slot;
+    if (member->used)
+        return;
+    if (clock_monotonic_ns() - member->idle_since_ns >= RETRY_LAST_MS * NS_PER_MS)
+        slot->failures = 0;
+    if (slot->failures > 0)
+        pool_idle_failed(member->pool, slot);
+    else
+        slot->failures = 1;
 }
 
 /* ---- who goes ---- */

@@ -51,7 +51,7 @@ struct pool_slot {
     size_t kept;       /* so many instances there shall be, idle or busy */
     uint64_t rests_ns; /* since when it has had nothing to do; 0: it has, or never had */
     bool prewarm;      /* an instance is to be made, for the call that is due */
-    unsigned failures; /* of instances that did not become ready, in a row */
+    unsigned failures; /* of instances that ended before they were of use, in a row */
     uint64_t retry_ns; /* after failures: none is made before, unless somebody waits */
     TAILQ_ENTRY(pool_slot) slots;
 };
@@ -174,9 +174,10 @@ void pool_idle_remove(struct member *member);
 void pool_idle_used(struct member *member, uint64_t received_ns);
 /* The member's invocation is over, and it is not given another at once. */
 void pool_idle_finished(struct pool *pool, struct pool_slot *slot);
-/* An instance of the slot became ready, or will not. */
+/* An instance of the slot became ready, or will not, or ended by itself while it was idle. */
 void pool_idle_ready(struct pool_slot *slot);
 void pool_idle_failed(struct pool *pool, struct pool_slot *slot);
+void pool_idle_ended(struct member *member);
 /* Whether it must stand though it has no instance and nobody waits: some are to be kept, or a call is due. */
 bool pool_idle_needs_slot(const struct pool *pool, const struct pool_slot *slot);
 /* The idle one that is worth least; NULL: there is none. Those that are to be kept ready only with `kept`. */

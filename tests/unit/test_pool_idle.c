@@ -296,6 +296,25 @@ Test(pool_idle, a_kept_instance_that_ends_is_replaced)
     cr_expect_eq(fakes_alive(), 1);
 }
 
+Test(pool_idle, a_kept_instance_that_ends_again_and_again_is_replaced_with_pauses)
+{
+    open_pool(KEEP_MS, 1000, 4);
+    pool_keep(pool, alpha, 1);
+    settle();
+    fake_close(&fakes[0]);
+    settle();
+    cr_assert_eq(fake_count, 2, "once may be chance");
+    fake_close(&fakes[1]);
+    settle();
+    cr_expect_eq(fake_count, 2);
+    invoke(alpha);
+    cr_assert_eq(fake_count, 3, "who waits is served at once");
+    fake_answer(&fakes[2], "1", 0);
+    fake_close(&fakes[2]);
+    settle();
+    cr_expect_eq(fake_count, 4, "one that has served somebody is as good as the first");
+}
+
 Test(pool_idle, with_keep_alive_zero_a_fresh_one_is_kept_ready)
 {
     open_pool(0, 1000, 4);
