@@ -28,6 +28,7 @@ Usage: ./build.sh VERB [ARGUMENT...]
   demo                       everything set up, then examples deployed, invoked and shown
   test [asan] [-R REGEX]     everything set up, then every test; with asan: under the sanitizers
   test-vm [TEST...]          container tests in a virtual machine with cgroup v2 only and AppArmor (QEMU, no KVM needed)
+  chaos [MINUTES] [--seed N] [--database postgresql]   load and injected faults, then what was promised is checked
   deps                       install what building, running and testing need (apt; elsewhere: say what is needed)
   build                      the programs, into build/bin/
   images [NAME...]           the runtime images (python nodejs go native), into build/images/ and the image store
@@ -357,6 +358,14 @@ verb_test_vm() {
     as_root tests/vm/run "$@"
 }
 
+# The last line is "N passed, N failed"; the seed that it shows repeats the same faults.
+verb_chaos() {
+    need_packages "${PACKAGES_BUILD[@]}" "${PACKAGES_RUN[@]}" "${PACKAGES_IMAGES[@]}" "${PACKAGES_TEST[@]}"
+    build_preset dev
+    make_images "${IMAGES[@]}"
+    as_root python3 tests/chaos/run "$@"
+}
+
 verb_coverage() {
     need_packages "${PACKAGES_BUILD[@]}" "${PACKAGES_RUN[@]}" "${PACKAGES_IMAGES[@]}" "${PACKAGES_TEST[@]}" "${PACKAGES_COVERAGE[@]}"
     fetch_promtool
@@ -522,6 +531,7 @@ main() {
     shift || true
     case $verb in
         test-vm) verb_test_vm "$@" ;;
+        chaos) verb_chaos "$@" ;;
         demo | test | deps | build | images | hostile | bench | lint | fuzz | docs | install | package | clean | coverage) "verb_$verb" "$@" ;;
         help | --help | -h) usage ;;
         *)
