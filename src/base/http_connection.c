@@ -4,7 +4,8 @@
  * A suspended connection is out of libmicrohttpd's epoll set, so an epoll set of our own has every
  * connection in it from accept to close, edge-triggered, for the one event that the peer will send
  * no more. That costs one system call a connection and none a request. libmicrohttpd's idle timeout
- * starts anew with each byte; a client that sends one now and then is ended here. */
+ * starts anew with each byte; a client that sends one now and then is ended here. Nor does it listen again by itself once
+ * it has been out of descriptors. */
 #include "base/http_internal.h"
 
 #include "base/loop.h"
@@ -17,6 +18,7 @@
 #define NS_PER_SECOND 1000000000ULL
 #define SWEEP_MS 1000
 #define EVENTS_IN_A_ROW 64
+#define ACCEPTS_IN_A_ROW 64
 
 struct http_connection *http_connection_of(struct MHD_Connection *connection)
 {
@@ -102,6 +104,32 @@ static void hangups_ready(uv_poll_t *poll, int status, int events)
         hung_up(event.data.ptr);
 }
 
+/* ---- connections that nobody accepts ---- */
+
+static bool has_room(const struct http_server *server)
+{
+    const union MHD_DaemonInfo *info =
+        MHD_get_daemon_info(server->daemon, MHD_DAEMON_INFO_CURRENT_CONNECTIONS);
+    return info && info->num_connections < server->options.connection_limit;
+}
+
+/* When it was out of descriptors, libmicrohttpd listens again only after one of its connections has
+ * been closed, which may be never: the last one may be a worker's. So whoever still waits after a second is taken
+ * here; that connection's end then sets libmicrohttpd right, too. */
+static void accept_waiting(struct http_server *server)
+{
+    struct sockaddr_storage address;
+    for (int i = 0; i < ACCEPTS_IN_A_ROW && server->listen_fd >= 0 && has_room(server); i++) {
+        socklen_t len = sizeof(address);
+        int fd = accept4(server->listen_fd, (struct sockaddr *)&address, &len,
+                         SOCK_CLOEXEC | SOCK_NONBLOCK);
+        if (fd < 0)
+            return;
+        MHD_add_connection(server->daemon, fd, (struct sockaddr *)&address, len);
+        http_server_schedule(server);
+    }
+}
+
 /* ---- requests that never become complete ---- */
 
 static void sweep(uv_timer_t *timer)
@@ -116,6 +144,7 @@ static void sweep(uv_timer_t *timer)
         if (receiving && now_ns - connection->receiving_since_ns > limit_ns)
             shutdown(connection->fd, SHUT_RDWR); /* libmicrohttpd sees its end and closes it */
     }
+    accept_waiting(server);
 }
 
 void http_connections_watch(struct http_server *server)
