@@ -56,6 +56,16 @@ int loop_work(uv_loop_t *loop, void (*work)(void *job), void (*done)(void *job),
     return 0;
 }
 
+static void no_work(void *job)
+{
+    (void)job;
+}
+
+int loop_start_pool(uv_loop_t *loop, struct error *err)
+{
+    return loop_work(loop, no_work, no_work, NULL, err);
+}
+
 /* ---- timers ---- */
 
 struct loop_timer {

@@ -11,6 +11,9 @@
  * until `done`. */
 int loop_work(uv_loop_t *loop, void (*work)(void *job), void (*done)(void *job), void *job,
               struct error *err);
+/* Starts the pool's threads, which otherwise come with the first job: libuv aborts where they cannot be made, and that
+ * is to be when a program starts, not in the middle of its work. */
+int loop_start_pool(uv_loop_t *loop, struct error *err);
 /* Calls `fn` on the loop thread in the next iteration (loop thread only). "A callback that may be
  * async always is." */
 int loop_defer(uv_loop_t *loop, void (*fn)(void *data), void *data, struct error *err);

@@ -436,8 +436,8 @@ int controller_start(struct controller *controller, struct error *err)
     builds_init(&controller->builds);
     log_followers_init(&controller->followers);
 
-    if (prepare_folders(controller, err) < 0 || open_store(controller, err) < 0 ||
-        load_tokens(controller, err) < 0 ||
+    if (loop_start_pool(&controller->loop, err) < 0 || prepare_folders(controller, err) < 0 ||
+        open_store(controller, err) < 0 || load_tokens(controller, err) < 0 ||
         registry_load(&controller->registry, controller->store, err) < 0 ||
         delivery_start(controller, is_shared(config->database_url), err) < 0 ||
         builds_resume(controller, err) < 0 || refresh_start(controller, err) < 0 ||

@@ -54,7 +54,8 @@ static int run(struct worker_settings *settings, struct error *err)
         return -1;
     log_init("worker", level, format);
     uv_loop_init(&loop);
-    program.signals = loop_signals_start(&loop, on_signal, &program, err);
+    if (loop_start_pool(&loop, err) == 0)
+        program.signals = loop_signals_start(&loop, on_signal, &program, err);
     if (program.signals)
         program.worker = worker_new(&loop, settings, on_stopped, &program, err);
     if (program.worker) {
