@@ -1,0 +1,300 @@
+"""What runs out: disk, descriptors, processes. Controller and worker survive it, say clearly what is missing, and go on by themselves
+when it is there again."""
+import contextlib
+import http.client
+import os
+import re
+import resource
+import shutil
+import socket
+import subprocess
+import tempfile
+import unittest
+import urllib.parse
+
+from faas_platform import PlatformTest, Platform, main, wait_until
+
+FULL = 'No space left on device'
+
+
+def read(path):
+    with open(path, encoding='utf-8') as file:
+        return file.read()
+
+
+def write(path, text):
+    with open(path, 'w', encoding='utf-8') as file:
+        file.write(str(text))
+
+
+def fill(folder):
+    """To the last byte; returns the file to remove."""
+    path = os.path.join(folder, 'filler')
+    with open(path, 'wb', buffering=0) as file:
+        for size in (1 << 20, 4096, 1):
+            with contextlib.suppress(OSError):
+                while True:
+                    file.write(b'x' * size)
+    return path
+
+
+@unittest.skipUnless(os.geteuid() == 0, 'needs root')
+class Exhaustion(PlatformTest):
+    """Each test has a platform of its own, which must end in order and leave nothing."""
+
+    @classmethod
+    def setUpClass(cls):
+        pass
+
+    @classmethod
+    def tearDownClass(cls):
+        pass
+
+    def start(self, settings=None, data_dir=None, log=None, **options):
+        self.platform = Platform(dict({'WORKER_CONCURRENCY': '4'}, **(settings or {})), data_dir=data_dir, **options)
+        if log:
+            self.platform.output = log
+        self.addCleanup(self.platform.cleanup)
+        self.addCleanup(self.platform.kill)
+        self.platform.start()
+        return self.platform
+
+    def stop_and_check(self):
+        self.assertEqual(self.platform.stop(), 0, self.platform.log_tail())
+        self.assertEqual(self.platform.leftovers(), [])
+
+    def data_dir(self):
+        folder = tempfile.mkdtemp(prefix='faas-e2e-')
+        self.addCleanup(shutil.rmtree, folder)
+        return folder
+
+    def mount_small(self, folder, megabytes):
+        """A file system of its own in `folder`."""
+        subprocess.run(['mount', '-t', 'tmpfs', '-o', f'size={megabytes}m,mode=711', 'faas-test', folder], check=True)
+        self.addCleanup(subprocess.run, ['umount', '-l', folder], check=True)
+        return folder
+
+    def mount_under_worker(self, data_dir, megabytes):
+        folder = os.path.join(data_dir, 'worker')
+        os.mkdir(folder)
+        return self.mount_small(folder, megabytes)
+
+    def call(self, name):
+        return self.api('POST', f'/v1/functions/{name}/invocations', {})
+
+    def assertWorks(self, name, result=1):
+        def attempt():
+            answer = self.call(name)
+            return answer.status == 200 and answer.json().get('result') == result
+        wait_until(attempt, 60, f'{name} works again')
+
+    def assertAlive(self, pids):
+        self.assertEqual(self.platform.pids(), pids, self.platform.log_tail())
+
+
+class Disk(Exhaustion):
+    def test_a_full_disk_under_everything(self):
+        disk = self.mount_small(self.data_dir(), 48)
+        self.start(data_dir=disk)  # its log is there too
+        pids = self.platform.pids()
+        self.deploy('warm', python='print(1)')
+        self.deploy('cold', python='print(2)')
+        self.deploy('slow', python='import json, sys, time\ntime.sleep(json.load(sys.stdin))\nprint(1)')
+        self.assertSucceeded(self.invoke('slow', 0), 1)
+        self.assertSucceeded(self.invoke('warm'), 1)
+        before = self.platform.invoke_async('slow', 3)
+        wait_until(lambda: self.api('GET', '/v1/executions/' + before).json()['status'] == 'running', 20, 'it runs')
+        filler = fill(disk)
+
+        self.assertSucceeded(self.invoke('warm'), 1)
+        execution = self.invoke('cold')
+        self.assertEqual(execution['status'], 'lost', execution)
+        self.assertIn(FULL, execution['error']['message'])
+        code = 'print(1)' + '#' * 300000
+        with self.assertRaises(AssertionError) as refused:
+            self.deploy('new', python=code)
+        self.assertIn('disk is full', str(refused.exception))
+        self.assertEqual(self.api('GET', '/v1/functions/new').status, 404)
+        answer = self.api('POST', '/v1/functions/warm/invocations?mode=async', {'text': 'x' * 100000})
+        self.assertApiError(answer, 503, 'unavailable', 'could not be stored', 'disk is full')
+        self.assertEqual(self.api('GET', '/healthz', token=None).status, 200)
+        wait_until(self.waits_to_be_written, 30, 'the result waits for the disk')
+
+        os.unlink(filler)
+        self.assertWorks('cold', 2)
+        self.deploy('new', python=code)
+        self.assertWorks('new')
+        self.assertSucceeded(self.platform.wait_execution(before), 1)
+        self.assertSucceeded(self.platform.wait_execution(self.platform.invoke_async('warm')), 1)
+        page = self.api('GET', '/metrics', token=None).body.decode()
+        self.assertIn('\nfaas_records_failed_total 0\n', page)
+        self.assertAlive(pids)
+        self.stop_and_check()
+
+    def waits_to_be_written(self):
+        """The worker has it no more, the store does not have its end yet."""
+        page = self.api('GET', '/metrics', token=None).body.decode()
+        lines = dict(line.rsplit(' ', 1) for line in page.splitlines() if not line.startswith('#'))
+        return float(lines['faas_store_queue_length']) > 0 and float(lines['faas_executions_running']) == 0
+
+    def test_a_full_disk_under_the_worker_alone(self):
+        folder = self.data_dir()
+        disk = self.mount_under_worker(folder, 24)
+        self.start(data_dir=folder)
+        self.deploy('warm', python='print(1)')
+        self.assertSucceeded(self.invoke('warm'), 1)
+        filler = fill(disk)
+        self.deploy('cold', runtime='python', files={'main.py': 'print(2)', 'data': os.urandom(200000)})
+        for _ in range(2):
+            execution = self.invoke('cold')
+            self.assertEqual((execution['status'], execution['error']['type']), ('lost', 'Platform.CodeUnavailable'), execution)
+            self.assertIn(FULL, execution['error']['message'])
+        self.assertSucceeded(self.invoke('warm'), 1)
+        os.unlink(filler)
+        self.assertWorks('cold', 2)
+        self.stop_and_check()
+
+    def test_a_bundle_that_cannot_be_written(self):
+        folder = self.data_dir()
+        disk = self.mount_under_worker(folder, 24)
+        self.start(data_dir=folder)
+        for i in range(40):
+            self.deploy(f'f{i}', python='print(1)')
+        self.assertSucceeded(self.invoke('f0'), 1)
+        filler = fill(disk)
+        os.truncate(filler, os.path.getsize(filler) - 4096 * 2)  # enough for one function's code
+        messages = []
+        for i in range(1, 40):
+            execution = self.invoke(f'f{i}')
+            if execution['status'] != 'succeeded':
+                messages.append(execution['error']['message'])
+        self.assertTrue(messages)
+        for message in messages:
+            self.assertIn(FULL, message)
+        os.unlink(filler)
+        for i in range(40):
+            self.assertWorks(f'f{i}')
+        self.stop_and_check()
+
+
+class Descriptors(Exhaustion):
+    def limit(self, pid, free):
+        """Leaves so many descriptors; returns a call that lifts the limit again."""
+        soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        used = {int(name) for name in os.listdir(f'/proc/{pid}/fd')}
+        unused = [number for number in range(len(used) + free + 1) if number not in used]
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (unused[free], hard))
+        return lambda: resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
+
+    def connect(self):
+        url = urllib.parse.urlsplit(self.platform.url)
+        connection = socket.create_connection((url.hostname, url.port), 60)
+        self.addCleanup(connection.close)
+        connection.sendall(b'GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n')
+        return connection
+
+    def assertAnswered(self, connection):
+        response = http.client.HTTPResponse(connection)
+        response.begin()
+        self.assertEqual(response.status, 200)
+        response.read()
+
+    def test_a_controller_without_descriptors_serves_whom_it_has_and_then_whoever_waits(self):
+        self.start()
+        pids = self.platform.pids()
+        self.deploy('warm', python='print(1)')
+        self.assertSucceeded(self.invoke('warm'), 1)
+        first = self.connect()
+        self.assertAnswered(first)
+        lift = self.limit(pids['faas-controller'], 2)
+        waiting = [self.connect() for _ in range(8)]
+        first.sendall(b'GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n')
+        self.assertAnswered(first)
+        self.assertAlive(pids)
+        for connection in waiting[:4]:  # each one that goes makes room for one that waits
+            self.assertAnswered(connection)
+            connection.close()
+        lift()
+        for connection in waiting[4:]:
+            self.assertAnswered(connection)
+        self.assertSucceeded(self.invoke('warm'), 1)
+        self.assertAlive(pids)
+        self.stop_and_check()
+
+    def test_a_controller_that_had_not_one_descriptor_listens_again(self):
+        self.start()
+        pids = self.platform.pids()
+        lift = self.limit(pids['faas-controller'], 0)
+        connection = self.connect()
+        self.assertAlive(pids)
+        lift()
+        self.assertAnswered(connection)
+        self.stop_and_check()
+
+    def test_a_worker_without_descriptors(self):
+        self.start()
+        pids = self.platform.pids()
+        self.deploy('warm', python='print(1)')
+        self.deploy('cold', python='print(2)')
+        self.assertSucceeded(self.invoke('warm'), 1)
+        lift = self.limit(pids['faas-worker'], 0)
+        self.assertSucceeded(self.invoke('warm'), 1)
+        execution = self.invoke('cold')
+        self.assertEqual(execution['status'], 'lost', execution)
+        self.assertIn('Too many open files', execution['error']['message'])
+        lift()
+        self.assertWorks('cold', 2)
+        self.assertAlive(pids)
+        self.stop_and_check()
+
+
+@unittest.skipUnless(os.path.exists('/sys/fs/cgroup/pids/cgroup.procs'), 'needs the pids controller of cgroup v1')
+class Processes(Exhaustion):
+    def start_confined(self, settings=None):
+        """In a cgroup of its own, whose limit is still open; returns that cgroup."""
+        home = '/sys/fs/cgroup/pids' + re.search(r'^\d+:pids:(.*)$', read('/proc/self/cgroup'), re.MULTILINE)[1]
+        cgroup = f'{home}/exhaustion-{os.getpid()}'
+        os.mkdir(cgroup)
+        self.addCleanup(os.rmdir, cgroup)
+        write(f'{cgroup}/cgroup.procs', os.getpid())
+        try:
+            self.start(settings)
+        finally:
+            write(f'{home}/cgroup.procs', os.getpid())
+        return cgroup
+
+    @staticmethod
+    def close_limit(cgroup):
+        """Not one process or thread more than there are."""
+        write(f'{cgroup}/pids.max', read(f'{cgroup}/pids.current').strip())
+
+    def test_a_worker_that_can_start_no_process(self):
+        cgroup = self.start_confined({'WORKER_POOL_SIZE': '0'})
+        pids = self.platform.pids()
+        self.deploy('warm', python='print(1)')
+        self.assertSucceeded(self.invoke('warm'), 1)
+        self.deploy('cold', native='#!/bin/sh\necho 2\n', memory_mb=32)
+        self.close_limit(cgroup)
+        execution = self.invoke('cold')
+        self.assertEqual(execution['status'], 'lost', execution)
+        self.assertIn('Resource temporarily unavailable', execution['error']['message'])
+        write(f'{cgroup}/pids.max', 'max')
+        self.assertWorks('cold', 2)
+        self.assertWorks('warm')
+        self.assertAlive(pids)
+        self.stop_and_check()
+
+    def test_programs_that_can_start_no_thread_from_their_beginning_on(self):
+        cgroup = self.start_confined({'WORKER_POOL_SIZE': '0'})
+        pids = self.platform.pids()
+        self.close_limit(cgroup)
+        self.deploy('hello', python='print(1)')
+        self.assertEqual(self.invoke('hello')['status'], 'lost')
+        write(f'{cgroup}/pids.max', 'max')
+        self.assertWorks('hello')
+        self.assertAlive(pids)
+        self.stop_and_check()
+
+
+if __name__ == '__main__':
+    main()
