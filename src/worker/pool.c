@@ -291,7 +291,7 @@ static void break_generic(struct member *member, const struct execution *failure
     if (instance_state(member->instance) == INSTANCE_WARM)
         pool_generic_ended(member);
     else
-        pool_generic_failed(member->pool, member->kind, why);
+        pool_generic_failed(member->kind, why);
     pool_member_stop(member);
 }
 

@@ -123,7 +123,20 @@ static size_t wanted(const struct pool *pool, const struct generic_kind *kind, u
     return kind->prewarmed ? 1 : 0;
 }
 
-/* The kind that lacks most; of equals the one that was asked for last. */
+static void on_refill(void *data);
+
+static void arm_refill(struct pool *pool, uint64_t at_ns, uint64_t now_ns)
+{
+    if (pool->refill && pool->refill_ns <= at_ns)
+        return;
+    loop_timer_stop(pool->refill);
+    pool->refill_ns = at_ns;
+    pool->refill =
+        loop_timer_start(pool->loop, at_ns > now_ns ? (at_ns - now_ns) / NS_PER_MS + 1 : 0, 0,
+                         on_refill, pool, NULL);
+}
+
+/* The kind that lacks most; of equals the one that was asked for last. Those that failed are looked at again when their time has come. */
 static struct generic_kind *neediest(struct pool *pool, uint64_t now_ns)
 {
     struct generic_kind *needy = NULL, *kind;
@@ -132,8 +145,12 @@ static struct generic_kind *neediest(struct pool *pool, uint64_t now_ns)
     {
         size_t number = wanted(pool, kind, now_ns);
         size_t lack = number > kind->instances ? number - kind->instances : 0;
-        if (lack == 0 || kind->retry_ns > now_ns)
+        if (lack == 0)
             continue;
+        if (kind->retry_ns > now_ns) {
+            arm_refill(pool, kind->retry_ns, now_ns);
+            continue;
+        }
         if (lack > most || (lack == most && kind->used_ns > needy->used_ns)) {
             needy = kind;
             most = lack;
@@ -173,19 +190,6 @@ static void warm_remove(struct member *member)
     member->kind->warm_count--;
 }
 
-static void on_refill(void *data);
-
-static void arm_refill(struct pool *pool, uint64_t at_ns, uint64_t now_ns)
-{
-    if (pool->refill && pool->refill_ns <= at_ns)
-        return;
-    loop_timer_stop(pool->refill);
-    pool->refill_ns = at_ns;
-    pool->refill =
-        loop_timer_start(pool->loop, at_ns > now_ns ? (at_ns - now_ns) / NS_PER_MS + 1 : 0, 0,
-                         on_refill, pool, NULL);
-}
-
 void pool_generic_asked(struct pool *pool, struct generic_kind *kind)
 {
     uint64_t now_ns = clock_monotonic_ns();
@@ -220,10 +224,10 @@ void pool_generic_evict(struct member *member, const char *why)
 void pool_generic_ended(struct member *member)
 {
     warm_remove(member);
-    pool_generic_failed(member->pool, member->kind, "it ended");
+    pool_generic_failed(member->kind, "it ended");
 }
 
-void pool_generic_failed(struct pool *pool, struct generic_kind *kind, const char *why)
+void pool_generic_failed(struct generic_kind *kind, const char *why)
 {
     uint64_t now_ns = clock_monotonic_ns();
     uint64_t pause_ms = RETRY_FIRST_MS;
@@ -233,7 +237,6 @@ void pool_generic_failed(struct pool *pool, struct generic_kind *kind, const cha
     kind->retry_ns = now_ns + pause_ms * NS_PER_MS;
     log_warn("generic instance failed", LOG_STR("image", kind->spec.image), LOG_STR("why", why),
              LOG_INT("failures", kind->failures), LOG_INT("retry_ms", (int64_t)pause_ms));
-    arm_refill(pool, kind->retry_ns, now_ns);
 }
 
 /* ---- in the background ---- */
@@ -307,7 +310,7 @@ void pool_generic_refill(struct pool *pool)
             !may_refill(pool, now_ns))
             return;
         if (start_one(pool, kind, &err) < 0)
-            pool_generic_failed(pool, kind, err.message);
+            pool_generic_failed(kind, err.message);
     }
     if (!kind)
         pool->refill_latest_ns = 0;

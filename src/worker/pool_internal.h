@@ -24,7 +24,7 @@ struct member {
     bool unfrozen; /* is in the pool's list of those */
     TAILQ_ENTRY(member) all;
     TAILQ_ENTRY(member)
-    idle; /* of its slot: last used first; or warm ones of its kind: oldest first */
+    idle; /* of its slot: last used first; or warm ones of its kind: newest first */
     TAILQ_ENTRY(member) age; /* of all idle ones: longest idle first */
     TAILQ_ENTRY(member) to_freeze;
 };
@@ -157,7 +157,7 @@ void pool_generic_put(struct member *member);
 struct member *pool_generic_dispensable(struct pool *pool);
 void pool_generic_evict(struct member *member, const char *why);
 /* A start failed: not again for a while. */
-void pool_generic_failed(struct pool *pool, struct generic_kind *kind, const char *why);
+void pool_generic_failed(struct generic_kind *kind, const char *why);
 /* A warm one ended by itself; it is the caller's to stop. */
 void pool_generic_ended(struct member *member);
 /* Starts generic ones as far as they are wanted and nobody waits. */

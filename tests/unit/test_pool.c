@@ -389,6 +389,21 @@ Test(pool, a_kind_that_cannot_be_started_is_not_tried_again_at_once)
     cr_expect_eq(pool_instances(pool), 0);
 }
 
+Test(pool, a_generic_one_that_failed_is_replaced_without_anything_else_happening)
+{
+    open_warm_pool(2);
+    invoke(alpha);
+    fake_answer(&fakes[0], "1", 0);
+    await_fakes(3);
+    invoke(beta); /* another look is due soon when the rest fails */
+    fake_close(&fakes[1]);
+    settle();
+    cr_expect_eq(count_state(INSTANCE_WARM), 0);
+    fake_answer(&fakes[2], "2", 0);
+    while (count_state(INSTANCE_WARM) < 2)
+        uv_run(&loop, UV_RUN_ONCE);
+}
+
 Test(pool, who_waits_takes_the_generic_one_that_is_on_its_way)
 {
     open_pool_of(1, 60000, 1000, 4);
