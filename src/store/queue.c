@@ -159,6 +159,16 @@ static void tell_of_held(struct store_queue *queue, const struct job_list *held)
     queue->told |= held->first != NULL;
 }
 
+/* Patient jobs that came while what is held now was tried: they must not overtake it. Under lock. */
+static void hold_followers(struct store_queue *queue)
+{
+    struct job_list all;
+    list_init(&all);
+    list_move(&all, &queue->waiting);
+    for (struct store_job *job; (job = list_pop(&all));)
+        list_append(job->patient ? &queue->held : &queue->waiting, job);
+}
+
 /* In their order, before those that came meanwhile. A queue that is stopping has tried for the last time. Under lock. */
 static void hold(struct store_queue *queue, struct job_list *held)
 {
@@ -176,6 +186,7 @@ static void hold(struct store_queue *queue, struct job_list *held)
     }
     list_move(held, &queue->held);
     list_move(&queue->held, held);
+    hold_followers(queue);
     queue->held_until_ns = clock_monotonic_ns() + STORE_HOLD_MS * NS_PER_MS;
 }
 
