@@ -478,9 +478,10 @@ class Loading(Common):
                 instance = self.generic(keeper)
                 self.assertEqual(read_frame(instance.control).kind, READY)
                 if name == "ends later":
+                    keeper = instance.others()
                     instance.adapter.sendall(b"x")
-                    while instance.others():
-                        pass
+                    while any(os.path.exists(f"/proc/{pid}") for pid in keeper):  # until it has been reaped
+                        time.sleep(0.001)
                 write_files(instance.code, source)
                 self.load(instance, "zygote")
                 self.assertEqual(read_frame(instance.control).kind, READY)
