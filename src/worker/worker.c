@@ -1,191 +1,27 @@
 /* Puts the parts together: assignments come in by the links, go through functions and pool, results go out; see worker.h. */
-#include "worker/worker.h"
+#include "worker/worker_internal.h"
 
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/http_client.h"
 #include "base/log.h"
 #include "base/loop.h"
-#include "base/text.h"
-#include "oci/image_store.h"
-#include "worker/builds.h"
-#include "worker/functions.h"
 #include "worker/instance_spec.h"
-#include "worker/invocation.h"
-#include "worker/kept.h"
-#include "worker/link.h"
-#include "worker/locks.h"
 #include "worker/orphans.h"
 #include "worker/outcome.h"
-#include "worker/pool.h"
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <sys/sysinfo.h>
-#include <sys/utsname.h>
 #include <unistd.h>
 
-#define LINKS_MAX 8
 #define FUNCTIONS_MAX 4096
 /* Functions whose idle times are remembered. */
 #define HISTORIES_MAX 2048
 /* How long results may take to be delivered when everything else has been stopped. */
 #define DELIVERY_MS 10000
 
-struct worker {
-    uv_loop_t *loop;
-    const struct worker_settings *settings;
-    enum worker_runtime_kind kind;
-    char session[RANDOM_ID_LEN + 1];
-    struct utsname system;
-    int cpus;
-    struct worker_locks locks;
-    struct http_client *http;
-    struct link *links[LINKS_MAX];
-    size_t link_count;
-    struct orphans *orphans;
-    struct code_cache *cache;
-    struct functions *functions;
-    struct kept *kept;
-    struct idle_table *idle_table; /* NULL: policy fixed */
-    struct runtime *runtime;
-    struct pool *pool;
-    struct builds *builds;
-    struct image_store *images; /* for their names */
-    struct image_list image_list;
-    struct timespec images_changed;
-    struct invocation_list all;     /* every invocation that has not been answered */
-    struct invocation_list backlog; /* more than the concurrency: they wait here */
-    size_t running;                 /* in functions or pool */
-    bool draining, stopping, closing, checking;
-    struct loop_timer *deadline; /* of the drain, then of the delivery */
-    void (*stopped)(void *data);
-    void *data;
-};
-
 static void check_drained(struct worker *worker);
-
-/* ---- what a state says ---- */
-
-static bool has_image(const struct worker *worker, const char *name)
-{
-    for (size_t i = 0; i < worker->image_list.count; i++)
-        if (strcmp(worker->image_list.images[i].name, name) == 0)
-            return true;
-    return false;
-}
-
-/* The built-in runtimes whose images are here get a generic instance each, so that not even the first call starts one. */
-static void prewarm(struct worker *worker)
-{
-    for (int runtime = 0; runtime < RUNTIME_COUNT && worker->pool; runtime++) {
-        const char *image = function_runtime_default_image(runtime);
-        struct function_spec like;
-        function_spec_init(&like);
-        like.runtime = runtime;
-        like.image = strdup(image);
-        if (like.image && has_image(worker, image) && !worker->stopping)
-            pool_prewarm(worker->pool, &like);
-        function_spec_deinit(&like);
-    }
-}
-
-static void refresh_images(struct worker *worker)
-{
-    struct stat st;
-    struct image_list list = {0};
-    autofree char *path = string_printf("%s/index.json", worker->settings->image_dir);
-    if (!worker->images || !path || stat(path, &st) < 0 ||
-        (st.st_mtim.tv_sec == worker->images_changed.tv_sec &&
-         st.st_mtim.tv_nsec == worker->images_changed.tv_nsec))
-        return;
-    struct error err = {0};
-    if (image_store_list(worker->images, &list, &err) < 0) {
-        log_warn("images cannot be listed", LOG_ERR(&err));
-        return;
-    }
-    image_list_deinit(&worker->image_list);
-    worker->image_list = list;
-    worker->images_changed = st.st_mtim;
-    prewarm(worker);
-}
-
-static void write_instance(void *data, const struct instance *instance)
-{
-    struct json_writer *writer = data;
-    const struct function *function = instance_function(instance);
-    json_object_begin(writer);
-    json_member_string(writer, "id", instance_id(instance));
-    if (function) {
-        json_member_string(writer, "function", function->spec.name);
-        json_member_int(writer, "version", function->spec.version);
-    }
-    json_member_string(writer, "image", instance_spec_of(instance)->image);
-    json_member_string(writer, "state", instance_state_name(instance_state(instance)));
-    json_object_end(writer);
-}
-
-static int64_t free_slots(const struct worker *worker)
-{
-    size_t links = worker->link_count ? worker->link_count : 1;
-    size_t concurrency = (size_t)worker->settings->concurrency;
-    if (worker->draining || worker->running >= concurrency)
-        return 0;
-    return (int64_t)((concurrency - worker->running + links - 1) / links);
-}
-
-/* States are said while the worker stops, too, with the runtime already closing. */
-static const char *runtime_name(const struct worker *worker)
-{
-    return worker->kind == WORKER_RUNTIME_SIMPLE ? "simple" : "container";
-}
-
-static void describe(void *data, struct link *link, struct json_writer *writer)
-{
-    struct worker *worker = data;
-    const struct worker_settings *settings = worker->settings;
-    const struct invocation *invocation;
-    refresh_images(worker);
-    json_member_string(writer, "runtime", runtime_name(worker));
-    json_member_int(writer, "concurrency", settings->concurrency);
-    json_member_int(writer, "memory_mb", settings->memory_mb);
-    json_member_int(writer, "cpus", worker->cpus);
-    json_member_string(writer, "arch", worker->system.machine);
-    json_member_string(writer, "version", FAAS_VERSION);
-    json_key(writer, "images");
-    json_array_begin(writer);
-    for (size_t i = 0; i < worker->image_list.count; i++)
-        json_write_string(writer, worker->image_list.images[i].name);
-    json_array_end(writer);
-    json_member_int(writer, "slots", free_slots(worker));
-    json_member_bool(writer, "draining", worker->draining);
-    json_key(writer, "running");
-    json_array_begin(writer);
-    TAILQ_FOREACH(invocation, &worker->all, all)
-    {
-        if (invocation->link == link)
-            json_write_string(writer, invocation->execution.id);
-    }
-    link_write_pending(link, writer);
-    json_array_end(writer);
-    json_key(writer, "builds");
-    json_array_begin(writer);
-    if (worker->builds)
-        builds_write(worker->builds, link, writer);
-    link_write_pending_builds(link, writer);
-    json_array_end(writer);
-    json_key(writer, "instances");
-    json_array_begin(writer);
-    if (worker->pool)
-        pool_each(worker->pool, write_instance, writer);
-    json_array_end(writer);
-    json_key(writer, "kept");
-    json_array_begin(writer);
-    if (worker->kept)
-        kept_write(worker->kept, link, writer);
-    json_array_end(writer);
-}
 
 /* ---- invocations ---- */
 
@@ -619,7 +455,7 @@ static void on_images_changed(void *data)
     if (!worker->pool)
         return;
     pool_images_changed(worker->pool);
-    refresh_images(worker);
+    worker_refresh_images(worker);
 }
 
 static int open_histories(struct worker *worker, struct error *err)
@@ -694,7 +530,7 @@ static int add_link(struct worker *worker, const char *url, struct error *err)
         .ca_file = *worker->settings->ca_file ? worker->settings->ca_file : NULL,
         .name = worker->settings->name,
         .session = worker->session,
-        .describe = describe,
+        .describe = worker_describe,
         .assigned = assigned,
         .superseded = superseded,
         .data = worker,
@@ -781,7 +617,8 @@ void worker_free(struct worker *worker)
     if (!worker)
         return;
     orphans_stop(worker->orphans);
-    pool_free(worker->pool);
+    pool_free(steal_pointer(
+        &worker->pool)); /* the runtime tells of changes of images until it is closed */
     idle_table_free(worker->idle_table);
     kept_free(worker->kept);
     functions_free(worker->functions);
