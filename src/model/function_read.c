@@ -129,18 +129,27 @@ static int read_code(void *object, const struct json *value, const char *pointer
     return read_word(value, pointer, "base64 text of a file or archive", err) ? 0 : -1;
 }
 
+/* What came in the place of text. Not its value, which may be a secret. */
+static const char *kind_of(const struct json *value)
+{
+    static const char *const kinds[] = {
+        [JSON_NULL] = "null",       [JSON_BOOL] = "true or false", [JSON_NUMBER] = "a number",
+        [JSON_STRING] = "a string", [JSON_ARRAY] = "an array",     [JSON_OBJECT] = "an object",
+    };
+    return kinds[json_type(value)];
+}
+
 static int read_pair(struct key_value *pair, const char *key, const struct json *value,
                      const char *pointer, struct error *err)
 {
-    char below[128], shown[JSON_SHOWN_SIZE];
+    char below[128];
     size_t len;
     const char *text = json_string(value, &len);
     json_pointer_join(below, sizeof(below), pointer, key);
-    if (!text) {
-        json_show(value, shown);
+    if (!text)
         return error_set_field(err, ERROR_INVALID_REQUEST, below,
-                               "%s of %.64s must be a string, not %s", pointer + 1, key, shown);
-    }
+                               "%s of %.64s must be a string, not %s", pointer + 1, key,
+                               kind_of(value));
     if (strlen(text) != len)
         return error_set_field(err, ERROR_INVALID_REQUEST, below,
                                "%s of %.64s must not contain the NUL character", pointer + 1, key);
@@ -153,13 +162,11 @@ static int read_pair(struct key_value *pair, const char *key, const struct json 
 static int read_pairs(struct key_values *pairs, const struct json *value, const char *pointer,
                       size_t max, struct error *err)
 {
-    char shown[JSON_SHOWN_SIZE];
     size_t count = json_count(value);
-    json_show(value, shown);
     if (json_type(value) != JSON_OBJECT)
         return error_set_field(err, ERROR_INVALID_REQUEST, pointer,
                                "%s must be an object of names and string values, not %s",
-                               pointer + 1, shown);
+                               pointer + 1, kind_of(value));
     if (count > max)
         return error_set_field(err, ERROR_INVALID_REQUEST, pointer,
                                "%s must have at most %zu members, not %zu", pointer + 1, max,

@@ -149,7 +149,7 @@ static int engine_open(const char *path, void **ret_db, struct error *err)
     if (!in_memory && path[0] != '/')
         return error_set(
             err, ERROR_INVALID_REQUEST,
-            "the database's path must be absolute (sqlite:///path/to/file), not \"%s\"", path);
+            "the database's path must be absolute, with three slashes: sqlite:///path/to/file");
     struct sqlite_store *store = calloc(1, sizeof(*store));
     if (!store)
         return error_set(err, ERROR_INTERNAL, "out of memory");

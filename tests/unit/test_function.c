@@ -258,7 +258,7 @@ Test(function, env_names_and_values_are_checked)
     assert_refused("{\"runtime\":\"go\",\"env\":[]}", "/env",
                    "env must be an object of names and string values, not an array");
     assert_refused("{\"runtime\":\"go\",\"env\":{\"A\":4}}", "/env/A",
-                   "env of A must be a string, not 4");
+                   "env of A must be a string, not a number");
     assert_refused("{\"runtime\":\"go\",\"env\":{\"A\":\"x\\u0000y\"}}", "/env/A",
                    "env of A must not contain the NUL character");
     static const char *const bad[] = {"", "1A", "A=B", "A-B", "A B", "A.B", "\xC3\xA9"};
@@ -362,7 +362,7 @@ Test(function, every_failure_in_the_middle_leaves_nothing_behind)
 {
     assert_refused("{\"name\":\"f\",\"image\":\"x\",\"env\":{\"A\":\"1\",\"B\":2},"
                    "\"runtime\":\"go\"}",
-                   "/env/B", "env of B must be a string, not 2");
+                   "/env/B", "env of B must be a string, not a number");
 }
 
 Test(function, runtimes_have_names_and_images)
