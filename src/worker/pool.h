@@ -37,6 +37,8 @@ void pool_free(struct pool *pool);
 
 /* From now on a generic instance for functions with this one's image, runtime and network is kept ready, even when there are no calls. */
 void pool_prewarm(struct pool *pool, const struct function_spec *like);
+/* From now on only while there are calls; as it was before pool_prewarm(). */
+void pool_prewarm_no_more(struct pool *pool, const struct function_spec *like);
 /* What an image's name means may have changed: generic instances of what it was go. */
 void pool_images_changed(struct pool *pool);
 /* `invocation->function` is set. Its done() is called exactly once, later, or from

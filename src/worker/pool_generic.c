@@ -88,12 +88,20 @@ static struct generic_kind *kind_new(struct pool *pool, const char *image,
     return NULL;
 }
 
+/* The name of its image in full; false when there is no kind for it. */
+static bool has_kind(const struct pool *pool, const struct function_spec *function,
+                     char image[IMAGE_NAME_MAX + 1])
+{
+    return pool->options.generic_size > 0 && pool->options.runtime->ops->specialise &&
+           function->image && instance_takes_late_environment(function) &&
+           !network_policy_waits(function) &&
+           image_name_normalise(function->image, image, NULL) == 0;
+}
+
 struct generic_kind *pool_kind_for(struct pool *pool, const struct function_spec *function)
 {
     char image[IMAGE_NAME_MAX + 1];
-    if (pool->options.generic_size == 0 || !pool->options.runtime->ops->specialise ||
-        !function->image || !instance_takes_late_environment(function) ||
-        network_policy_waits(function) || image_name_normalise(function->image, image, NULL) < 0)
+    if (!has_kind(pool, function, image))
         return NULL;
     struct generic_kind *kind = kind_find(pool, image, function);
     return kind ? kind : kind_new(pool, image, function);
@@ -324,6 +332,14 @@ void pool_prewarm(struct pool *pool, const struct function_spec *like)
     kind->prewarmed = true;
     kind->retry_ns = 0;
     pool_schedule_later(pool);
+}
+
+void pool_prewarm_no_more(struct pool *pool, const struct function_spec *like)
+{
+    char image[IMAGE_NAME_MAX + 1];
+    struct generic_kind *kind = has_kind(pool, like, image) ? kind_find(pool, image, like) : NULL;
+    if (kind)
+        kind->prewarmed = false;
 }
 
 void pool_images_changed(struct pool *pool)

@@ -27,6 +27,8 @@ static void prewarm(struct worker *worker)
         like.image = strdup(image);
         if (like.image && has_image(worker, image) && !worker->stopping)
             pool_prewarm(worker->pool, &like);
+        else if (like.image)
+            pool_prewarm_no_more(worker->pool, &like);
         function_spec_deinit(&like);
     }
 }

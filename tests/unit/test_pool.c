@@ -1,5 +1,6 @@
 /* Which instance runs which invocation, with instances that do what the test says. */
 #include "pool_fixture.h"
+#include "worker/pool_internal.h"
 
 TestSuite(pool, .fini = close_pool);
 
@@ -234,6 +235,23 @@ Test(pool, a_prewarmed_kind_has_one_that_waits)
     pool_prewarm(pool, generic_like());
     settle();
     cr_expect_eq(fake_count, 1);
+}
+
+Test(pool, a_kind_that_is_prewarmed_no_more_is_not_started_again)
+{
+    open_warm_pool(3);
+    pool_prewarm_no_more(pool, generic_like());
+    fake_close(&fakes[0]);
+    settle();
+    struct generic_kind *kind = pool_kind_for(pool, generic_like());
+    cr_assert_not_null(kind);
+    cr_expect_not(kind->prewarmed);
+    kind->retry_ns = 0;
+    pool_images_changed(pool);
+    settle();
+    cr_expect_eq(fake_count, 1);
+    pool_prewarm(pool, generic_like());
+    await_fakes(2);
 }
 
 Test(pool, a_function_without_instance_takes_a_generic_one)
