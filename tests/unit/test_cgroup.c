@@ -23,6 +23,17 @@ static struct worker_cgroup *open_worker(void)
     return cgroup;
 }
 
+/* `run` may return while the container's process is on its way into its program. Frozen there, with threads that it has
+ * killed and that do not end, cgroup v1 never says FROZEN. */
+static bool is_still_the_runtimes(pid_t pid)
+{
+    with_cleanup(buffer_deinit) struct buffer text = BUFFER_INIT(256);
+    autofree char *path = string_printf("/proc/%d/comm", pid);
+
+    return buffer_read_file(&text, path, NULL) == 0 && text.len > 0 &&
+           strncmp(text.data, "runc", 4) == 0;
+}
+
 static pid_t run_in_with(const struct worker_cgroup *cgroup, const char *id, const char *script,
                          int64_t memory_bytes, int64_t pids)
 {
@@ -39,6 +50,8 @@ static pid_t run_in_with(const struct worker_cgroup *cgroup, const char *id, con
     fixture_write_bundle(&spec);
     struct oci_call call = {.verb = OCI_RUN, .id = id, .bundle = fixture_bundle};
     cr_assert_eq(oci_runtime_call(&fixture_runtime, &call, &outcome, &err), 0, "%s", err.message);
+    while (is_still_the_runtimes(outcome.pid))
+        sched_yield();
     return outcome.pid;
 }
 
