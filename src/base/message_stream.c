@@ -44,6 +44,8 @@ struct message_stream {
     uint64_t sent; /* messages */
     int watched;
     bool pushed; /* in this turn */
+    bool behind; /* bytes wait to be read that the socket may not show */
+    bool failed; /* writing has: reading tells why */
     bool dead;   /* closed() was called */
     bool *freed; /* set while callbacks run */
 };
@@ -89,7 +91,7 @@ void message_stream_free(struct message_stream *stream)
     free(stream->large.body);
 }
 
-static void watch(struct message_stream *stream, int events);
+static void watch(struct message_stream *stream);
 static void send_queued(struct message_stream *stream);
 
 static void turn_ended(uv_prepare_t *prepare)
@@ -121,7 +123,8 @@ struct message_stream *message_stream_new(uv_loop_t *loop, struct byte_stream *c
     stream->options = *options;
     stream->in = in;
     /* Bytes may have come already that the socket does not show: the first turn looks. */
-    watch(stream, UV_READABLE | (connection->holds_bytes ? UV_WRITABLE : 0));
+    stream->behind = connection->holds_bytes;
+    watch(stream);
     return stream;
 }
 
@@ -308,8 +311,8 @@ static bool receive_some(struct message_stream *stream)
         if ((size_t)got < max && !stream->connection->holds_bytes)
             return true;
     }
-    if (stream->connection->holds_bytes) /* the socket may not show what is left */
-        watch(stream, UV_READABLE | UV_WRITABLE);
+    stream->behind = stream->connection->holds_bytes;
+    watch(stream);
     return true;
 }
 
@@ -409,13 +412,13 @@ int message_stream_send(struct message_stream *stream, const char *head, size_t 
 /* A connection that fails shows it to the reading side, too. */
 static void send_queued(struct message_stream *stream)
 {
-    for (int turn = 0; stream->first && turn < TURN_MAX; turn++) {
+    for (int turn = 0; stream->first && !stream->failed && turn < TURN_MAX; turn++) {
         struct chunk *chunk = stream->first;
         ssize_t sent = stream->connection->send(stream->connection, chunk->bytes + chunk->done,
                                                 chunk->len - chunk->done);
         if (sent < 0 && errno != EINTR && errno != EAGAIN) {
-            watch(stream, UV_READABLE);
-            return;
+            stream->failed = true;
+            break;
         }
         if (sent < 0 && errno == EAGAIN)
             break;
@@ -426,7 +429,7 @@ static void send_queued(struct message_stream *stream)
             drop_first(stream);
         }
     }
-    watch(stream, UV_READABLE | (stream->first ? UV_WRITABLE : 0));
+    watch(stream);
 }
 
 void message_stream_push(struct message_stream *stream)
@@ -454,6 +457,7 @@ static void on_poll(uv_poll_t *poll, int status, int events)
 {
     struct message_stream *stream = poll->data;
     bool freed = false;
+    stream->behind = false;
     if ((events & UV_WRITABLE) && status == 0)
         send_queued(stream);
     /* An error is told by the read. */
@@ -467,8 +471,11 @@ static void on_poll(uv_poll_t *poll, int status, int events)
         stream->freed = NULL;
 }
 
-static void watch(struct message_stream *stream, int events)
+/* A socket can be written to nearly always, so that the next turn of the loop comes at once. */
+static void watch(struct message_stream *stream)
 {
+    bool to_send = stream->first && !stream->failed;
+    int events = UV_READABLE | (to_send || stream->behind ? UV_WRITABLE : 0);
     if (stream->dead || stream->watched == events)
         return;
     stream->watched = events;
