@@ -214,8 +214,11 @@ static void run_batch(struct store_queue *queue, struct job_list *batch)
     uv_mutex_lock(&queue->lock);
     list_move(batch, &queue->waiting);
     list_move(&queue->waiting, batch);
-    for (struct store_job *job; (job = list_pop(&done));)
-        list_append(job->again && !job->failed ? &queue->waiting : &queue->finished, job);
+    for (struct store_job *job; (job = list_pop(&done));) {
+        bool again = job->again && !job->failed;
+        job->rounds += again;
+        list_append(again ? &queue->waiting : &queue->finished, job);
+    }
     hold(queue, &held);
     uv_mutex_unlock(&queue->lock);
     uv_async_send(&queue->wake);

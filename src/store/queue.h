@@ -26,7 +26,8 @@ struct store_job {
     unsigned losses; /* how often the connection broke while it ran */
     bool patient;    /* rather waits for a lost connection or a full disk than fails */
     bool failed;
-    bool again; /* set by run: once more, in a later transaction */
+    bool again;      /* set by run: once more, in a later transaction */
+    unsigned rounds; /* of `again`, that were committed */
     struct error error;
     store_run_fn *run;
     /* On the loop thread: calls back and frees the job. */

@@ -288,11 +288,11 @@ void store_read_backlog(struct store *store, uint64_t now_ns, store_backlog_fn *
 
 /* ---- dead letters ---- */
 
-/* What a batch did; the last, short one ends it. */
+/* What a batch did; the last, short one ends it. Every one before it was whole, and what was rolled back does not count. */
 static int count_batch(struct call *call, int outcome, int64_t count)
 {
     call->job.again = outcome == 0 && count == DEAD_BATCH;
-    call->number += outcome == 0 ? count : 0;
+    call->number = (int64_t)call->job.rounds * DEAD_BATCH + (outcome == 0 ? count : 0);
     return outcome;
 }
 

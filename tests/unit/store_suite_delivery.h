@@ -358,6 +358,23 @@ Test(store, dead_letters_are_queued_again_by_function_and_all)
     cr_expect_eq(list_dead(NULL), 0);
 }
 
+Test(store, what_is_queued_again_is_counted_once_when_another_call_fails_beside_it)
+{
+    char id[TIME_ID_LEN + 1];
+    join("one");
+    for (int i = 0; i < 3; i++)
+        make_dead("f", id);
+    int before = outcomes;
+    /* Large enough that what follows gathers behind it and shares a transaction. */
+    store_put_code(store, "large", calloc(1, 8000000), 8000000, done, NULL);
+    store_redrive_dead(store, NULL, "f", 1, count_came, NULL);
+    store_get_code(store, "missing", code_came, NULL);
+    wait_for(before + 3);
+    cr_expect_eq(failures, 1, "only the one that asked for what is not there has failed");
+    cr_expect_eq(counted, 3);
+    failures = 0;
+}
+
 Test(store, dead_letters_are_purged_by_id_by_function_and_all)
 {
     char id[TIME_ID_LEN + 1], last[TIME_ID_LEN + 1];
