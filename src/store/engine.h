@@ -99,6 +99,9 @@ struct store_engine {
     /* `function` NULL: interrupted ones of all functions. */
     int (*claim_executions)(void *db, const char *owner, const char *function, int limit,
                             size_t max_bytes, struct store_engine_claim *claim, struct error *err);
+    /* Frees what an earlier claim took, if its commit, which was thought lost, has happened. NULL: none is ever lost. */
+    int (*unclaim_executions)(void *db, const char *owner, const struct store_engine_claim *claim,
+                              struct error *err);
     int (*backlog)(void *db, uint64_t now_ns, struct store_engine_backlog *backlog,
                    struct error *err);
     /* Dead letters up to `limit`: of one id, one function, or all (both NULL). */

@@ -203,6 +203,7 @@ const struct store_engine postgres_engine = {
     .finish_execution = postgres_finish_execution,
     .retry_execution = postgres_retry_execution,
     .claim_executions = postgres_claim_executions,
+    .unclaim_executions = postgres_unclaim_executions,
     .backlog = postgres_backlog,
     .redrive_dead = postgres_redrive_dead,
     .purge_dead = postgres_purge_dead,

@@ -64,6 +64,7 @@ enum postgres_statement {
     POSTGRES_CANDIDATES,
     POSTGRES_INTERRUPTED_CANDIDATES,
     POSTGRES_CLAIM,
+    POSTGRES_UNCLAIM,
     POSTGRES_PROMOTE_DUE,
     POSTGRES_NEXT_DUE,
     POSTGRES_BACKLOG,
@@ -238,6 +239,8 @@ int postgres_retry_execution(void *db, const char *owner, const struct execution
 int postgres_claim_executions(void *db, const char *owner, const char *function, int limit,
                               size_t max_bytes, struct store_engine_claim *claim,
                               struct error *err);
+int postgres_unclaim_executions(void *db, const char *owner, const struct store_engine_claim *claim,
+                                struct error *err);
 int postgres_backlog(void *db, uint64_t now_ns, struct store_engine_backlog *backlog,
                      struct error *err);
 int postgres_redrive_dead(void *db, const char *id, const char *function, uint64_t now_ns,

@@ -186,6 +186,22 @@ static int find_candidates(struct postgres_store *store, const char *function, i
     return count < PQntuples(rows);
 }
 
+int postgres_unclaim_executions(void *db, const char *owner, const struct store_engine_claim *claim,
+                                struct error *err)
+{
+    struct postgres_arguments arguments = {0};
+    with_cleanup(buffer_deinit) struct buffer ids =
+        BUFFER_INIT((claim->count + 1) * (TIME_ID_LEN + 1));
+    for (size_t i = 0; i < claim->count; i++)
+        if (buffer_printf(&ids, err, "%c%s", i ? ',' : '{', claim->items[i].execution.id) < 0)
+            return -1;
+    if (buffer_append_string(&ids, "}", err) < 0)
+        return -1;
+    postgres_bind_text(&arguments, owner);
+    postgres_bind_array(&arguments, ids.data);
+    return postgres_write(db, POSTGRES_UNCLAIM, &arguments, "claiming executions", NULL, err);
+}
+
 /* By priority (interrupted ones first), then by age. */
 static int compare_claimed(const void *a, const void *b)
 {

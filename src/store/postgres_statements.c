@@ -132,6 +132,8 @@ const char *const postgres_statement_texts[POSTGRES_STATEMENT_COUNT] = {
     [POSTGRES_CLAIM] =
         "UPDATE executions SET owner = $1 WHERE id = ANY($2::text[]) RETURNING " RECORD_HEAD
         ", payload",
+    [POSTGRES_UNCLAIM] = "UPDATE executions SET owner = NULL WHERE id = ANY($2::text[]) AND"
+                         " owner = $1 AND status = 'queued'",
     [POSTGRES_PROMOTE_DUE] =
         "UPDATE executions SET due_at = 0 WHERE id IN (SELECT id FROM executions WHERE due_at > 0"
         " AND due_at <= $1 FOR UPDATE SKIP LOCKED)",

@@ -211,6 +211,9 @@ static int run_claim(struct store_job *job, const struct store_engine *engine, v
                      struct error *err)
 {
     struct call *call = call_of(job);
+    if (call->claim.count > 0 && engine->unclaim_executions &&
+        engine->unclaim_executions(db, call->owner, &call->claim, err) < 0)
+        return -1;
     store_claim_clear(&call->claim);
     return engine->claim_executions(db, call->owner, call->name, (int)call->number, call->max_bytes,
                                     &call->claim, err);
@@ -241,6 +244,7 @@ void store_claim_executions(struct store *store, const char *owner, const char *
 {
     struct call *call = new_claim(owner, function, limit, max_bytes, data);
     call->claimed_done = done;
+    call->job.patient = true; /* one that failed may have been committed */
     store_queue_push(store->queue, &call->job);
 }
 

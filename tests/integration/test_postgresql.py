@@ -1,13 +1,73 @@
 """The controller on PostgreSQL: what holds on SQLite holds here, and a server that goes away loses nothing."""
 import contextlib
 import os
+import re
+import socket
 import subprocess
+import tempfile
 import threading
 import unittest
 
 import controller as fixture
 from controller import Controller, Worker, wait_until
 from postgresql import PASSWORD, PostgreSQL
+
+
+class LosesOneCommit:
+    """Between controller and server. Of the transaction in which the client first sends something that matches `after`, the server
+    commits, and the client never hears of it: its connection is cut instead."""
+
+    def __init__(self, server, after):
+        self.server_path = server.folder + "/.s.PGSQL.5432"
+        self.after = re.compile(after)
+        self.lost = threading.Event()
+
+    def __enter__(self):
+        self.folder = tempfile.TemporaryDirectory(prefix="faas-test-proxy-")
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(self.folder.name + "/.s.PGSQL.5432")
+        self.listener.listen()
+        threading.Thread(target=self.accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+        self.folder.cleanup()
+
+    def url(self, database):
+        return f"postgresql://tester:{PASSWORD}@/{database}?host={self.folder.name}"
+
+    def accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                client = self.listener.accept()[0]
+                server = socket.socket(socket.AF_UNIX)
+                server.connect(self.server_path)
+                armed = threading.Event()
+                up = threading.Thread(target=self.carry, args=(client, server, armed, None), daemon=True)
+                up.start()
+                threading.Thread(target=self.carry, args=(server, client, armed, up), daemon=True).start()
+
+    def carry(self, source, target, armed, client_side):
+        """`client_side`: the thread of the other direction; None: this is it."""
+        from_client = client_side is None
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 20):
+                if from_client and not self.lost.is_set() and self.after.search(data):
+                    armed.set()
+                if not from_client and armed.is_set() and b"COMMIT\0" in data:
+                    armed.clear()
+                    self.lost.set()
+                    break
+                target.sendall(data)
+        for end in (source, target):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+        if not from_client:  # the other direction has heard of it by the shutdown
+            client_side.join()
+            source.close()
+            target.close()
 
 
 class PostgreSQLTest(unittest.TestCase):
@@ -50,6 +110,17 @@ class PostgreSQLTest(unittest.TestCase):
         self.worker()
         for n, id_ in enumerate(ids):
             self.assertEqual(self.controller.wait_execution(id_)["result"], n)
+
+    def test_a_claim_whose_commit_nobody_heard_of_strands_nothing(self):
+        ids = "\\{[0-9a-f]{8}-[0-9a-f-]{27}"  # only a claim sends an array of ids
+        database = self.server.create_database("claims") and "claims"
+        with LosesOneCommit(self.server, ids.encode()) as proxy, Controller(CONTROLLER_DATABASE_URL=proxy.url(database)) as controller:
+            controller.deploy("f")
+            accepted = [controller.invoke_async("f", n) for n in range(20)]
+            with Worker(controller):
+                for n, id_ in enumerate(accepted):
+                    self.assertEqual(controller.wait_execution(id_)["result"], n)
+            self.assertTrue(proxy.lost.is_set())
 
     def test_a_killed_database_loses_nothing_that_was_accepted(self):
         self.worker()
