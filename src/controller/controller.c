@@ -70,6 +70,12 @@ static void assign(struct controller *controller, struct live_execution *executi
                         err.message);
 }
 
+/* One that does not read what it is sent is told no more for a while. */
+static void note_room(struct worker_session *session)
+{
+    session->dispatch.reachable = session->stream && session_queued(session) < QUEUED_ENOUGH;
+}
+
 void controller_fill(struct controller *controller, struct worker_session *session)
 {
     struct live_execution *execution;
@@ -82,11 +88,14 @@ void controller_dispatch(struct controller *controller)
 {
     struct dispatch_worker *worker;
     struct live_execution *execution;
+    list_for_each(link, &controller->sessions.all)
+        note_room((struct worker_session *)list_entry(link, struct dispatch_worker, link));
     while ((execution = dispatch_next(&controller->dispatch, &controller->sessions.all, &worker))) {
         struct worker_session *session = (struct worker_session *)worker;
         assign(controller, execution, session);
         controller_fill(controller, session);
         session_flush(session);
+        note_room(session);
     }
     if (!list_empty(&controller->builds.waiting))
         builds_dispatch(controller);

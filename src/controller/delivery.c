@@ -22,6 +22,7 @@ static void arm_read(struct controller *controller, uint64_t after_ms)
 {
     struct delivery *delivery = &controller->delivery;
     loop_timer_stop(delivery->read_timer);
+    delivery->read_at_ns = clock_monotonic_ns() + after_ms * NS_PER_MS;
     delivery->read_timer =
         loop_timer_start(&controller->loop, after_ms, 0, read_due, controller, NULL);
 }
@@ -64,11 +65,14 @@ static void read_due(void *data)
     store_read_backlog(controller->store, clock_realtime_ns(), backlog_came, controller);
 }
 
+/* Only ever sooner: who asks again and again must not put it off. */
 void delivery_look(struct controller *controller)
 {
-    if (controller->delivery.reading)
-        controller->delivery.read_again = true;
-    else
+    struct delivery *delivery = &controller->delivery;
+    if (delivery->reading)
+        delivery->read_again = true;
+    else if (!delivery->read_timer ||
+             delivery->read_at_ns > clock_monotonic_ns() + READ_AGAIN_MS * NS_PER_MS)
         arm_read(controller, READ_AGAIN_MS);
 }
 

@@ -28,6 +28,7 @@ struct delivery {
     bool had_workers;
     bool stopped;
     struct loop_timer *read_timer, *renew_timer;
+    uint64_t read_at_ns; /* monotonic: when read_timer ends */
 };
 
 /* Blocking, at start-up: takes the lease, and what was under way when an earlier owner was lost. */

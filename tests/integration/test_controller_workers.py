@@ -3,6 +3,7 @@ import base64
 import contextlib
 import json
 import os
+import select
 import signal
 import sqlite3
 import subprocess
@@ -526,6 +527,41 @@ class Cuts(WorkersTest):
                 self.assertEqual(self.controller.invoke("f", n)["worker"], "reads")
             for _ in range(6):
                 self.assertEqual(len(deaf.next("invoke")[1]), 6 << 20)
+
+    def test_what_a_worker_does_not_read_is_not_piled_up_for_it(self):
+        self.controller.deploy("f")
+        with Deaf(self.controller, slots=16) as deaf:
+            ids = [self.controller.invoke_async("f", "x" * ((6 << 20) - 2)) for _ in range(16)]
+            wait_until(lambda: self.api("GET", "/v1/executions?status=running").json()["executions"][9:], "most are given out")
+            self.worker("reads")
+            ended = [self.controller.wait_execution(id_) for id_ in ids[-4:]]
+            self.assertEqual({execution["worker"] for execution in ended}, {"reads"})
+            for execution in self.api("GET", "/v1/executions?status=running").json()["executions"]:
+                if execution["worker"] == "deaf":
+                    deaf.send(result_of(deaf.next("invoke")[0]), b"1")
+            for id_ in ids:
+                self.controller.wait_execution(id_)
+
+    def test_a_retry_that_is_due_is_not_put_off_by_whoever_asks_for_more(self):
+        self.controller.deploy("f", retry={"max_attempts": 2, "backoff_ms": 1})
+        failed = {"status": "failed", "result_len": 0, "error": {"type": "Boom", "message": "no", "exit_code": 1}}
+        with Deaf(self.controller) as deaf, contextlib.closing(self.controller.connect()) as connection:
+            self.controller.invoke_async("f")
+            first = deaf.next("invoke")[0]
+            deaf.send(result_of(first) | failed)
+            again = None
+            for _ in range(1000):  # each makes the controller look for what waits
+                connection.request("POST", "/v1/dead-letters/redrive?function=none", *self.controller.prepare(None, "", None))
+                self.assertEqual(connection.getresponse().read(), b'{"count":0}')
+                while not again and select.select([deaf.stream], [], [], 0)[0]:
+                    head = fixture.read_message(deaf.stream)[0]
+                    again = head if head["kind"] == "invoke" else None
+                if again:
+                    break
+            self.assertIsNotNone(again, "nobody may ask any more before it is begun")
+            self.assertEqual((again["execution_id"], again["attempt"]), (first["execution_id"], 2))
+            deaf.send(result_of(again), b"1")
+            self.controller.wait_execution(first["execution_id"])
 
     def test_many_results_in_one_write_are_all_taken(self):
         self.controller.deploy("f")
