@@ -3,6 +3,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "base/text.h"
 #include "controller/controller.h"
 #include "controller/worker_message.h"
 
@@ -166,11 +167,26 @@ static void write_outcome(struct controller *controller, struct build *build,
     free_build(controller, build);
 }
 
+/* A compiler's words quote what it read, and may be cut within a character; what is stored must be UTF-8. */
+static char *copy_output(const char *output, size_t len)
+{
+    char *copy = strndup(output, len);
+    size_t left = copy ? strlen(copy) : 0;
+    for (char *at = copy; left > 0;) {
+        size_t width = utf8_width(at, left);
+        if (width == 0)
+            *at = '?';
+        at += width ? width : 1;
+        left -= width ? width : 1;
+    }
+    return copy;
+}
+
 static void fail(struct controller *controller, struct build *build, const char *output, size_t len)
 {
     struct function_record *record = &build->version->record;
     free(record->build_output);
-    record->build_output = strndup(output, len);
+    record->build_output = copy_output(output, len);
     write_outcome(controller, build, FUNCTION_FAILED, NULL, 0);
 }
 
@@ -236,7 +252,7 @@ static void succeed(struct controller *controller, struct build *build,
     record->spec.artifact_sha256 = digest;
     free(record->build_output);
     record->build_output =
-        message->output_len ? strndup(message->output, message->output_len) : NULL;
+        message->output_len ? copy_output(message->output, message->output_len) : NULL;
     write_outcome(controller, build, FUNCTION_READY, bytes, message->artifact_len);
 }
 

@@ -111,6 +111,12 @@ class PostgreSQLTest(unittest.TestCase):
         for n, id_ in enumerate(ids):
             self.assertEqual(self.controller.wait_execution(id_)["result"], n)
 
+    def test_a_compilers_words_may_be_any_bytes(self):
+        self.worker(build=lambda head: (False, b"main.go: bad \xff\xc3", b""))
+        self.controller.deploy("f", runtime="go")
+        wait_until(lambda: self.server.psql("SELECT state FROM functions", self.database).stdout == "failed\n", "the outcome is stored")
+        self.assertEqual(self.controller.request("GET", "/v1/functions/f").json()["build_output"], "main.go: bad ??")
+
     def test_a_claim_whose_commit_nobody_heard_of_strands_nothing(self):
         ids = "\\{[0-9a-f]{8}-[0-9a-f-]{27}"  # only a claim sends an array of ids
         database = self.server.create_database("claims") and "claims"
