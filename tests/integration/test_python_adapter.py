@@ -4,6 +4,7 @@
 import hashlib
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -156,6 +157,40 @@ PAYLOAD = b'{"line": 1}\nline two \xc3\xa4\n'
 
 def without_addresses(output):
     return re.sub(r"0x[0-9a-f]+", "0x…", output.decode())
+
+
+AS_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def large_texts(chance):
+    """Texts of JSON with strings of some 64 KiB and more, alone, nested, as keys, with and without what needs an escape."""
+    yield from ('{"a":"%s","a":1,"b":"%s","a":"%s"}' % tuple(letter * 70_000 for letter in "xyz"),
+                '["%s","NaN",1e400,"Infinity"]' % ("x" * 70_000), '"%s\\u0000"' % ("x" * 70_000),
+                ' {"%s" :\n "%s"\t} ' % ("k" * 70_000, "v" * 70_000), '["%s",%s]' % ("x" * 70_000, "9" * 4000),
+                '["%s",NaN]' % ("x" * 70_000), '[NaN,"%s"]' % ("x" * 70_000))  # fmt: skip
+    for _ in range(150):
+        value = random_value(chance, 4)
+        yield json.dumps(value, ensure_ascii=chance.random() < 0.3, indent=chance.choice((None, None, 1)),
+                         separators=chance.choice((None, (",", ":"))))  # fmt: skip
+
+
+def random_value(chance, depth):
+    if depth and chance.random() < 0.5:
+        items = [random_value(chance, depth - 1) for _ in range(chance.choice((0, 1, 2, 3, 20 if depth > 2 else 4)))]
+        return items if chance.random() < 0.5 else {random_string(chance, 0.02): item for item in items}
+    if chance.random() < 0.5:
+        return random_string(chance, 0.5)
+    return chance.choice((None, True, 0, -1, 1 << 80, 0.1, -0.0, 1e300, 5e-324, [], {}))
+
+
+def random_string(chance, large):
+    """Some with one character that is not plain, at any place of it."""
+    size = chance.choice((65_534, 65_535, 65_536, 65_537, 90_000)) if chance.random() < large else chance.randrange(5)
+    text = chance.choice("xé€😀") * size
+    if chance.random() < 0.3:
+        at = chance.randrange(size + 1)
+        text = text[:at] + chance.choice('"\\/\n\t\0\x1f\x7f\u2028\ufeff') + text[at:]
+    return text
 
 
 class Process(InstanceTest):
@@ -472,6 +507,49 @@ async def handler(event, context):
         instance = self.loaded("def handler(event, context):\n    return event * 2")
         text = "ä" * (3 << 20)
         self.assertEqual(self.result(instance, text), text * 2)
+
+    def test_large_strings_are_what_json_makes_of_them(self):
+        instance = self.loaded("""
+import hashlib
+def handler(event, context):
+    print(hashlib.sha256(repr(event).encode()).hexdigest())
+    return event""")
+        for number, text in enumerate(large_texts(random.Random(7))):
+            with self.subTest(number=number, text=text[:80]):
+                event = json.loads(text)
+                done = instance.invoke(text.encode())
+                self.assertEqual(done.stdout.decode().strip(), hashlib.sha256(repr(event).encode()).hexdigest())
+                try:
+                    expected = RESULT, AS_JSON.encode(event).encode()
+                except ValueError:
+                    expected = ERROR, None
+                self.assertEqual(done.kind, expected[0])
+                self.assertTrue(done.kind == ERROR or done.body == expected[1], "another text")
+
+    def test_large_strings_beside_what_is_not_json(self):
+        instance = self.loaded("""
+import json
+class Own(str):
+    pass
+def circular(text):
+    value = [text]
+    value.append(value)
+    return value
+def handler(event, context):
+    text = "x" * 100_000
+    return eval(event, globals() | {"text": text})""")
+        for value, kind in {"[text, float('nan')]": "ValueError", "{'a': text, 'b': {1}}": "TypeError", "circular(text)": "ValueError",
+                            "[text, '\\ud800']": "ValueError", "text + '\\ud800'": "ValueError",
+                            "{'\\ud800': text}": "ValueError", "{(): text}": "TypeError"}.items():  # fmt: skip
+            with self.subTest(value):
+                error = self.error(instance, value)
+                self.assertEqual(error["type"], kind)
+                self.assertIn("the result cannot be JSON", error["message"])
+        text = "x" * 100_000
+        for value, expected in {"{1: text, None: [text]}": {"1": text, "null": [text]},
+                                "(text, Own(text))": [text, text], "{Own(text): Own(text)}": {text: text}}.items():  # fmt: skip
+            with self.subTest(value):
+                self.assertEqual(self.result(instance, value), expected)
 
     def test_what_cannot_be_loaded_says_why(self):
         error = self.load_error("def handler(:\n    pass")

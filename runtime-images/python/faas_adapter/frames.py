@@ -77,10 +77,19 @@ def encode_header(kind, flags, value, body_len):
     ))  # fmt: skip
 
 
-def send_frame(fd, kind, flags=0, value=0, body=b""):
-    header = encode_header(kind, flags, value, len(body))
-    sent = os.writev(fd, [header, body])
-    view = memoryview(body)[max(sent - HEADER_BYTES, 0) :]
+def send_frame(fd, kind, flags=0, value=0, body=b"", more=()):
+    """The body is `body` and the pieces in `more`."""
+    pieces = [encode_header(kind, flags, value, len(body) + sum(map(len, more))), body, *more]
+    sent = os.writev(fd, pieces)
+    for piece in pieces:
+        if sent >= len(piece):
+            sent -= len(piece)
+        else:
+            send_all(fd, memoryview(piece)[sent:])
+            sent = 0
+
+
+def send_all(fd, view):
     while view:
         view = view[os.write(fd, view) :]
 

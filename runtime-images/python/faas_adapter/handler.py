@@ -9,6 +9,7 @@ import time
 from faas_adapter.frames import (
     FRAME_ERROR, FRAME_READY, FRAME_RESULT, PAYLOAD_ENV_MAX, SOCKET, FrameReader, HungUp, is_socket, send_frame,
 )  # fmt: skip
+from faas_adapter.large import decode, encode
 from faas_adapter.modules import OWN_FOLDER, enter_folder
 from faas_adapter.script import show_exception
 
@@ -89,9 +90,10 @@ def describe(error):
     return json.dumps({"type": kind, "message": message, "stack": stack}).encode()
 
 
-def encode_result(result, encode_json):
+def encode_result(result, encode_text):
+    """In pieces."""
     try:
-        return encode_json(result).encode()
+        return encode(result, encode_text)
     except TypeError as error:
         raise TypeError(f"the result cannot be JSON: {error}") from None
     except UnicodeEncodeError:
@@ -103,15 +105,16 @@ def encode_result(result, encode_json):
 class Caller:
     """Calls the handler; coroutines are awaited on one event loop that lives as long as the instance."""
 
-    def __init__(self, handler):
+    def __init__(self, handler, decode):
+        """`decode`: of the payload."""
         self.handler = handler
         self.loop = None
         self.constants = context_constants()
-        self.decode = json.loads
-        self.encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+        self.decode = decode
+        self.encode_text = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
     def call(self, execution_id, timeout_ms, body):
-        """The result as JSON text; raises what the handler raises."""
+        """The result as JSON in UTF-8, in pieces; raises what the handler raises."""
         deadline = time.monotonic() + timeout_ms / 1000
         os.environ["EXECUTION_ID"] = execution_id
         if len(body) <= PAYLOAD_ENV_MAX and b"\0" not in body:
@@ -125,7 +128,7 @@ class Caller:
         result = self.handler(event, Context(self.constants, execution_id, deadline))
         if hasattr(type(result), "__await__"):
             result = self.wait_for(result)
-        return encode_result(result, self.encode)
+        return encode_result(result, self.encode_text)
 
     def wait_for(self, awaitable):
         import asyncio
@@ -165,7 +168,7 @@ def flush_quietly():
 def serve_handler(path):
     fd = hide_socket()
     try:
-        caller = Caller(load_handler(path))
+        caller = Caller(load_handler(path), decode)
     except BaseException as error:
         flush_quietly()
         send_frame(fd, FRAME_ERROR, body=describe(error))
@@ -176,12 +179,12 @@ def serve_handler(path):
     while True:
         invocation = reader.read_invoke()
         try:
-            kind, body = FRAME_RESULT, caller.call(*invocation)
+            kind, (body, *more) = FRAME_RESULT, caller.call(*invocation)
         except BaseException as error:
-            kind, body = FRAME_ERROR, describe(error)
+            kind, body, more = FRAME_ERROR, describe(error), ()
         invocation = None
         flush_quietly()
-        send_frame(fd, kind, body=body)
+        send_frame(fd, kind, body=body, more=more)
 
 
 def run_handler(path):
@@ -203,10 +206,10 @@ def handle_once(path):
     payload = sys.stdin.buffer.read() or b"{}"
     try:
         timeout_ms = int(os.environ.get("FUNCTION_TIMEOUT_MS", "30000"))
-        caller = Caller(load_handler(path))
+        caller = Caller(load_handler(path), json.loads)
         result = caller.call(os.environ.get("EXECUTION_ID", "by-hand"), timeout_ms, payload)
     except Exception as error:
         show_exception(error)
         return 1
-    print(result.decode())
+    print(b"".join(result).decode())
     return 0

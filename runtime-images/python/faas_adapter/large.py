@@ -1,0 +1,135 @@
+"""JSON with large strings in it, at the speed of a search: Python's own json looks at each character of them by itself. What is
+quick here is exact, and whatever is not plain (escapes, depth, many strings) is left to Python's own."""
+
+import json
+
+LARGE = 64 * 1024  # characters of a string
+STRINGS_MAX = 64  # looked at in a text, before it is taken for one of many small strings
+VALUES_MAX = 16  # in a list or an object of a result
+DEPTH_MAX = 2
+PIECE = 64 * 1024
+ESCAPED = bytes(range(0x20)) + b'"\\'
+MARK = "\ud800"  # for a large string in a result: no text that can be sent has it
+
+
+# ---- in ----
+
+
+def decode(body):
+    """json.loads() of bytes or a bytearray that have been found to be JSON before: control characters are not looked for in
+    large strings. A large bytearray is empty then: the function's memory is small enough without it."""
+    value = None
+    if len(body) >= LARGE:
+        try:
+            value = decode_around(body)
+        except ValueError:
+            pass  # Python's own will say what it is
+    if value is None:
+        return json.loads(body)
+    if isinstance(body, bytearray):
+        body.clear()
+    return value
+
+
+def decode_around(body):
+    """None if there are no large strings, or too little is plain. Python's own decodes what is around them, where NaN stands
+    for each: JSON has none. It meets them in the order of the text."""
+    view = memoryview(body)
+    rest, strings, end = [], [], 0
+    for first, last in large_strings(body):
+        rest += (view[end:first], b"NaN")
+        strings.append(str(view[first + 1 : last], "utf-8"))
+        end = last + 1
+    text = b"".join((*rest, view[end:])) if strings else b""
+    if not strings or text.count(b"NaN") + text.count(b"Infinity") != len(strings):
+        return None
+    in_order = iter(strings)
+    return json.JSONDecoder(parse_constant=lambda _: next(in_order)).decode(text.decode())
+
+
+def large_strings(body):
+    """(where its first quote is, where its last) of each, as far as the text is plain."""
+    end = 0
+    for _ in range(STRINGS_MAX):
+        first = body.find(b'"', end)
+        last = body.find(b'"', first + 1)
+        if first < 0 or last < 0 or body.find(b"\\", first, last) >= 0:
+            return
+        if last - first > LARGE:
+            yield first, last
+        end = last + 1
+
+
+# ---- out ----
+
+
+def encode(value, encode_text):
+    """What `encode_text`, that of a JSONEncoder, makes of it, in UTF-8, in pieces. Raises what that raises."""
+    if has_large(value, DEPTH_MAX):
+        try:
+            pieces = encode_around(value, encode_text)
+            if pieces:
+                return pieces
+        except (TypeError, ValueError, RecursionError):
+            pass  # it may be the copy that is wrong: without one, it is said of the original
+    return [encode_text(value).encode()]
+
+
+def has_large(value, depth):
+    kind = type(value)
+    if kind is str:
+        return len(value) >= LARGE
+    if kind not in (dict, list) or depth == 0 or len(value) > VALUES_MAX:
+        return False
+    for item in value.values() if kind is dict else value:
+        if type(item) in (str, dict, list) and has_large(item, depth - 1):
+            return True
+    return False
+
+
+def encode_around(value, encode_text):
+    """None if no large string is plain, or there are marks of the function's own."""
+    strings = []
+    copy = mark_strings(value, strings, DEPTH_MAX)
+    around = encode_text(copy).split(f'"{MARK}"') if strings else []
+    return weave(around, strings) if len(around) == len(strings) + 1 else None
+
+
+def mark_strings(value, strings, depth):
+    """`value`, or a copy of it without its large strings, which are appended to `strings`."""
+    kind = type(value)
+    if not has_large(value, depth):
+        return value
+    if kind is list:
+        return [mark_strings(item, strings, depth - 1) for item in value]
+    if kind is dict:
+        return {key: mark_strings(item, strings, depth - 1) for key, item in value.items()}
+    plain = plain_bytes(value)
+    if plain is None:
+        return value
+    strings.append(plain)
+    return MARK
+
+
+def plain_bytes(text):
+    """In UTF-8; None if JSON has escapes for something in it, or UTF-8 has no form of it."""
+    data = text.encode()
+    return None if has_escapes(data) else data
+
+
+def has_escapes(data):
+    """Piece by piece: what is deleted from is copied, and memory that is new for each call costs as much as the search."""
+    view = memoryview(data)
+    for at in range(0, len(data), PIECE):
+        piece = bytes(view[at : at + PIECE])
+        if len(piece.translate(None, ESCAPED)) < len(piece):
+            return True
+    return False
+
+
+def weave(around, strings):
+    pieces = [around[0].encode() + b'"']
+    for plain, text in zip(strings, around[1:]):
+        pieces += (plain, b'"' + text.encode() + b'"')
+    pieces[-1] = pieces[-1][:-1]
+    return pieces
