@@ -344,5 +344,8 @@ int main(int argc, char **argv)
         start_request(epoll, &connections[i]);
     run(epoll);
     print_figures();
+    for (long i = 0; i < options.clients; i++)
+        free(connections[i].answer);
+    free(connections);
     return errors > 0;
 }
