@@ -102,9 +102,10 @@ class Cluster:
         if self.database == 'postgresql':
             self.postgres = PostgreSQL('max_connections=100')
             self.postgres.__enter__()
-        for i in range(self.controller_count):
-            self._add_controller(i)
+        self._add_controller(0)
         self._wait_for_token()
+        for i in range(1, self.controller_count):
+            self._add_controller(i)
         for i in range(self.worker_count):
             self._add_worker(i)
         self.wait_until_ready()
@@ -164,6 +165,10 @@ class Cluster:
     def _add_controller(self, i):
         data_dir = os.path.join(self.folder, 'disk', f'controller{i}')
         os.makedirs(data_dir)
+        if self.token:  # all accept the same, which the first one made
+            with open(os.path.join(data_dir, 'token'), 'w', encoding='ascii') as file:
+                file.write(self.token + '\n')
+            os.chmod(file.name, 0o600)
         environment = {**self.environment, 'CONTROLLER_DATA_DIR': data_dir, 'CONTROLLER_LISTEN': f'{HUB_ADDRESS}:{FIRST_PORT + i}',
                        'CONTROLLER_DATABASE_URL': self._database_url(data_dir), 'WORKER_TOKEN': 'chaos-worker-token'}
         program = Program(f'controller{i}', self.hub, ['faas-controller'], environment, os.path.join(self.folder, f'controller{i}.log'))
