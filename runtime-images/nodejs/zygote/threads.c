@@ -410,7 +410,7 @@ int threads_revive(char *message)
 
 int threads_freeze(char *message)
 {
-    snprintf(message, ZYGOTE_MESSAGE_MAX, "not implemented for this processor or C library");
+    snprintf(message, ZYGOTE_MESSAGE_MAX, "not made for this processor or C library");
     return -1;
 }
 
@@ -422,7 +422,7 @@ pid_t threads_fork(void)
 
 int threads_revive(char *message)
 {
-    snprintf(message, ZYGOTE_MESSAGE_MAX, "not implemented for this processor or C library");
+    snprintf(message, ZYGOTE_MESSAGE_MAX, "not made for this processor or C library");
     return -1;
 }
 
