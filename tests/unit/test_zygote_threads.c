@@ -119,7 +119,7 @@ static bool supported(void)
 #define REQUIRE_SUPPORT()                                                                          \
     do {                                                                                           \
         if (!supported())                                                                          \
-            cr_skip_test("not made for this processor or C library");                       \
+            cr_skip_test("not made for this processor or C library");                              \
     } while (0)
 
 static void ask_and_end(void)
