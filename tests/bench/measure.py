@@ -15,6 +15,9 @@ from faas_platform import BIN, Platform, wait_until  # noqa: E402
 PAYLOAD = b'{"name":"bench"}'
 KEEP = {'LOG_LEVEL': 'warn', 'WORKER_KEEP_ALIVE_MS': '3600000'}
 
+# Rows have two platforms side by side, so each looks only for what bears its own name when it has stopped.
+os.environ['FAAS_TEST_SHARED_HOST'] = '1'
+
 
 class Failure(Exception):
     """A row that could not be measured, or that measured something else than it says."""
