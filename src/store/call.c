@@ -97,3 +97,14 @@ struct call *call_new(const char *what, store_run_fn *run, void *data)
     call->job.bytes = sizeof(*call);
     return call;
 }
+
+void call_finish_bytes(struct store_job *job)
+{
+    struct call *call = call_of(job);
+    char *bytes = job->failed ? NULL : call->bytes;
+    if (bytes)
+        call->bytes = NULL;
+    call->code_done(call->data, bytes, bytes ? call->bytes_len : 0,
+                    job->failed ? &job->error : NULL);
+    call_free(call);
+}

@@ -66,6 +66,8 @@ static inline struct call *call_of(struct store_job *job)
 struct call *call_new(const char *what, store_run_fn *run, void *data);
 void call_free(struct call *call);
 void call_push_write(struct store *store, struct call *call, store_done_fn *done);
+/* The `finish` of a call that reads bytes: gives `bytes` away to code_done. */
+void call_finish_bytes(struct store_job *job);
 /* NULL for NULL. */
 char *call_copy_text(const char *text);
 

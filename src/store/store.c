@@ -290,21 +290,10 @@ static int run_get_code(struct store_job *job, const struct store_engine *engine
     return engine->get_code(db, call->name, &call->bytes, &call->bytes_len, err);
 }
 
-static void finish_get_code(struct store_job *job)
-{
-    struct call *call = call_of(job);
-    char *bytes = job->failed ? NULL : call->bytes;
-    if (bytes)
-        call->bytes = NULL;
-    call->code_done(call->data, bytes, bytes ? call->bytes_len : 0,
-                    job->failed ? &job->error : NULL);
-    call_free(call);
-}
-
 void store_get_code(struct store *store, const char *sha256, store_code_fn *done, void *data)
 {
     struct call *call = call_new("get_code", run_get_code, data);
-    call->job.finish = finish_get_code;
+    call->job.finish = call_finish_bytes;
     call->code_done = done;
     call->name = call_copy_text(sha256);
     store_queue_push(store->queue, &call->job);

@@ -361,21 +361,10 @@ static int run_get_payload(struct store_job *job, const struct store_engine *eng
     return engine->get_payload(db, call->name, &call->bytes, &call->bytes_len, err);
 }
 
-static void finish_get_payload(struct store_job *job)
-{
-    struct call *call = call_of(job);
-    char *bytes = job->failed ? NULL : call->bytes;
-    if (bytes)
-        call->bytes = NULL;
-    call->code_done(call->data, bytes, bytes ? call->bytes_len : 0,
-                    job->failed ? &job->error : NULL);
-    call_free(call);
-}
-
 void store_get_payload(struct store *store, const char *id, store_code_fn *done, void *data)
 {
     struct call *call = call_new("get_payload", run_get_payload, data);
-    call->job.finish = finish_get_payload;
+    call->job.finish = call_finish_bytes;
     call->code_done = done;
     call->name = call_copy_text(id);
     store_queue_push(store->queue, &call->job);
