@@ -15,6 +15,8 @@ import urllib.parse
 from faas_platform import PlatformTest, Platform, main, wait_until
 
 FULL = 'No space left on device'
+SLOW = 'import json, sys, time\nseconds, size = json.load(sys.stdin)\ntime.sleep(seconds)\nprint(json.dumps("x" * size))'
+LARGE = 4000000  # bytes for which the write-ahead log, which keeps its place on a full disk, has no room left
 
 
 def read(path):
@@ -98,11 +100,11 @@ class Disk(Exhaustion):
         self.start(data_dir=disk)  # its log is there too
         pids = self.platform.pids()
         self.deploy('warm', python='print(1)')
-        self.deploy('cold', python='print(2)')
-        self.deploy('slow', python='import json, sys, time\ntime.sleep(json.load(sys.stdin))\nprint(1)')
-        self.assertSucceeded(self.invoke('slow', 0), 1)
+        self.deploy('cold', runtime='python', files={'main.py': 'print(2)', 'data': os.urandom(1 << 20)})  # more than a file rewritten frees
+        self.deploy('slow', python=SLOW)
+        self.assertSucceeded(self.invoke('slow', [0, 1]), 'x')
         self.assertSucceeded(self.invoke('warm'), 1)
-        before = self.platform.invoke_async('slow', 3)
+        before = self.platform.invoke_async('slow', [3, LARGE])
         wait_until(lambda: self.api('GET', '/v1/executions/' + before).json()['status'] == 'running', 20, 'it runs')
         filler = fill(disk)
 
@@ -110,12 +112,12 @@ class Disk(Exhaustion):
         execution = self.invoke('cold')
         self.assertEqual(execution['status'], 'lost', execution)
         self.assertIn(FULL, execution['error']['message'])
-        code = 'print(1)' + '#' * 300000
+        code = 'print(1)' + '#' * LARGE
         with self.assertRaises(AssertionError) as refused:
             self.deploy('new', python=code)
         self.assertIn('disk is full', str(refused.exception))
         self.assertEqual(self.api('GET', '/v1/functions/new').status, 404)
-        answer = self.api('POST', '/v1/functions/warm/invocations?mode=async', {'text': 'x' * 100000})
+        answer = self.api('POST', '/v1/functions/warm/invocations?mode=async', {'text': 'x' * LARGE})
         self.assertApiError(answer, 503, 'unavailable', 'could not be stored', 'disk is full')
         self.assertEqual(self.api('GET', '/healthz', token=None).status, 200)
         wait_until(self.waits_to_be_written, 30, 'the result waits for the disk')
@@ -124,7 +126,7 @@ class Disk(Exhaustion):
         self.assertWorks('cold', 2)
         self.deploy('new', python=code)
         self.assertWorks('new')
-        self.assertSucceeded(self.platform.wait_execution(before), 1)
+        self.assertSucceeded(self.platform.wait_execution(before), 'x' * LARGE)
         self.assertSucceeded(self.platform.wait_execution(self.platform.invoke_async('warm')), 1)
         page = self.api('GET', '/metrics', token=None).body.decode()
         self.assertIn('\nfaas_records_failed_total 0\n', page)
