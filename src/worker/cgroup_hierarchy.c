@@ -21,15 +21,19 @@
 
 /* ---- mountinfo ---- */
 
+static bool is_octal(char digit)
+{
+    return digit >= '0' && digit <= '7';
+}
+
 /* mountinfo writes space, tab, newline and backslash as \ooo. */
 static void unescape(char *text)
 {
     char *to = text;
 
     for (const char *from = text; *from;) {
-        unsigned code = 0;
-        if (from[0] == '\\' && sscanf(from + 1, "%3o", &code) == 1 && code < 256) {
-            *to++ = (char)code;
+        if (from[0] == '\\' && is_octal(from[1]) && is_octal(from[2]) && is_octal(from[3])) {
+            *to++ = (char)((from[1] - '0') << 6 | (from[2] - '0') << 3 | (from[3] - '0'));
             from += 4;
         } else {
             *to++ = *from++;

@@ -693,6 +693,23 @@ Test(cgroup_hierarchy, mounts_and_memberships_give_folders)
     cr_expect_null(cgroup_hierarchies_find_v1(&all, "pids"));
 }
 
+Test(cgroup_hierarchy, a_backslash_that_begins_no_escape_is_one)
+{
+    static const char mounts[] = "30 1 0:1 /\\4 /m\\ 12\\x rw - cgroup cgroup rw,memory\n"
+                                 "31 1 0:1 /\\7 /m\\04 rw - cgroup cgroup rw,cpu\n"
+                                 "32 1 0:1 /\\101 /\\+12\\0421 rw - cgroup cgroup rw,pids\n";
+    with_cleanup(cgroup_hierarchies_deinit) struct cgroup_hierarchies all = {0};
+
+    cr_assert_eq(cgroup_hierarchies_parse(mounts, &all, NULL), 0);
+    cr_assert_eq(all.count, 3);
+    cr_expect_str_eq(all.items[0].root, "/\\4");
+    cr_expect_str_eq(all.items[0].mount, "/m\\");
+    cr_expect_str_eq(all.items[1].root, "/\\7");
+    cr_expect_str_eq(all.items[1].mount, "/m\\04");
+    cr_expect_str_eq(all.items[2].root, "/A");
+    cr_expect_str_eq(all.items[2].mount, "/\\+12\"1");
+}
+
 Test(cgroup_hierarchy, a_membership_that_is_not_told_is_not_found)
 {
     static const char *const texts[] = {"", "\n\n", "nonsense", "1:pids", "1:pids:/x\n"};
