@@ -110,9 +110,11 @@ int api_get_json(const struct api *api, const struct api_call *call, struct json
             error_wrap(err, "%s",
                        api->authorization[0] ? "the token was refused"
                                              : "no token given (--token or FAAS_TOKEN)");
-    } else if (answer.body.len == 0) {
+    } else if (answer.body.len == 0 && strcmp(call->method, "DELETE") == 0) {
         *ret_json = NULL;
         status = 0;
+    } else if (answer.body.len == 0) {
+        error_set(err, ERROR_UNAVAILABLE, "the controller's answer is empty");
     } else {
         *ret_json = json_parse(answer.body.data, answer.body.len, &limits, err);
         status = *ret_json ? 0 : error_wrap(err, "the controller's answer cannot be read");

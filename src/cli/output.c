@@ -97,10 +97,16 @@ void table_finish(struct table *table)
         print_cell(cell, style_status(stdout, cell), widths[column], column + 1 == table->columns);
         if (column + 1 == table->columns)
             printf("\n");
-        free(table->cells[i]);
     }
+    table_deinit(table);
+}
+
+void table_deinit(struct table *table)
+{
+    for (size_t i = 0; i < table->cell_count; i++)
+        free(table->cells[i]);
     free(table->cells);
-    table->cells = NULL;
+    *table = (struct table){.columns = table->columns};
 }
 
 static const char *style(FILE *stream, const char *sequence)

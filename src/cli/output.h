@@ -22,6 +22,8 @@ void table_add(struct table *table, const char *cell); /* NULL: "-" */
 void table_add_int(struct table *table, int64_t number);
 /* Prints and frees. */
 void table_finish(struct table *table);
+/* Frees without printing; also after table_finish(). */
+void table_deinit(struct table *table);
 
 /* Escape sequences on a terminal, "" elsewhere and with NO_COLOR. `stream` decides. */
 const char *style_bold(FILE *stream);

@@ -118,7 +118,7 @@ static int change(struct cli *cli, const char *method, const char *suffix, const
     if (target_path(cli, suffix, path, sizeof(path), &err) || api_init(&api, cli, &err) ||
         api_get_json(&api, &call, &answer, &err))
         return cli_fail(cli, &err);
-    if (cli_json(cli))
+    if (cli_json(cli) && answer)
         return print_json(stdout, answer, false);
     printf("%lld %s\n", (long long)json_get_int(answer, "count", 0), done);
     return 0;

@@ -43,6 +43,8 @@ static int each_function(const struct api *api,
         json_foreach (i, function, json_get(page, "functions"))
             each(data, function);
         const char *next = json_get_string(page, "next_cursor");
+        if (next && *next && (strlen(next) >= sizeof(cursor) || strcmp(next, cursor) == 0))
+            return error_set(err, ERROR_UNAVAILABLE, "the controller's list does not end");
         snprintf(cursor, sizeof(cursor), "%s", next ? next : "");
     } while (cursor[0]);
     return 0;
@@ -57,7 +59,9 @@ static void print_one_json(void *data, const struct json *function)
 static void print_one_name(void *data, const struct json *function)
 {
     (void)data;
-    printf("%s\n", json_get_string(function, "name"));
+    const char *name = json_get_string(function, "name");
+    if (name)
+        printf("%s\n", name);
 }
 
 static void add_one_row(void *data, const struct json *function)
@@ -83,11 +87,10 @@ static int run_list(struct cli *cli)
         else
             result = each_function(&api, add_one_row, &table, &err);
     }
-    if (result)
-        return cli_fail(cli, &err);
-    if (!cli_json(cli) && !cli_flag(cli, "names"))
+    if (result == 0 && !cli_json(cli) && !cli_flag(cli, "names"))
         table_finish(&table);
-    return 0;
+    table_deinit(&table);
+    return result ? cli_fail(cli, &err) : 0;
 }
 
 static void print_member(const char *key, const struct json *value)

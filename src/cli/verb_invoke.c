@@ -109,10 +109,13 @@ static int invoke(const struct cli *cli, const struct api *api, const struct buf
 
     if (api_get_json(api, &call, &execution, err))
         return -1;
+    const char *id = json_get_string(execution, "id");
+    if (!id)
+        return error_set(err, ERROR_UNAVAILABLE, "the controller's answer has no id");
     if (cli_json(cli))
         print_json(stdout, execution, false);
     else if (async)
-        printf("%s\n", json_get_string(execution, "id"));
+        printf("%s\n", id);
     else
         print_execution(execution);
     const char *status = json_get_string(execution, "status");

@@ -1,9 +1,12 @@
 """What `faas` says without any platform: manual page, shell completion, and words that it does not know."""
+import http.server
+import json
 import os
 import re
 import shutil
 import subprocess
 import tempfile
+import threading
 import unittest
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -18,6 +21,43 @@ def faas(*arguments, **options):
 def verbs():
     found = re.findall(r'^  (\S+(?: (?:import|list|rm)(?=  | [A-Z]))?)', faas('--help').stdout, re.M)
     return [verb for verb in found if verb != 'faas']
+
+
+class Controller:
+    """Gives every request the same answer."""
+
+    def __init__(self, body, status=200):
+        body = body if isinstance(body, bytes) else json.dumps(body).encode()
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def answer(self):
+                self.rfile.read(int(self.headers.get('Content-Length') or 0))
+                self.send_response(status)
+                self.send_header('Content-Length', str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            do_GET = do_POST = do_PUT = do_DELETE = answer
+
+            def log_message(self, *_):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
+        self.thread = threading.Thread(target=self.server.serve_forever)
+
+    def __enter__(self):
+        self.thread.start()
+        return f'http://127.0.0.1:{self.server.server_address[1]}'
+
+    def __exit__(self, *_):
+        self.server.shutdown()
+        self.thread.join()
+        self.server.server_close()
+
+
+def answered(body, *arguments, status=200):
+    with Controller(body, status) as url:
+        return faas(*arguments, '--url', url, '--token', 'x' * 20, timeout=60)
 
 
 class ManualPage(unittest.TestCase):
@@ -45,6 +85,38 @@ class ManualPage(unittest.TestCase):
     def test_groff_finds_nothing_to_complain_about(self):
         done = subprocess.run(['groff', '-man', '-ww', '-z'], input=self.page, capture_output=True, text=True, check=False)
         self.assertEqual((done.returncode, done.stderr), (0, ''))
+
+
+class AnswersOfAStranger(unittest.TestCase):
+    """What calls itself a controller may answer anything: it is told in words, and nothing is taken for what it is not."""
+
+    def test_an_empty_answer_is_an_error(self):
+        for line in (['describe', 'f'], ['describe', 'f', '--json'], ['dlq', 'show', '1'], ['invoke', 'f', '--json'],
+                     ['invoke', 'f', '--async'], ['executions', '019a3c1e-5b7c-7d01-8a2b-3c4d5e6f7081'], ['list']):
+            done = answered(b'', *line)
+            self.assertGreater(done.returncode, 0, line)
+            self.assertIn('the controller\'s answer is empty', done.stderr, line)
+
+    def test_what_was_removed_needs_no_answer(self):
+        self.assertEqual(answered(b'', 'rm', 'f').returncode, 0)
+        self.assertEqual(answered(b'', 'dlq', 'purge', '--all', '--json').returncode, 0)
+
+    def test_a_list_that_never_ends_is_given_up(self):
+        for line in (['list'], ['list', '--json'], ['list', '--names']):
+            for cursor in ('again', 'again' * 100):
+                done = answered({'functions': [{'name': 'f'}], 'next_cursor': cursor}, *line)
+                self.assertGreater(done.returncode, 0, line)
+                self.assertIn('does not end', done.stderr)
+
+    def test_a_function_without_a_name_is_passed_over(self):
+        done = answered({'functions': [{'version': 1}, 7, None, {'name': 'f'}]}, 'list', '--names')
+        self.assertEqual((done.returncode, done.stdout), (0, 'f\n'))
+
+    def test_an_accepted_invocation_without_id_is_an_error(self):
+        done = answered({'id': 4}, 'invoke', 'f', '--async', status=202)
+        self.assertGreater(done.returncode, 0)
+        self.assertIn('has no id', done.stderr)
+        self.assertEqual(done.stdout, '')
 
 
 class Completion(unittest.TestCase):
