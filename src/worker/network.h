@@ -105,6 +105,10 @@ int network_counters_read(int fd, struct network_counters *ret, struct error *er
 
 /* ---- name resolution ---- */
 
+/* Appends the lines of a resolv.conf (`text`, which is cut into them) but for comments and servers of no use in a container, and
+ * adds the others to `servers`. */
+int network_copy_resolv_conf(char *text, struct buffer *out, struct name_servers *servers,
+                             struct error *err);
 /* Writes a resolv.conf for containers to `path` (mode 0644), and tells which name servers are in it. `list` (IPv4 addresses
  * separated by commas) is what it names, unless it is NULL or "": then the host's file, without name servers on loopback addresses, which mean the
  * container itself there, and without IPv6 ones. If none is left: those that systemd-resolved uses upstream. */

@@ -41,9 +41,8 @@ static int read_server(const char *line, uint32_t *ret_address)
     return server_usable(address, ret_address) ? 1 : -1;
 }
 
-/* Appends the lines of a resolv.conf but for servers of no use. */
-static int copy_lines(char *text, struct buffer *out, struct name_servers *servers,
-                      struct error *err)
+int network_copy_resolv_conf(char *text, struct buffer *out, struct name_servers *servers,
+                             struct error *err)
 {
     char *rest = NULL;
 
@@ -71,7 +70,7 @@ static int from_file(const char *path, struct buffer *out, struct name_servers *
     buffer_clear(out);
     if (buffer_read_file(&text, path, err) < 0)
         return -1;
-    return text.data ? copy_lines(text.data, out, servers, err) : 0;
+    return text.data ? network_copy_resolv_conf(text.data, out, servers, err) : 0;
 }
 
 int name_servers_parse(const char *list, struct name_servers *ret, struct error *err)

@@ -1,5 +1,5 @@
-/* Settings given as flags, one a line: the first byte chooses the program. Values that were accepted are within what the table
- * allows, and a refusal says something on one line. */
+/* Settings given as flags, or as variables (NAME=VALUE), one a line: the first byte chooses the program (bit 0) and the way (bit
+ * 1). Values that were accepted are within what the table allows, and a refusal says something on one line. */
 #include "base/cleanup.h"
 #include "controller/config.h"
 #include "worker/config.h"
@@ -57,6 +57,20 @@ static void silence(void)
         abort();
 }
 
+/* Sets those variables that the program knows; with `line` NULL, none. */
+static void set_variables(const struct settings_spec *spec, char *line)
+{
+    char *value = line ? strchr(line, '=') : NULL;
+    for (size_t i = 0; i < spec->row_count; i++) {
+        const char *name = spec->rows[i].name;
+        size_t len = strlen(name);
+        if (!line)
+            unsetenv(name);
+        else if (value == line + len && memcmp(line, name, len) == 0)
+            setenv(name, value + 1, 1);
+    }
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     char *argv[ARGUMENTS_MAX + 2] = {(char *)"program"};
@@ -67,10 +81,17 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     autofree char *text = strndup((const char *)data + 1, size - 1);
     if (!text)
         return 0;
+    const struct settings_spec *spec = data[0] % 2 ? &worker_settings_spec : &controller_settings;
+    bool variables = data[0] & 2;
     char *rest = NULL;
     for (char *line = strtok_r(text, "\n", &rest); line && argc <= ARGUMENTS_MAX;
-         line = strtok_r(NULL, "\n", &rest))
-        argv[argc++] = line;
-    load(data[0] % 2 ? &worker_settings_spec : &controller_settings, argc, argv);
+         line = strtok_r(NULL, "\n", &rest)) {
+        if (variables)
+            set_variables(spec, line);
+        else
+            argv[argc++] = line;
+    }
+    load(spec, argc, argv);
+    set_variables(spec, NULL);
     return 0;
 }
