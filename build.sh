@@ -381,32 +381,31 @@ verb_coverage() {
 }
 
 verb_fuzz() {
-    local target=${1:-} seconds=${2:-60} targets
-    if [[ $target =~ ^[0-9]+$ ]]; then
-        seconds=$target target=
+    local target=all seconds=60 jobs=1 targets
+    if [ $# -gt 0 ] && [[ ! $1 =~ ^(--jobs|[0-9]+)$ ]]; then
+        target=$1
+        shift
     fi
+    if [ $# -gt 0 ] && [ "$1" != --jobs ]; then
+        seconds=$1
+        shift
+    fi
+    if [ "${1:-}" = --jobs ]; then
+        jobs=${2:-}
+        shift $(($# < 2 ? $# : 2))
+    fi
+    [ $# -eq 0 ] || die "fuzz: unknown argument \"$1\"; it takes [TARGET|all] [SECONDS] [--jobs N]"
     [[ $seconds =~ ^[1-9][0-9]*$ ]] || die "fuzz: seconds must be a number from 1, not \"$seconds\""
+    [[ $jobs =~ ^[1-9][0-9]*$ ]] || die "fuzz: --jobs must be a number from 1, not \"$jobs\""
     mapfile -t targets < <(find tests/fuzz -name 'fuzz_*.c' -printf '%f\n' | sed 's/^fuzz_//; s/\.c$//' | sort)
-    if [ -n "$target" ]; then
+    if [ "$target" != all ]; then
         [[ " ${targets[*]} " == *" $target "* ]] || die "fuzz: there is no target \"$target\"; there are: ${targets[*]}"
         targets=("$target")
     fi
     need_packages "${PACKAGES_BUILD[@]}" libcriterion-dev "${PACKAGES_FUZZ[@]}"
     build_preset fuzz "${targets[@]/#/fuzz_}"
-    for target in "${targets[@]}"; do
-        fuzz_one "$target" "$seconds"
-    done
-    echo "fuzzed ${#targets[@]} targets for $seconds s each: no crash"
-}
-
-# New inputs collect in build/; a crash is left there, with the command that repeats it.
-fuzz_one() {
-    local target=$1 seconds=$2 found=$OUT/fuzz/corpus/$1 crashes=$OUT/fuzz/crashes
-    local program
-    program=$(find "$OUT/fuzz" -type f -name "fuzz_$target" -perm -u+x | head -n 1)
-    mkdir -p "$found" "$crashes"
-    step "fuzzing $target for $seconds s" "$program" "-max_total_time=$seconds" -timeout=10 -rss_limit_mb=2048 \
-        "-artifact_prefix=$crashes/$target-" "$found" "tests/fuzz/corpus/$target"
+    echo "fuzzing ${#targets[@]} targets for $seconds s each, $jobs at a time"
+    python3 -B tests/fuzz/run.py --dir "$OUT/fuzz" --logs "$LOGS" --seconds "$seconds" --jobs "$jobs" "${targets[@]}"
 }
 
 verb_hostile() {
