@@ -1,10 +1,12 @@
 """The platform that chaos is let loose on: controllers in one network namespace, each worker in one of its own, and everything that can
 be done to them. Every program is a real one; only the OCI runtime has a thin wrapper around it that can be told to fail.
 
-    hub namespace   10.211.0.1   controllers (ports 7000, 7001, …), the load, the bridge that all links end at
+    hub namespace   10.211.0.1   controllers (ports 7000, 7001, …), the load, PostgreSQL, the bridge that all links end at
     worker i        10.211.0.1i  linked to the hub by a veth pair, which can be cut, delayed, or made to lose packets
 
-No namespace has a route out of this machine."""
+The last worker reaches its controllers by a relay (relay.py) that can say messages twice or in another order; each controller reaches
+PostgreSQL by an address of its own, which can be cut. The wall clock of each controller and worker can be set (clock_jump.c). No
+namespace has a route out of this machine."""
 import base64
 import contextlib
 import http.client
@@ -12,6 +14,7 @@ import json
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
@@ -22,8 +25,11 @@ sys.path.insert(0, os.path.join(TOP, 'tests', 'integration'))
 from postgresql import PostgreSQL  # noqa: E402
 
 BIN = os.environ.get('FAAS_BIN', os.path.join(TOP, 'build', 'bin'))
+CLOCK_LIBRARY = os.path.join(BIN, '..', 'tests', 'chaos', 'libclock_jump.so')  # not with sanitizers, which want to be first
+RELAY = os.path.join(TOP, 'tests', 'chaos', 'relay.py')
 HUB_ADDRESS = '10.211.0.1'
 FIRST_PORT = 7000
+POSTGRES_PORT = 5432
 
 RUNTIME_WRAPPER = '''#!/bin/sh
 # The OCI runtime, unless the file beside it says what goes wrong: "fail VERB", "hang VERB", "slow VERB".
@@ -51,12 +57,23 @@ class Program:
         self.name, self.namespace, self.arguments, self.environment, self.log = name, namespace, arguments, environment, log
         self.process = None
         self.held = False  # not to be started again for now
-        self.stopped_by_signal = False
+        self.clock = None
 
     def start(self):
         with open(self.log, 'ab') as log:
-            self.process = subprocess.Popen(['nsenter', f'--net=/run/netns/{self.namespace}', os.path.join(BIN, self.arguments[0]), *self.arguments[1:]],
+            self.process = subprocess.Popen(['nsenter', f'--net=/run/netns/{self.namespace}', *self.arguments],
                                             env=self.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    def give_clock(self, path):
+        """Before its start: a wall clock that set_clock() sets."""
+        if os.path.exists(CLOCK_LIBRARY):
+            self.clock = path
+            self.set_clock(0)
+            self.environment.update(LD_PRELOAD=CLOCK_LIBRARY, FAAS_CLOCK_FILE=path)
+
+    def set_clock(self, offset_s):
+        with open(self.clock, 'r+b' if os.path.exists(self.clock) else 'wb') as file:  # in place: it is mapped
+            file.write(struct.pack('=q', int(offset_s * 1e9)))
 
     def keep_alive(self):
         if not self.held and (self.process is None or self.process.poll() is not None):
@@ -87,7 +104,7 @@ class Cluster:
         self.folder = tempfile.mkdtemp(prefix=f'faas-chaos-{name}-')
         os.chmod(self.folder, 0o711)
         self.hub = f'{name}-hub'
-        self.namespaces, self.controllers, self.workers = [], [], []
+        self.namespaces, self.controllers, self.workers, self.relays = [], [], [], []
         self.postgres = None
         self.token = None
         self.hang = f'600.{os.getpid()}'  # by which what hangs is found
@@ -100,7 +117,8 @@ class Cluster:
     def start_programs(self):
         """After make_hub()."""
         if self.database == 'postgresql':
-            self.postgres = PostgreSQL('max_connections=100')
+            addresses = ','.join(self._database_address(i) for i in range(self.controller_count))
+            self.postgres = PostgreSQL('max_connections=100', f'listen_addresses={addresses}', f'port={POSTGRES_PORT}')
             self.postgres.__enter__()
         self._add_controller(0)
         self._wait_for_token()
@@ -117,6 +135,8 @@ class Cluster:
             status = program.stop()
             if status != 0:
                 disorderly.append(f'{program.name} ended with {status}')
+        for relay in self.relays:
+            relay.stop()
         if self.postgres:
             self.postgres.__exit__()
         for namespace in self.namespaces:
@@ -128,7 +148,7 @@ class Cluster:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def keep_alive(self):
-        for program in self.controllers + self.workers:
+        for program in self.controllers + self.relays + self.workers:
             program.keep_alive()
 
     def wait_until_ready(self, seconds=60):
@@ -159,8 +179,12 @@ class Cluster:
         os.mkdir(disk)
         run('mount', '-t', 'tmpfs', '-o', 'size=512m,mode=0711', self.name, disk)
 
-    def _database_url(self, data_dir):
-        return self.postgres.url() if self.postgres else f'sqlite://{data_dir}/controller.db'
+    @staticmethod
+    def _database_address(i):
+        return f'127.0.0.{1 + i}'
+
+    def _database_url(self, i, data_dir):
+        return self.postgres.tcp_url(self._database_address(i), POSTGRES_PORT) if self.postgres else f'sqlite://{data_dir}/controller.db'
 
     def _add_controller(self, i):
         data_dir = os.path.join(self.folder, 'disk', f'controller{i}')
@@ -170,8 +194,10 @@ class Cluster:
                 file.write(self.token + '\n')
             os.chmod(file.name, 0o600)
         environment = {**self.environment, 'CONTROLLER_DATA_DIR': data_dir, 'CONTROLLER_LISTEN': f'{HUB_ADDRESS}:{FIRST_PORT + i}',
-                       'CONTROLLER_DATABASE_URL': self._database_url(data_dir), 'WORKER_TOKEN': 'chaos-worker-token'}
-        program = Program(f'controller{i}', self.hub, ['faas-controller'], environment, os.path.join(self.folder, f'controller{i}.log'))
+                       'CONTROLLER_DATABASE_URL': self._database_url(i, data_dir), 'WORKER_TOKEN': 'chaos-worker-token'}
+        program = Program(f'controller{i}', self.hub, [os.path.join(BIN, 'faas-controller')], environment, os.path.join(self.folder, f'controller{i}.log'))
+        program.address, program.database_address, program.port = HUB_ADDRESS, self._database_address(i), FIRST_PORT + i
+        program.give_clock(os.path.join(self.folder, f'controller{i}.clock'))
         self.controllers.append(program)
         program.start()
 
@@ -194,14 +220,27 @@ class Cluster:
         with open(wrapper, 'w', encoding='ascii') as file:
             file.write(RUNTIME_WRAPPER.replace('@HANG@', self.hang))
         os.chmod(wrapper, 0o755)
-        urls = ','.join(f'http://{HUB_ADDRESS}:{FIRST_PORT + j}' for j in range(self.controller_count))
+        address = HUB_ADDRESS
+        if i == self.worker_count - 1:
+            address = '127.0.0.1'
+            self._add_relay(i, namespace)
+        urls = ','.join(f'http://{address}:{FIRST_PORT + j}' for j in range(self.controller_count))
         environment = {**self.environment, 'WORKER_NAME': f'{self.name}-{i}', 'WORKER_DATA_DIR': os.path.join(self.folder, f'worker{i}'), 'WORKER_CONTROLLER_URL': urls,
                        'WORKER_TOKEN': 'chaos-worker-token', 'WORKER_OCI_RUNTIME': wrapper, 'WORKER_MEMORY_MB': '4096', 'WORKER_CONCURRENCY': '8',
                        'WORKER_START_TIMEOUT_MS': '10000', 'WORKER_NETWORK_SUBNET': f'10.99.{64 + i}.0/24'}
-        program = Program(f'worker{i}', namespace, ['faas-worker'], environment, os.path.join(self.folder, f'worker{i}.log'))
-        program.wrapper, program.namespace_link, program.index = wrapper, inner, i
+        program = Program(f'worker{i}', namespace, [os.path.join(BIN, 'faas-worker')], environment, os.path.join(self.folder, f'worker{i}.log'))
+        program.wrapper, program.link, program.index = wrapper, inner, i
+        program.give_clock(os.path.join(self.folder, f'worker{i}.clock'))
         self.workers.append(program)
         program.start()
+
+    def _add_relay(self, i, namespace):
+        ports = [word for j in range(self.controller_count) for word in (str(FIRST_PORT + j), f'{HUB_ADDRESS}:{FIRST_PORT + j}')]
+        relay = Program(f'relay{i}', namespace, [sys.executable, '-B', RELAY, os.path.join(self.folder, f'relay{i}.fault'), *ports], dict(self.environment),
+                        os.path.join(self.folder, f'relay{i}.log'))
+        relay.fault = os.path.join(self.folder, f'relay{i}.fault')
+        self.relays.append(relay)
+        relay.start()
 
     # -- calls --
 

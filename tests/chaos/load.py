@@ -1,5 +1,6 @@
 """The load, and the ledger of what clients were told. Each call carries a number of its own, which the function gives back, so that an
 answer which belongs to another call is noticed."""
+import collections
 import http.client
 import random
 import threading
@@ -14,10 +15,15 @@ FUNCTIONS = {
 ANSWER_LIMIT_S = 60
 
 
+FINAL = ('succeeded', 'failed', 'timed_out', 'out_of_memory', 'cancelled', 'lost')
+
+
 class Ledger:
     def __init__(self):
         self.lock = threading.Lock()
         self.accepted = {}  # execution id -> number
+        self.open = collections.deque()  # those of them whose end nobody has seen yet
+        self.records = {}  # execution id -> the record when it was first seen final, None: unknown to the controller
         self.sync_answers = {}  # outcome -> count
         self.async_answers = {}
         self.violations = []
@@ -92,8 +98,39 @@ class AsyncClient(Client):
                 if body['id'] in self.ledger.accepted:
                     self.ledger.violations.append(f'two calls were given the execution {body["id"]}')
                 self.ledger.accepted[body['id']] = number
+                self.ledger.open.append(body['id'])
         elif status not in (429, 500, 503):
             self.ledger.violation(f'asynchronous call {number}: {status} {body}')
 
     def unanswered(self, error):
         self.ledger.count(self.ledger.async_answers, 'connection broken')
+
+
+class Watcher(threading.Thread):
+    """Asks for each accepted execution until it is final, whatever controller answers."""
+
+    def __init__(self, cluster, ledger, seed):
+        super().__init__(daemon=True)
+        self.cluster, self.ledger = cluster, ledger
+        self.random = random.Random(seed)
+
+    def run(self):
+        while True:
+            try:
+                execution_id = self.ledger.open.popleft()
+            except IndexError:
+                time.sleep(0.05)
+                continue
+            if not self.is_final(execution_id):
+                self.ledger.open.append(execution_id)
+                time.sleep(0.02)
+
+    def is_final(self, execution_id):
+        try:
+            status, record = self.cluster.call(self.random.randrange(self.cluster.controller_count), 'GET', f'/v1/executions/{execution_id}', timeout=10)
+        except (OSError, http.client.HTTPException):
+            return False
+        if status == 404 or (status == 200 and record['status'] in FINAL):
+            self.ledger.records[execution_id] = record if status == 200 else None
+            return True
+        return False

@@ -1,9 +1,10 @@
-"""A private PostgreSQL server: a fresh cluster in a temporary folder, reached by a unix socket only, run as the user
+"""A private PostgreSQL server: a fresh cluster in a temporary folder, reached by a unix socket unless asked otherwise, run as the user
 postgres (it refuses root), ended with this process however that ends.
 
     with PostgreSQL() as server:
         Controller(CONTROLLER_DATABASE_URL=server.url())
 """
+import contextlib
 import ctypes
 import glob
 import os
@@ -80,6 +81,18 @@ class PostgreSQL:
             while os.path.exists(f"/proc/{pid}"):
                 time.sleep(0.01)
 
+    def pause(self):
+        """Every process of it; returns a call that lets them go on."""
+        pids = [self.process.pid] + [int(pid) for pid in self.children()]
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+
+        def resume():
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+        return resume
+
     def children(self):
         with open(f"/proc/{self.process.pid}/task/{self.process.pid}/children", encoding="ascii") as file:
             return file.read().split()
@@ -92,6 +105,10 @@ class PostgreSQL:
     def create_database(self, name):
         self.psql(f"CREATE DATABASE {name}")
         return self.url(name)
+
+    def tcp_url(self, address, port, database="postgres"):
+        """For a server with listen_addresses."""
+        return f"postgresql://tester:{PASSWORD}@{address}:{port}/{database}"
 
     def url(self, database="postgres"):
         return f"postgresql://tester:{PASSWORD}@/{database}?host={self.folder}"
