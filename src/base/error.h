@@ -30,9 +30,10 @@ enum error_code {
 
 struct error {
     enum error_code code;
-    int sys_errno;     /* errno behind it, or 0 */
-    char field[128];   /* JSON pointer of the offending value ("/memory_mb"), or "" */
-    char message[640]; /* one line, no trailing full stop */
+    int sys_errno;          /* errno behind it, or 0 */
+    unsigned retry_after_s; /* of ERROR_THROTTLED: when it may work again; 0: not known */
+    char field[128];        /* JSON pointer of the offending value ("/memory_mb"), or "" */
+    char message[640];      /* one line, no trailing full stop */
 };
 
 /* One row per code: how each program shows it. */

@@ -64,6 +64,13 @@ void http_respond_json(struct http_request *request, int status, struct buffer *
     http_respond(request, status, "application/json", text, len, NULL, 0);
 }
 
+static void add_retry_after(struct MHD_Response *response, unsigned seconds)
+{
+    char text[16];
+    snprintf(text, sizeof(text), "%u", seconds ? seconds : 1);
+    MHD_add_response_header(response, "Retry-After", text);
+}
+
 struct MHD_Response *http_error_response(const struct http_request *request,
                                          const struct error *err, int *ret_status)
 {
@@ -89,7 +96,7 @@ struct MHD_Response *http_error_response(const struct http_request *request,
     char *text = buffer_take(&body, &len);
     struct MHD_Response *response = make_response(request, "application/json", text, len);
     if (response && (err->code == ERROR_THROTTLED || err->code == ERROR_NO_CAPACITY))
-        MHD_add_response_header(response, "Retry-After", "1");
+        add_retry_after(response, err->retry_after_s);
     if (response && err->code == ERROR_UNAUTHORIZED)
         MHD_add_response_header(response, "WWW-Authenticate", "Bearer");
     *ret_status = info->http_status;

@@ -107,7 +107,7 @@ void http_respond(struct http_request *request, int status, const char *content_
                   size_t body_len, const struct http_header *headers, size_t header_count);
 /* The buffer's content is taken; application/json. */
 void http_respond_json(struct http_request *request, int status, struct buffer *body);
-/* Status and body from `err`; Retry-After: 1 for throttled and no_capacity. */
+/* Status and body from `err`; for throttled and no_capacity Retry-After: its retry_after_s, at least 1. */
 void http_respond_error(struct http_request *request, const struct error *err);
 
 /* A body of unknown length (NDJSON). Begin answers the headers; write queues bytes (-1 when more

@@ -104,6 +104,21 @@ static int write_int_option(const struct cli *cli, struct json_writer *writer, c
     return 0;
 }
 
+static int write_double_option(const struct cli *cli, struct json_writer *writer,
+                               const char *option, const char *key, struct error *err)
+{
+    const char *text = cli_option(cli, option);
+    if (!text)
+        return 0;
+    char *end = NULL;
+    double number = strtod(text, &end);
+    if (end == text || *end || !isfinite(number))
+        return error_set(err, ERROR_INVALID_REQUEST, "--%s must be a number such as 0.5, not %s",
+                         option, text);
+    json_member_double(writer, key, number);
+    return 0;
+}
+
 static int write_duration_option(const struct cli *cli, struct json_writer *writer,
                                  const char *option, const char *key, struct error *err)
 {
@@ -117,28 +132,63 @@ static int write_duration_option(const struct cli *cli, struct json_writer *writ
     return 0;
 }
 
+/* The option for that member of `retry`, if it was given; for any member with NULL. */
+static const char *retry_option(const struct cli *cli, const char *key)
+{
+    static const struct {
+        const char *option, *key;
+    } members[] = {{"retry-attempts", "max_attempts"},
+                   {"retry-backoff", "backoff_ms"},
+                   {"retry-max-age", "max_age_ms"}};
+    for (size_t i = 0; i < ARRAY_LENGTH(members); i++)
+        if ((!key || strcmp(members[i].key, key) == 0) && cli_option(cli, members[i].option))
+            return cli_option(cli, members[i].option);
+    return NULL;
+}
+
 static int write_number_options(const struct cli *cli, struct json_writer *writer,
                                 struct error *err)
 {
-    const char *cpus = cli_option(cli, "cpus");
     if (write_int_option(cli, writer, "memory", "memory_mb", err) ||
+        write_double_option(cli, writer, "cpus", "cpus", err) ||
         write_int_option(cli, writer, "tmp", "tmp_mb", err) ||
         write_int_option(cli, writer, "pids", "pids", err) ||
         write_int_option(cli, writer, "network-kbps", "network_kbps", err) ||
         write_int_option(cli, writer, "min-instances", "min_instances", err) ||
         write_int_option(cli, writer, "max-instances", "max_instances", err) ||
+        write_double_option(cli, writer, "rate-limit", "rate_limit", err) ||
+        write_int_option(cli, writer, "rate-burst", "rate_burst", err) ||
+        write_int_option(cli, writer, "max-concurrency", "max_concurrency", err) ||
+        write_int_option(cli, writer, "reserved-concurrency", "reserved_concurrency", err) ||
         write_duration_option(cli, writer, "timeout", "timeout_ms", err) ||
         write_duration_option(cli, writer, "keep-alive", "keep_alive_ms", err))
         return -1;
-    if (cpus) {
-        char *end = NULL;
-        double number = strtod(cpus, &end);
-        if (end == cpus || *end || !isfinite(number))
-            return error_set(err, ERROR_INVALID_REQUEST,
-                             "--cpus must be a number such as 0.5, not %s", cpus);
-        json_member_double(writer, "cpus", number);
-    }
     return 0;
+}
+
+/* The --retry-… options as one object, with what faas.json says of the rest. */
+static int write_retry(const struct cli *cli, struct json_writer *writer,
+                       const struct json *settings, struct error *err)
+{
+    if (!retry_option(cli, NULL))
+        return 0;
+    json_key(writer, "retry");
+    json_object_begin(writer);
+    int result = 0;
+    if (write_int_option(cli, writer, "retry-attempts", "max_attempts", err) ||
+        write_duration_option(cli, writer, "retry-backoff", "backoff_ms", err) ||
+        write_duration_option(cli, writer, "retry-max-age", "max_age_ms", err))
+        result = -1;
+    const struct json *given = json_get(settings, "retry");
+    json_foreach (i, value, given) {
+        const char *key = json_key_at(given, i);
+        if (retry_option(cli, key))
+            continue;
+        json_key(writer, key);
+        json_write_value(writer, value);
+    }
+    json_object_end(writer);
+    return result;
 }
 
 /* All --env (or --label) options as one object. */
@@ -205,6 +255,10 @@ static bool field_overridden(const struct cli *cli, const char *key)
                   {"network-kbps", "network_kbps"},
                   {"min-instances", "min_instances"},
                   {"max-instances", "max_instances"},
+                  {"rate-limit", "rate_limit"},
+                  {"rate-burst", "rate_burst"},
+                  {"max-concurrency", "max_concurrency"},
+                  {"reserved-concurrency", "reserved_concurrency"},
                   {"keep-alive", "keep_alive_ms"}};
     for (size_t i = 0; i < ARRAY_LENGTH(string_options); i++)
         if (strcmp(string_options[i].key, key) == 0)
@@ -212,6 +266,8 @@ static bool field_overridden(const struct cli *cli, const char *key)
     for (size_t i = 0; i < ARRAY_LENGTH(others); i++)
         if (strcmp(others[i].key, key) == 0)
             return cli_option(cli, others[i].option) != NULL;
+    if (strcmp(key, "retry") == 0)
+        return retry_option(cli, NULL) != NULL;
     return strcmp(key, "name") == 0 || strcmp(key, "code") == 0;
 }
 
@@ -241,7 +297,8 @@ static int write_fields(const struct cli *cli, struct json_writer *writer,
     if (cli_flag(cli, "public"))
         json_member_bool(writer, "public", true);
     write_network_allow(cli, writer);
-    if (write_number_options(cli, writer, err) || write_pairs(cli, writer, "env", "env", err) ||
+    if (write_number_options(cli, writer, err) || write_retry(cli, writer, settings, err) ||
+        write_pairs(cli, writer, "env", "env", err) ||
         write_pairs(cli, writer, "label", "labels", err))
         return -1;
     return 0;
@@ -360,6 +417,14 @@ static const struct cli_option options[] = {
     {"pids", 0, "N", "most processes and threads at once (default 64)", NULL},
     {"min-instances", 0, "N", "instances kept ready (default 0)", NULL},
     {"max-instances", 0, "N", "most instances at the same time; 0, the default, is no bound", NULL},
+    {"rate-limit", 0, "N", "calls that are accepted a second, such as 0.5 (default: no limit)",
+     NULL},
+    {"rate-burst", 0, "N", "so many at once after a pause (default: a second's worth)", NULL},
+    {"max-concurrency", 0, "N", "calls at the same time; 0, the default, is no bound", NULL},
+    {"reserved-concurrency", 0, "N", "places at workers that are its own; it gets no more", NULL},
+    {"retry-attempts", 0, "N", "asynchronous calls: so many attempts may fail (default 1)", NULL},
+    {"retry-backoff", 0, "DUR", "pause before the second attempt, then doubled (default 1s)", NULL},
+    {"retry-max-age", 0, "DUR", "no attempt begins later than this (default 24h)", NULL},
     {"keep-alive", 0, "DUR", "how long an idle instance is kept; 0s: none is used twice", NULL},
     {"label", 0, "K=V", "a label; may be given often", NULL},
     {"public", 0, NULL, "/fn/NAME needs no token", NULL},

@@ -76,6 +76,21 @@ static void note_room(struct worker_session *session)
     session->dispatch.reachable = session->stream && session_queued(session) < QUEUED_ENOUGH;
 }
 
+static void note_rooms(struct controller *controller)
+{
+    struct dispatch *dispatch = &controller->dispatch;
+    dispatch->places = 0;
+    dispatch->places_reserved = controller->registry.reserved;
+    list_for_each(link, &controller->sessions.all)
+    {
+        struct worker_session *session =
+            (struct worker_session *)list_entry(link, struct dispatch_worker, link);
+        note_room(session);
+        if (!session->lost && !session->dispatch.draining)
+            dispatch->places += session->dispatch.concurrency;
+    }
+}
+
 void controller_fill(struct controller *controller, struct worker_session *session)
 {
     struct live_execution *execution;
@@ -88,8 +103,7 @@ void controller_dispatch(struct controller *controller)
 {
     struct dispatch_worker *worker;
     struct live_execution *execution;
-    list_for_each(link, &controller->sessions.all)
-        note_room((struct worker_session *)list_entry(link, struct dispatch_worker, link));
+    note_rooms(controller);
     while ((execution = dispatch_next(&controller->dispatch, &controller->sessions.all, &worker))) {
         struct worker_session *session = (struct worker_session *)worker;
         assign(controller, execution, session);
@@ -120,6 +134,7 @@ static void fail_expired(struct controller *controller, struct live_execution *e
     const struct function_entry *function = execution->version->function;
     bool bound = dispatch_at_bound(execution);
     bool none = sessions_alive(controller) == 0;
+    bool reserved = function->reserved == 0 && dispatch_shared_full(&controller->dispatch);
     long long wait_ms = (long long)controller->config.queue_wait_ms;
     dispatch_remove(&controller->dispatch, execution);
     if (bound)
@@ -130,7 +145,10 @@ static void fail_expired(struct controller *controller, struct live_execution *e
     else
         executions_fail(controller, execution, EXECUTION_CANCELLED, "Platform.NoCapacity",
                         none ? "no worker is in contact, and none came within %lld ms"
-                             : "every worker is busy, and none became free within %lld ms",
+                        : reserved
+                            ? "every place that is not reserved for another function is taken, "
+                              "and none became free within %lld ms"
+                            : "every worker is busy, and none became free within %lld ms",
                         wait_ms);
 }
 

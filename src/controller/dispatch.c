@@ -1,6 +1,8 @@
 /* Which execution goes to which worker: see dispatch.h. */
 #include "controller/dispatch.h"
 
+#include "controller/admission.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -13,6 +15,7 @@ void dispatch_init(struct dispatch *dispatch, const struct dispatch_limits *limi
 {
     *dispatch = (struct dispatch){.limits = *limits};
     list_init(&dispatch->functions);
+    list_init(&dispatch->reserved);
     list_init(&dispatch->waiting);
 }
 
@@ -43,20 +46,23 @@ int dispatch_check_room(const struct dispatch *dispatch, const struct function_e
     return 0;
 }
 
-/* One that was set aside at its bound may have a turn again. */
-static void take_turns(struct dispatch *dispatch, struct function_entry *function)
+static struct list *turns_of(struct dispatch *dispatch, const struct function_entry *function)
+{
+    return function->reserved > 0 ? &dispatch->reserved : &dispatch->functions;
+}
+
+void dispatch_take_turns(struct dispatch *dispatch, struct function_entry *function)
 {
     if (function->queue_length > 0 && list_empty(&function->waiting_link))
-        list_append(&dispatch->functions, &function->waiting_link);
+        list_append(turns_of(dispatch, function), &function->waiting_link);
 }
 
 static void count_in(struct dispatch *dispatch, struct live_execution *execution)
 {
     struct function_entry *function = execution->version->function;
-    if (function->queue_length++ == 0) {
+    if (function->queue_length++ == 0)
         function->passed_over = 0;
-        list_append(&dispatch->functions, &function->waiting_link);
-    }
+    dispatch_take_turns(dispatch, function);
     dispatch->length++;
     dispatch->payload_bytes += execution->payload_len;
     if (!execution->record.async)
@@ -100,7 +106,7 @@ void dispatch_remove(struct dispatch *dispatch, struct live_execution *execution
     dispatch->payload_bytes -= execution->payload_len;
     if (--function->queue_length == 0)
         list_remove(&function->waiting_link);
-    take_turns(dispatch, function);
+    dispatch_take_turns(dispatch, function);
 }
 
 static struct live_execution *head_of(const struct function_entry *function)
@@ -116,7 +122,7 @@ static struct live_execution *take_head(struct dispatch *dispatch, struct functi
     function->passed_over = 0;
     if (function->queue_length > 0) {
         list_remove(&function->waiting_link);
-        list_append(&dispatch->functions, &function->waiting_link);
+        dispatch_take_turns(dispatch, function);
     }
     return execution;
 }
@@ -156,32 +162,62 @@ static struct dispatch_worker *choose_worker(struct list *workers, const char *k
 
 bool dispatch_at_bound(const struct live_execution *execution)
 {
+    const struct function_entry *function = execution->version->function;
     int64_t max = execution->version->record.spec.max_instances;
-    return max > 0 && (int64_t)execution->version->function->under_way >= max;
+    return (max > 0 && (int64_t)function->under_way >= max) ||
+           (!execution->has_place && !admission_place_free(function));
 }
 
-/* The function whose turn it is. One at its bound is set aside until dispatch_ended(). */
-static struct function_entry *first_function(struct dispatch *dispatch)
+bool dispatch_shared_full(const struct dispatch *dispatch)
+{
+    int64_t shared = dispatch->places - dispatch->places_reserved;
+    return dispatch->places_reserved > 0 && (int64_t)dispatch->sharing >= (shared > 1 ? shared : 1);
+}
+
+/* The first in a list of turns. One at its bound is set aside until dispatch_take_turns(); one whose reservation was made or
+ * given up since it came there goes to its place. */
+static struct function_entry *first_in(struct dispatch *dispatch, struct list *turns)
 {
     struct list *first;
-    while ((first = list_first(&dispatch->functions))) {
+    while ((first = list_first(turns))) {
         struct function_entry *function = list_entry(first, struct function_entry, waiting_link);
-        if (!dispatch_at_bound(head_of(function)))
+        bool misplaced = turns_of(dispatch, function) != turns;
+        if (!misplaced && !dispatch_at_bound(head_of(function)))
             return function;
         list_remove(first);
+        if (misplaced)
+            dispatch_take_turns(dispatch, function);
     }
     return NULL;
 }
 
-void dispatch_begun(struct function_entry *function)
+/* The function whose turn it is: those with places of their own and the others take turns, too. */
+static struct function_entry *first_function(struct dispatch *dispatch)
 {
-    function->under_way++;
+    struct function_entry *reserved = first_in(dispatch, &dispatch->reserved);
+    struct function_entry *shared =
+        dispatch_shared_full(dispatch) ? NULL : first_in(dispatch, &dispatch->functions);
+    if (!reserved) /* the other look may have found one that belongs here */
+        reserved = first_in(dispatch, &dispatch->reserved);
+    if (!shared || !reserved)
+        return shared ? shared : reserved;
+    return dispatch->reserved_had_turn ? shared : reserved;
 }
 
-void dispatch_ended(struct dispatch *dispatch, struct function_entry *function)
+void dispatch_begun(struct dispatch *dispatch, struct live_execution *execution)
 {
-    function->under_way--;
-    take_turns(dispatch, function);
+    execution->version->function->under_way++;
+    execution->shares = execution->version->function->reserved == 0;
+    dispatch->sharing += execution->shares;
+    dispatch->reserved_had_turn = !execution->shares;
+}
+
+void dispatch_ended(struct dispatch *dispatch, struct live_execution *execution)
+{
+    execution->version->function->under_way--;
+    dispatch->sharing -= execution->shares;
+    execution->shares = false;
+    dispatch_take_turns(dispatch, execution->version->function);
 }
 
 struct live_execution *dispatch_next(struct dispatch *dispatch, struct list *workers,
@@ -203,7 +239,7 @@ struct live_execution *dispatch_next_for(struct dispatch *dispatch, struct dispa
     if (!head)
         return NULL;
     int looked_at = 0;
-    if (head->passed_over < PATIENCE) {
+    if (head->reserved == 0 && head->passed_over < PATIENCE) {
         list_for_each(link, &dispatch->functions)
         {
             struct function_entry *function = list_entry(link, struct function_entry, waiting_link);

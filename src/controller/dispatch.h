@@ -1,8 +1,9 @@
 /* Which execution goes to which worker, and when.
  *
  * Every function has a queue, first in first out; functions take turns, so that a busy one cannot
- * starve another; one that has as many under way as its max_instances allows waits until one of
- * them ends. An execution goes to a worker that can take one and can be told at once (it is
+ * starve another; one that has as many under way as its max_instances or max_concurrency allows waits
+ * until one of them ends. Functions with reserved_concurrency have places of their own among all that
+ * the workers have: the others together get what is left, but always one at least. An execution goes to a worker that can take one and can be told at once (it is
  * connected): preferably one with an idle instance of that version, then one that has its code,
  * then the least loaded. A worker that asks gets, within a bound on patience, a function that it is
  * warm for before one that it is not.
@@ -20,9 +21,14 @@ struct dispatch_limits {
 
 struct dispatch {
     struct dispatch_limits limits;
-    struct list
-        functions;       /* those with a queue, in turn; without those known to be at their bound */
-    struct list waiting; /* synchronous executions in order of acceptance, by wait_link */
+    /* Those with a queue, in turn; without those known to be at their bound. */
+    struct list functions;   /* without places of their own */
+    struct list reserved;    /* with such */
+    bool reserved_had_turn;  /* the last turn was one of `reserved` */
+    int64_t places;          /* that all workers have */
+    int64_t places_reserved; /* by all functions together */
+    size_t sharing;          /* executions at workers on places that are nobody's own */
+    struct list waiting;     /* synchronous executions in order of acceptance, by wait_link */
     size_t length;
     size_t payload_bytes;
 };
@@ -64,10 +70,14 @@ struct live_execution *dispatch_next(struct dispatch *dispatch, struct list *wor
 struct live_execution *dispatch_next_for(struct dispatch *dispatch, struct dispatch_worker *worker);
 
 /* An execution was given to a worker; it is no longer at one. */
-void dispatch_begun(struct function_entry *function);
-void dispatch_ended(struct dispatch *dispatch, struct function_entry *function);
+void dispatch_begun(struct dispatch *dispatch, struct live_execution *execution);
+void dispatch_ended(struct dispatch *dispatch, struct live_execution *execution);
+/* A function that was at its bound is so no more. */
+void dispatch_take_turns(struct dispatch *dispatch, struct function_entry *function);
 /* Whether its function has as many under way as this one's version allows, so that it waits. */
 bool dispatch_at_bound(const struct live_execution *execution);
+/* Whether all places that are nobody's own are taken. */
+bool dispatch_shared_full(const struct dispatch *dispatch);
 
 /* Keeping `warm`: what the worker says (begin, set for each instance, end), and what is known to
  * have changed since.

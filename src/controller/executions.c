@@ -2,6 +2,7 @@
 #include "controller/executions.h"
 
 #include "base/log.h"
+#include "controller/admission.h"
 #include "controller/answer.h"
 #include "controller/controller.h"
 
@@ -26,6 +27,7 @@ void executions_init(struct executions *executions)
 static void free_execution(struct controller *controller, struct live_execution *execution)
 {
     delivery_left_window(controller, execution);
+    admission_give_place(controller, execution);
     string_map_remove(&controller->executions.by_id, execution->record.id);
     version_unref(&controller->registry, execution->version);
     execution_deinit(&execution->record);
@@ -93,7 +95,7 @@ struct live_execution *executions_accept(struct controller *controller,
               : dispatch_check_room(&controller->dispatch, version->function, payload_len, err);
     if (room < 0 || check_unwritten(controller, err) < 0)
         controller->metrics.throttled++;
-    else
+    else if (async || admission_check_place(controller, version->function, err) == 0)
         execution = new_execution(controller, err);
     if (!execution) {
         free(payload);
@@ -117,6 +119,8 @@ struct live_execution *executions_accept(struct controller *controller,
         return NULL;
     }
     execution->version = version_ref(version);
+    if (!async)
+        admission_take_place(execution);
     return execution;
 }
 
@@ -158,7 +162,8 @@ void executions_started(struct controller *controller, struct live_execution *ex
     list_append(&session->running, &execution->owner_link);
     session->dispatch.busy++;
     session->dispatch.free_slots--;
-    dispatch_begun(execution->version->function);
+    admission_take_place(execution);
+    dispatch_begun(&controller->dispatch, execution);
     dispatch_warm_adjust(&session->dispatch, execution->version->key, -1);
     controller->executions.running++;
 
@@ -235,6 +240,7 @@ static void keep_final(struct controller *controller, struct live_execution *exe
 {
     struct executions *executions = &controller->executions;
     delivery_left_window(controller, execution);
+    admission_give_place(controller, execution);
     version_unref(&controller->registry, execution->version);
     execution->version = NULL;
     free(execution->payload);
@@ -254,7 +260,9 @@ static void leave_session(struct controller *controller, struct live_execution *
         return;
     session_execution_ended(execution->session, execution);
     execution->session = NULL;
-    dispatch_ended(&controller->dispatch, execution->version->function);
+    dispatch_ended(&controller->dispatch, execution);
+    if (execution->record.async)
+        admission_give_place(controller, execution);
     controller->executions.running--;
 }
 

@@ -35,6 +35,8 @@ struct live_execution {
      * earlier controller gave it to. */
     bool interrupted;
     bool committing;        /* on its way into the store */
+    bool has_place;         /* admission's: counted among its function's calls at the same time */
+    bool shares;            /* dispatch's: it is at a worker, on a place that is nobody's own */
     bool in_window;         /* delivery's: counted as waiting in memory */
     struct list queue_link; /* in its function's queue */
     struct list wait_link;  /* synchronous and queued: in order of acceptance */

@@ -107,6 +107,19 @@ static double open_descriptors(void)
     return count > 0 ? count : 0;
 }
 
+static void put_refused(struct page *page, const struct metrics *metrics)
+{
+    static const char *const limits[REFUSED_COUNT] = {
+        [REFUSED_FUNCTION_RATE] = "function_rate",
+        [REFUSED_FUNCTION_CONCURRENCY] = "function_concurrency",
+    };
+    head(page, "faas_admission_refused_total", "counter",
+         "Calls refused, by the limit that did it.");
+    for (int i = 0; i < REFUSED_COUNT; i++)
+        put(page, "faas_admission_refused_total{limit=\"%s\"} %" PRIu64 "\n", limits[i],
+            metrics->refused[i]);
+}
+
 static void write_executions(struct page *page, const struct controller *controller)
 {
     const struct metrics *metrics = &controller->metrics;
@@ -118,6 +131,7 @@ static void write_executions(struct page *page, const struct controller *control
             metrics->cold_starts);
     counter(page, "faas_throttled_total", "Invocations refused because a queue was full.",
             metrics->throttled);
+    put_refused(page, metrics);
     counter(page, "faas_async_retries_total",
             "Asynchronous executions queued again after the function's failure.", metrics->retries);
     counter(page, "faas_dead_letters_total", "Asynchronous executions given up.",

@@ -13,10 +13,14 @@ struct histogram {
     double sum_seconds;
 };
 
+/* By which limit of a function's own a call was refused. */
+enum metrics_refused { REFUSED_FUNCTION_RATE, REFUSED_FUNCTION_CONCURRENCY, REFUSED_COUNT };
+
 struct metrics {
     uint64_t executions[EXECUTION_STATUS_COUNT]; /* by final status */
     uint64_t cold_starts;
     uint64_t throttled; /* refused because a queue was full */
+    uint64_t refused[REFUSED_COUNT];
     uint64_t requests;
     uint64_t workers_lost;
     uint64_t builds_ok, builds_failed;

@@ -84,17 +84,44 @@ static struct rate_bucket *find(struct rate_limit *limit, uint64_t client)
     return fullest;
 }
 
+/* 0, or how long to wait. */
+static uint64_t take(uint64_t *full_ns, uint64_t interval_ns, uint64_t depth_ns, uint64_t now_ns)
+{
+    uint64_t start_ns = *full_ns > now_ns ? *full_ns : now_ns;
+    uint64_t after_ns = start_ns + interval_ns - now_ns; /* until it would be full again */
+    if (after_ns > depth_ns)
+        return after_ns - depth_ns;
+    *full_ns = now_ns + after_ns;
+    return 0;
+}
+
 uint64_t rate_limit_take(struct rate_limit *limit, const struct sockaddr *client, uint64_t now_ns)
 {
     if (!limit->buckets)
         return 0;
     struct rate_bucket *bucket = find(limit, client_of(client));
-    uint64_t start_ns = bucket->full_ns > now_ns ? bucket->full_ns : now_ns;
-    uint64_t full_ns = start_ns + limit->interval_ns;
-    if (full_ns - now_ns > limit->depth_ns) {
-        limit->refused++;
-        return full_ns - now_ns - limit->depth_ns;
+    uint64_t wait_ns = take(&bucket->full_ns, limit->interval_ns, limit->depth_ns, now_ns);
+    limit->refused += wait_ns > 0;
+    return wait_ns;
+}
+
+void rate_set(struct rate *rate, double per_second, uint64_t burst)
+{
+    if (per_second <= 0) {
+        *rate = (struct rate){0};
+        return;
     }
-    bucket->full_ns = full_ns;
-    return 0;
+    if (burst == 0)
+        burst = per_second > 1 ? (uint64_t)per_second : 1;
+    rate->interval_ns = (uint64_t)(NS_PER_SECOND / per_second);
+    rate->depth_ns = rate->interval_ns * burst;
+}
+
+uint64_t rate_take(struct rate *rate, uint64_t now_ns)
+{
+    if (rate->interval_ns == 0)
+        return 0;
+    if (rate->full_ns > now_ns + rate->depth_ns) /* the limit was another */
+        rate->full_ns = now_ns + rate->depth_ns;
+    return take(&rate->full_ns, rate->interval_ns, rate->depth_ns, now_ns);
 }

@@ -15,6 +15,19 @@
 #include <stdint.h>
 #include <sys/socket.h>
 
+/* One bucket of its own: a function's, a token's. All zero: no limit. */
+struct rate {
+    uint64_t interval_ns; /* 0: no limit */
+    uint64_t depth_ns;
+    uint64_t full_ns;
+};
+
+/* `per_second` 0: no limit. `burst` 0: what one second brings, at least 1. What was taken so far stays taken, up to a
+ * whole bucket. */
+void rate_set(struct rate *rate, double per_second, uint64_t burst);
+/* Takes one. 0, or the nanoseconds until there is one. */
+uint64_t rate_take(struct rate *rate, uint64_t now_ns);
+
 #define RATE_LIMIT_BUCKETS 16384 /* a power of two; 256 KiB */
 
 struct rate_bucket {

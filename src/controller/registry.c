@@ -144,10 +144,22 @@ static void replace(struct registry *registry, struct function_version **place,
     version_unref(registry, before);
 }
 
+/* The limits of the version that serves hold for calls of all versions. */
+static void take_limits(struct registry *registry, struct function_entry *entry)
+{
+    static const struct function_spec none;
+    const struct function_spec *spec = entry->current ? &entry->current->record.spec : &none;
+    registry->reserved += spec->reserved_concurrency - entry->reserved;
+    entry->reserved = spec->reserved_concurrency;
+    entry->concurrency = entry->reserved ? entry->reserved : spec->max_concurrency;
+    rate_set(&entry->rate, spec->rate_limit, (uint64_t)spec->rate_burst);
+}
+
 static void make_current(struct registry *registry, struct function_entry *entry,
                          struct function_version *version)
 {
     replace(registry, &entry->current, version);
+    take_limits(registry, entry);
     registry->kept_changed |= !list_empty(&entry->kept_link);
     if (!version || version->record.spec.min_instances == 0 || !list_empty(&entry->kept_link))
         return;

@@ -12,6 +12,7 @@
 
 #include "base/list.h"
 #include "base/string_map.h"
+#include "controller/rate_limit.h"
 #include "store/store.h"
 
 #define VERSION_KEY_MAX (FUNCTION_NAME_MAX + 22)
@@ -34,13 +35,18 @@ struct function_entry {
     size_t queue_length;
     struct list waiting_link; /* dispatch's: in the list of functions whose turn will come */
     size_t under_way;         /* dispatch's: executions that workers have */
-    unsigned passed_over;     /* dispatch's */
-    size_t window;            /* delivery's: asynchronous ones that wait in memory */
-    bool stored;              /* delivery's: more of them may wait in the store only */
-    bool claiming;            /* delivery's: they are being asked for */
-    struct list changes;      /* of struct change; the first is under way */
-    struct list kept_link;    /* in the registry's list `kept` */
-    bool kept_short;          /* keeps': fewer are kept than it asks for */
+    /* What the version that serves lets in; see admission.h. */
+    struct rate rate;
+    int64_t concurrency;   /* calls at the same time; 0: no bound */
+    int64_t reserved;      /* places of its own; 0: none */
+    size_t places;         /* admission's: calls that count as being at the same time */
+    unsigned passed_over;  /* dispatch's */
+    size_t window;         /* delivery's: asynchronous ones that wait in memory */
+    bool stored;           /* delivery's: more of them may wait in the store only */
+    bool claiming;         /* delivery's: they are being asked for */
+    struct list changes;   /* of struct change; the first is under way */
+    struct list kept_link; /* in the registry's list `kept` */
+    bool kept_short;       /* keeps': fewer are kept than it asks for */
 };
 
 struct registry {
@@ -50,6 +56,7 @@ struct registry {
     size_t sorted_count, sorted_capacity;
     /* Those whose current version has min_instances; keeps.c takes them off when they no longer have. */
     struct list kept;
+    int64_t reserved;  /* places, of all functions together */
     bool kept_changed; /* since keeps.c has looked */
     void (*gone)(void *data, const struct function_version *version);
     void *data;

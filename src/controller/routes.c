@@ -2,16 +2,18 @@
 #include "controller/routes.h"
 
 #include "base/cleanup.h"
+#include "controller/admission.h"
 #include "controller/controller.h"
 #include "controller/handlers.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #define MIB ((size_t)1024 * 1024)
 
 const struct api_route api_routes[] = {
-    {"*", "/fn/{name}", serve_invoke_raw, ACCESS_INVOKE, BODY_PAYLOAD},
-    {"POST", "/v1/functions/{name}/invocations", serve_invoke, ACCESS_USER, BODY_PAYLOAD},
+    {"*", "/fn/{name}", serve_invoke_raw, ACCESS_INVOKE_PUBLIC, BODY_PAYLOAD},
+    {"POST", "/v1/functions/{name}/invocations", serve_invoke, ACCESS_INVOKE, BODY_PAYLOAD},
     {"POST", "/v1/functions", serve_create_function, ACCESS_USER, BODY_DEFINITION},
     {"GET", "/v1/functions", serve_list_functions, ACCESS_USER, BODY_NONE},
     {"PUT", "/v1/functions/{name}", serve_put_function, ACCESS_USER, BODY_DEFINITION},
@@ -94,24 +96,16 @@ int routes_admit(struct http_request *request, const struct http_route *route, v
         (long long)controller->config.rate_limit, (double)wait_ns / 1e9);
 }
 
-static bool is_public(const struct controller *controller, struct http_request *request)
+static bool is_public(const struct function_entry *function)
 {
-    const char *name = http_request_param(request, "name");
-    const struct function_entry *function =
-        name ? registry_find(&controller->registry, name) : NULL;
     return function &&
            (function->current ? function->current : function->newest)->record.spec.public;
 }
 
-int routes_authorize(struct http_request *request, const struct http_route *route, void *data,
-                     struct error *err)
+static int check_role(const struct controller *controller, const struct http_request *request,
+                      enum route_access access, struct error *err)
 {
-    struct controller *controller = data;
-    enum route_access access = (enum route_access)route->tag;
     enum auth_role role;
-    controller->metrics.requests++;
-    if (access == ACCESS_ANYBODY || (access == ACCESS_INVOKE && is_public(controller, request)))
-        return 0;
     if (auth_role(&controller->auth, http_request_header(request, "Authorization"), &role, err) < 0)
         return -1;
     if ((role == AUTH_WORKER) == (access == ACCESS_WORKER))
@@ -119,4 +113,30 @@ int routes_authorize(struct http_request *request, const struct http_route *rout
     return error_set(err, ERROR_FORBIDDEN, "this call needs %s token, and this is %s one",
                      access == ACCESS_WORKER ? "the workers'" : "a user's",
                      role == AUTH_WORKER ? "the workers'" : "a user's");
+}
+
+static bool is_async(const struct http_request *request)
+{
+    const char *mode = http_request_query(request, "mode");
+    return mode && strcmp(mode, "async") == 0;
+}
+
+int routes_authorize(struct http_request *request, const struct http_route *route, void *data,
+                     struct error *err)
+{
+    struct controller *controller = data;
+    enum route_access access = (enum route_access)route->tag;
+    bool invokes = access == ACCESS_INVOKE || access == ACCESS_INVOKE_PUBLIC;
+    controller->metrics.requests++;
+    if (access == ACCESS_ANYBODY)
+        return 0;
+    const char *name = invokes ? http_request_param(request, "name") : NULL;
+    struct function_entry *function = name ? registry_find(&controller->registry, name) : NULL;
+    if ((access != ACCESS_INVOKE_PUBLIC || !is_public(function)) &&
+        check_role(controller, request, access, err) < 0)
+        return -1;
+    if (!function)
+        return 0;
+    return admission_check(controller, function, access == ACCESS_INVOKE && is_async(request),
+                           http_request_received_ns(request), err);
 }

@@ -9,7 +9,8 @@ enum route_access {
     ACCESS_ANYBODY,
     ACCESS_USER,
     ACCESS_WORKER,
-    ACCESS_INVOKE, /* users, and anybody when the function is public */
+    ACCESS_INVOKE,        /* users */
+    ACCESS_INVOKE_PUBLIC, /* users, and anybody when the function is public */
 };
 
 enum route_body { BODY_NONE, BODY_DEFINITION, BODY_PAYLOAD };
@@ -30,6 +31,6 @@ struct http_route *routes_make(const struct controller *controller, struct error
 /* struct http_server_options.admit: the rate limit, which holds for all but workers. */
 int routes_admit(struct http_request *request, const struct http_route *route, void *data,
                  struct error *err);
-/* struct http_server_options.authorize. */
+/* struct http_server_options.authorize: who may, and, where a function is invoked, whether it is let in (admission.h). */
 int routes_authorize(struct http_request *request, const struct http_route *route, void *data,
                      struct error *err);

@@ -21,6 +21,10 @@ enum function_state { FUNCTION_BUILDING, FUNCTION_READY, FUNCTION_FAILED };
 #define FUNCTION_MEMORY_MB_MAX 10240
 #define FUNCTION_TIMEOUT_MS_MAX 900000
 #define FUNCTION_INSTANCES_MAX 10000 /* of min_instances and max_instances */
+#define FUNCTION_RATE_MIN 0.001      /* calls a second */
+#define FUNCTION_RATE_MAX 1000000
+#define FUNCTION_BURST_MAX 1000000
+#define FUNCTION_CONCURRENCY_MAX 100000 /* of max_concurrency and reserved_concurrency */
 #define FUNCTION_KEEP_ALIVE_MS_MAX 86400000
 #define FUNCTION_NETWORK_ALLOW_MAX 32
 #define FUNCTION_NETWORK_KBPS_MIN 64
@@ -64,8 +68,13 @@ struct function_spec {
     struct destinations network_allow; /* empty: everything that bridge reaches */
     int64_t network_kbps;              /* kilobits a second, each way; 0: no limit */
     bool public;
-    int64_t min_instances; /* kept ready, on all workers together */
-    int64_t max_instances; /* at the same time, on all workers together; 0: no bound of its own */
+    int64_t min_instances;   /* kept ready, on all workers together */
+    int64_t max_instances;   /* at the same time, on all workers together; 0: no bound of its own */
+    double rate_limit;       /* calls that are accepted a second; 0: no limit */
+    int64_t rate_burst;      /* so many at once after a pause; 0: those of a second, at least one */
+    int64_t max_concurrency; /* calls at the same time, on all workers together; 0: no bound */
+    int64_t
+        reserved_concurrency; /* of all workers' places so many are its own, and it gets no more; 0: none */
     int64_t keep_alive_ms; /* of its idle instances; -1: the worker's policy decides */
     struct function_retry retry;
     char *code_sha256;     /* of the code as it was handed in; NULL until known */

@@ -256,6 +256,10 @@ enum { FIELD_CPUS };
     {MEMBER(public), .type = JSON_FIELD_BOOL},                                                     \
     {MEMBER(min_instances), .type = JSON_FIELD_INT64, .max = FUNCTION_INSTANCES_MAX},              \
     {MEMBER(max_instances), .type = JSON_FIELD_INT64, .max = FUNCTION_INSTANCES_MAX},              \
+    {MEMBER(rate_limit), .type = JSON_FIELD_DOUBLE, .max = FUNCTION_RATE_MAX},                     \
+    {MEMBER(rate_burst), .type = JSON_FIELD_INT64, .max = FUNCTION_BURST_MAX},                     \
+    {MEMBER(max_concurrency), .type = JSON_FIELD_INT64, .max = FUNCTION_CONCURRENCY_MAX},          \
+    {MEMBER(reserved_concurrency), .type = JSON_FIELD_INT64, .max = FUNCTION_CONCURRENCY_MAX},     \
     {                                                                                              \
         MEMBER(keep_alive_ms), .type = JSON_FIELD_INT64, .max = FUNCTION_KEEP_ALIVE_MS_MAX         \
     }

@@ -204,6 +204,22 @@ static int check_scaling(const struct function_spec *spec, struct error *err)
                            (long long)spec->max_instances, (long long)spec->min_instances);
 }
 
+static int check_admission(const struct function_spec *spec, struct error *err)
+{
+    if (spec->rate_limit != 0 && spec->rate_limit < FUNCTION_RATE_MIN)
+        return error_set_field(err, ERROR_INVALID_REQUEST, "/rate_limit",
+                               "rate_limit must be 0 (no limit) or %g to %d calls a second, not %g",
+                               FUNCTION_RATE_MIN, FUNCTION_RATE_MAX, spec->rate_limit);
+    if (spec->rate_burst > 0 && spec->rate_limit == 0)
+        return error_set_field(err, ERROR_INVALID_REQUEST, "/rate_burst",
+                               "rate_burst needs rate_limit; without one leave it out");
+    if (spec->max_concurrency > 0 && spec->reserved_concurrency > 0)
+        return error_set_field(
+            err, ERROR_INVALID_REQUEST, "/max_concurrency",
+            "reserved_concurrency is a bound already: leave max_concurrency out");
+    return 0;
+}
+
 static int check_network(const struct function_spec *spec, struct error *err)
 {
     if (spec->network_kbps != 0 && spec->network_kbps < FUNCTION_NETWORK_KBPS_MIN)
@@ -226,7 +242,7 @@ static int check_network(const struct function_spec *spec, struct error *err)
 int function_check_whole(struct function_spec *spec, struct error *err)
 {
     if (check_contract(spec, err) < 0 || check_scaling(spec, err) < 0 ||
-        check_network(spec, err) < 0)
+        check_admission(spec, err) < 0 || check_network(spec, err) < 0)
         return -1;
     if (!spec->image)
         spec->image = strdup(function_runtime_default_image(spec->runtime));

@@ -93,7 +93,7 @@ static int64_t next(struct dispatch_worker **ret_worker)
     if (!execution)
         return 0;
     int64_t number = execution->record.attempt;
-    dispatch_begun(execution->version->function);
+    dispatch_begun(&dispatch, execution);
     worker->free_slots--;
     worker->busy++;
     if (ret_worker)
@@ -107,12 +107,20 @@ static int64_t next_for(struct dispatch_worker *worker)
     struct live_execution *execution = dispatch_next_for(&dispatch, worker);
     int64_t number = execution ? execution->record.attempt : 0;
     if (execution) {
-        dispatch_begun(execution->version->function);
+        dispatch_begun(&dispatch, execution);
         worker->free_slots--;
         worker->busy++;
     }
     free(execution);
     return number;
+}
+
+/* One of the function's that a worker had has ended. */
+static void ended(const char *name)
+{
+    struct function_entry *entry = function(name);
+    struct live_execution execution = {.version = entry->current, .shares = entry->reserved == 0};
+    dispatch_ended(&dispatch, &execution);
 }
 
 static void drop_all(void)
@@ -216,11 +224,11 @@ Test(dispatch, a_function_has_no_more_under_way_than_its_max_instances)
     cr_expect_eq(next_for(one), 0);
     cr_expect_eq(next_for(other), 0);
     cr_expect_eq(dispatch.length, 2);
-    dispatch_ended(&dispatch, function("a"));
+    ended("a");
     cr_expect_eq(next_for(other), 3);
     cr_expect_eq(next(NULL), 0);
-    dispatch_ended(&dispatch, function("a"));
-    dispatch_ended(&dispatch, function("a"));
+    ended("a");
+    ended("a");
     cr_expect_eq(next(NULL), 4);
 }
 
@@ -238,9 +246,9 @@ Test(dispatch, a_function_at_its_bound_holds_nobody_up)
     cr_expect_eq(next_for(worker), 0);
     enqueue("b", 12);
     cr_expect_eq(next(NULL), 12);
-    dispatch_ended(&dispatch, function("a"));
+    ended("a");
     cr_expect_eq(next(NULL), 2);
-    dispatch_ended(&dispatch, function("a"));
+    ended("a");
     cr_expect_eq(next(NULL), 3);
 }
 
@@ -258,8 +266,96 @@ Test(dispatch, one_that_leaves_the_queue_of_a_function_at_its_bound_takes_nothin
     cr_expect_eq(next(NULL), 0);
     enqueue("a", 3);
     cr_expect_eq(next(NULL), 0);
-    dispatch_ended(&dispatch, function("a"));
+    ended("a");
     cr_expect_eq(next(NULL), 3);
+}
+
+static void reserve(const char *name, int64_t places)
+{
+    function(name)->reserved = places;
+    function(name)->concurrency = places;
+    dispatch.places_reserved += places;
+}
+
+Test(dispatch, places_that_are_reserved_are_left_free_by_the_others)
+{
+    add_worker(4);
+    dispatch.places = 4;
+    reserve("own", 2);
+    for (int i = 1; i <= 5; i++)
+        enqueue("a", i);
+    enqueue("b", 11);
+    cr_expect_eq(next(NULL), 1);
+    cr_expect_eq(next(NULL), 11, "the others take turns");
+    cr_expect_eq(next(NULL), 0, "two places are free, and reserved");
+    enqueue("own", 21);
+    enqueue("own", 22);
+    cr_expect_eq(next(NULL), 21);
+    cr_expect_eq(next(NULL), 22);
+    ended("b");
+    ended("own");
+    list_entry(workers.next, struct dispatch_worker, link)->busy = 2;
+    list_entry(workers.next, struct dispatch_worker, link)->free_slots = 2;
+    cr_expect_eq(next(NULL), 2);
+    cr_expect_eq(next(NULL), 0);
+    reserve("own", -2);
+    dispatch.places_reserved = 0;
+    cr_expect_eq(next(NULL), 3, "nothing is reserved any more");
+    drop_all();
+}
+
+Test(dispatch, one_place_is_left_to_the_others_however_much_is_reserved)
+{
+    struct dispatch_worker *worker = add_worker(1);
+    dispatch.places = 1;
+    reserve("own", 5);
+    enqueue("own", 1);
+    enqueue("own", 2);
+    enqueue("own", 3);
+    enqueue("a", 11);
+    int64_t order[3];
+    for (int i = 0; i < 3; i++) {
+        order[i] = next_for(worker);
+        worker->busy = 0;
+        worker->free_slots = 1;
+        ended(order[i] == 11 ? "a" : "own");
+    }
+    cr_expect(order[0] == 11 || order[1] == 11, "they take turns");
+    drop_all();
+}
+
+Test(dispatch, a_reservation_that_comes_or_goes_while_calls_wait)
+{
+    add_worker(9);
+    dispatch.places = 9;
+    enqueue("a", 1);
+    reserve("a", 1);
+    cr_expect_eq(next(NULL), 1, "found although it waited among the others");
+    enqueue("a", 2);
+    function("a")->reserved = 0;
+    function("a")->concurrency = 0;
+    cr_expect_eq(next(NULL), 2);
+    cr_expect_eq(dispatch.length, 0);
+}
+
+Test(dispatch, an_asynchronous_one_waits_for_a_place_of_its_functions)
+{
+    add_worker(9);
+    function("a")->concurrency = 1;
+    function("a")->places = 1; /* of a call that a client waits for */
+    struct live_execution *async = enqueue("a", 1);
+    async->record.async = true;
+    async->record.delivery.priority = PRIORITY_NORMAL;
+    enqueue("b", 11);
+    cr_expect_eq(next(NULL), 11);
+    cr_expect_eq(next(NULL), 0);
+    cr_expect(dispatch_at_bound(async));
+    struct live_execution *sync = enqueue("a", 2);
+    sync->has_place = true;
+    cr_expect_eq(next(NULL), 2, "it came later, and has a place");
+    function("a")->places = 0;
+    dispatch_take_turns(&dispatch, function("a"));
+    cr_expect_eq(next(NULL), 1);
 }
 
 Test(dispatch, unreachable_and_draining_workers_get_nothing)

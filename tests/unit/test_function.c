@@ -66,6 +66,7 @@ static const char full[] =
     "index.on_event\",\"env\":{\"A\":\"1\",\"_b2\":\"\"},"
     "\"labels\":{\"team/x\":\"core\"},\"memory_mb\":256,\"cpus\":0.5,\"timeout_ms\":900000,"
     "\"tmp_mb\":1,\"pids\":100,\"network\":\"none\",\"public\":true,"
+    "\"rate_limit\":2.5,\"rate_burst\":7,\"max_concurrency\":30,"
     "\"min_instances\":2,\"max_instances\":20,\"keep_alive_ms\":0,"
     "\"retry\":{\"max_attempts\":5,\"backoff_ms\":200,\"max_age_ms\":60000},\"code\":\"QQ==\"}";
 
@@ -89,6 +90,10 @@ static void assert_full(const struct function_spec *spec)
     cr_assert(spec->public);
     cr_assert_eq(spec->min_instances, 2);
     cr_assert_eq(spec->max_instances, 20);
+    cr_assert_eq(spec->rate_limit, 2.5);
+    cr_assert_eq(spec->rate_burst, 7);
+    cr_assert_eq(spec->max_concurrency, 30);
+    cr_assert_eq(spec->reserved_concurrency, 0);
     cr_assert_eq(spec->keep_alive_ms, 0);
     cr_assert_eq(spec->retry.max_attempts, 5);
     cr_assert_eq(spec->retry.backoff_ms, 200);
@@ -143,6 +148,7 @@ Test(function, users_cannot_set_what_the_platform_keeps)
                    "unknown field \"version\"; known are cpus, name, runtime, image, contract, "
                    "handler, env, labels, memory_mb, timeout_ms, tmp_mb, pids, network, "
                    "network_allow, network_kbps, public, min_instances, max_instances, "
+                   "rate_limit, rate_burst, max_concurrency, reserved_concurrency, "
                    "keep_alive_ms, retry, code");
     assert_refused("{\"runtime\":\"go\",\"memory\":64}", "/memory",
                    "unknown field \"memory\"; did you mean \"memory_mb\"?");
@@ -176,6 +182,15 @@ Test(function, numbers_are_held_to_the_contracts_ranges)
                    "min_instances must be at most max_instances, which is 2 (0 would be no bound), "
                    "not 3");
     assert_accepted("{\"runtime\":\"go\",\"min_instances\":3}");
+    assert_refused(
+        "{\"runtime\":\"go\",\"rate_limit\":0.0001}", "/rate_limit",
+        "rate_limit must be 0 (no limit) or 0.001 to 1000000 calls a second, not 0.0001");
+    assert_refused("{\"runtime\":\"go\",\"rate_burst\":5}", "/rate_burst",
+                   "rate_burst needs rate_limit; without one leave it out");
+    assert_refused("{\"runtime\":\"go\",\"max_concurrency\":5,\"reserved_concurrency\":6}",
+                   "/max_concurrency",
+                   "reserved_concurrency is a bound already: leave max_concurrency out");
+    assert_accepted("{\"runtime\":\"go\",\"reserved_concurrency\":6,\"rate_limit\":0.001}");
     assert_refused("{\"runtime\":\"go\",\"retry\":{\"max_attempts\":0}}", "/retry/max_attempts",
                    "retry: max_attempts must be 1 to 100, not 0");
     assert_refused("{\"runtime\":\"go\",\"retry\":{\"backoff\":1}}", "/retry/backoff",

@@ -125,3 +125,32 @@ Test(rate_limit, extreme_settings_do_not_overflow, .fini = end)
     begin(1, 1000000);
     cr_expect_eq(take4(1, START), 0);
 }
+
+Test(rate_limit, a_bucket_of_its_own)
+{
+    struct rate rate = {0};
+    cr_expect_eq(rate_take(&rate, START), 0, "no limit");
+    rate_set(&rate, 10, 2);
+    cr_expect_eq(rate_take(&rate, START), 0);
+    cr_expect_eq(rate_take(&rate, START), 0);
+    cr_expect_eq(rate_take(&rate, START), 100 * MS);
+    cr_expect_eq(rate_take(&rate, START + 100 * MS), 0);
+    rate_set(&rate, 0.5, 0);
+    cr_expect_eq(rate_take(&rate, START + 10 * SECOND), 0);
+    cr_expect_eq(rate_take(&rate, START + 10 * SECOND), 2 * SECOND, "one in two seconds");
+    rate_set(&rate, 3.9, 0);
+    for (int i = 0; i < 3; i++)
+        cr_expect_eq(rate_take(&rate, START + 100 * SECOND), 0, "the burst is a second's worth");
+    cr_expect_neq(rate_take(&rate, START + 100 * SECOND), 0);
+}
+
+Test(rate_limit, a_limit_that_is_changed_keeps_nobody_waiting_for_longer_than_a_bucket)
+{
+    struct rate rate = {0};
+    rate_set(&rate, 0.001, 1000000);
+    for (int i = 0; i < 1000; i++)
+        cr_expect_eq(rate_take(&rate, START), 0);
+    rate_set(&rate, 10, 1);
+    cr_expect_eq(rate_take(&rate, START), 100 * MS);
+    cr_expect_eq(rate_take(&rate, START + 100 * MS), 0);
+}

@@ -1,0 +1,253 @@
+"""Overload: rates, concurrency and places of a function's own. Whoever is over a limit is told so and when to come again; nobody else
+notices. Asynchronous calls wait for their turn, and waiting is not an attempt."""
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import tempfile
+import threading
+import unittest
+import urllib.parse
+
+import controller as fixture
+from controller import Controller, Worker, wait_until
+
+
+class Gate:
+    """Invocations of the functions that are named wait until they are let through; all others echo."""
+
+    def __init__(self, *functions):
+        self.functions = functions
+        self.open = threading.Event()
+        self.lock = threading.Lock()
+        self.inside = {}
+        self.most = {}
+        self.attempts = []
+
+    def __call__(self, head, payload):
+        name = head["function"]
+        with self.lock:
+            self.attempts.append((head["execution_id"], head["attempt"]))
+            self.inside[name] = self.inside.get(name, 0) + 1
+            self.most[name] = max(self.most.get(name, 0), self.inside[name])
+        if name in self.functions:
+            self.open.wait(fixture.WAIT_S)
+        with self.lock:
+            self.inside[name] -= 1
+        return {"status": "succeeded"}, payload, b""
+
+
+class Overload(unittest.TestCase):
+    settings = {}
+    slots = 8
+
+    def setUp(self):
+        self.stack = contextlib.ExitStack()
+        self.addCleanup(self.stack.close)
+        self.controller = self.stack.enter_context(Controller(**self.settings))
+        self.gate = Gate("slow")
+        self.stack.callback(self.gate.open.set)
+        self.worker = self.stack.enter_context(Worker(self.controller, slots=self.slots, run=self.gate))
+        self.clients = []
+
+    def call(self, name, payload=None, query="", **options):
+        return self.controller.request("POST", f"/v1/functions/{name}/invocations{query}", payload, **options)
+
+    def start(self, name, count=1):
+        """Calls that nobody waits for here; their answers come in the list."""
+        answers = []
+        for _ in range(count):
+            thread = threading.Thread(target=lambda: answers.append(self.call(name)), daemon=True)
+            thread.start()
+            self.clients.append(thread)
+        return answers
+
+    def running(self, name, count):
+        wait_until(lambda: self.gate.inside.get(name, 0) >= count, f"{count} of {name} run")
+
+    def finish(self):
+        self.gate.open.set()
+        for client in self.clients:
+            client.join(fixture.WAIT_S)
+
+    def metric(self, name):
+        page = self.controller.request("GET", "/metrics", token=None).body.decode()
+        return sum(float(line.split()[-1]) for line in page.splitlines() if line.startswith(name))
+
+    def assertThrottled(self, answer, *words):
+        self.assertEqual(answer.status, 429, answer)
+        self.assertEqual(answer.json()["error"]["type"], "throttled", answer)
+        self.assertGreaterEqual(int(answer.headers["Retry-After"]), 1)
+        for word in words:
+            self.assertIn(word, answer.json()["error"]["message"])
+
+
+class FunctionRate(Overload):
+    def test_over_the_rate_is_throttled_until_retry_after_and_others_go_on(self):
+        self.controller.deploy("limited", rate_limit=0.01, rate_burst=5)
+        self.controller.deploy("other")
+        answers = [self.call("limited") for _ in range(20)]
+        self.assertEqual([a.status for a in answers], [200] * 5 + [429] * 15)
+        self.assertThrottled(answers[-1], "limited is called more often than its rate_limit")
+        self.assertIn(int(answers[-1].headers["Retry-After"]), range(90, 101), "one in a hundred seconds")
+        self.assertEqual(len(self.gate.attempts), 5)
+        for n in range(20):
+            self.assertEqual(self.controller.invoke("other", n)["result"], n)
+        self.assertEqual(self.metric('faas_admission_refused_total{limit="function_rate"}'), 15)
+
+    def test_every_way_to_call_counts(self):
+        self.controller.deploy("limited", rate_limit=0.01, rate_burst=3, public=True)
+        self.assertEqual(self.call("limited").status, 200)
+        self.assertEqual(self.controller.request("GET", "/fn/limited", token=None).status, 200)
+        self.assertEqual(self.call("limited", query="?mode=async").status, 202)
+        self.assertThrottled(self.call("limited"))
+        self.assertThrottled(self.controller.request("GET", "/fn/limited", token=None))
+        self.assertThrottled(self.call("limited", query="?mode=async"))
+
+    def test_the_rate_comes_back(self):
+        self.controller.deploy("limited", rate_limit=20, rate_burst=1)
+        self.assertEqual(self.call("limited").status, 200)
+        wait_until(lambda: self.call("limited").status == 200, "the function is called again")
+
+    def test_a_new_limit_holds_at_once(self):
+        self.controller.deploy("limited", rate_limit=0.001)
+        self.assertEqual([self.call("limited").status for _ in range(2)], [200, 429])
+        self.controller.deploy("limited", rate_limit=0)
+        self.assertEqual([self.call("limited").status for _ in range(10)], [200] * 10)
+
+    def test_who_is_refused_sends_no_body(self):
+        self.controller.deploy("limited", rate_limit=0.001)
+        self.assertEqual(self.call("limited").status, 200)
+        url = urllib.parse.urlsplit(self.controller.url)
+        with socket.create_connection((url.hostname, url.port), fixture.WAIT_S) as connection:
+            connection.sendall(f"POST /v1/functions/limited/invocations HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {self.controller.token}\r\n"
+                               "Content-Length: 1000000\r\n\r\n".encode())  # fmt: skip
+            self.assertTrue(connection.recv(100).startswith(b"HTTP/1.1 429 "))
+
+
+class FunctionConcurrency(Overload):
+    def test_one_more_than_allowed_is_throttled_and_others_go_on(self):
+        self.controller.deploy("slow", max_concurrency=2)
+        self.controller.deploy("other")
+        answers = self.start("slow", 2)
+        self.running("slow", 2)
+        for _ in range(5):
+            self.assertThrottled(self.call("slow"), "2 calls at the same time", "max_concurrency is 2")
+        for n in range(20):
+            self.assertEqual(self.controller.invoke("other", n)["result"], n)
+        self.finish()
+        self.assertEqual([a.status for a in answers], [200, 200])
+        self.assertEqual(self.call("slow").status, 200, "its places are free again")
+        self.assertEqual(self.metric('faas_admission_refused_total{limit="function_concurrency"}'), 5)
+
+    def test_asynchronous_calls_wait_and_waiting_is_no_attempt(self):
+        self.controller.deploy("slow", max_concurrency=2)
+        ids = [self.controller.invoke_async("slow", n) for n in range(10)]
+        self.running("slow", 2)
+        self.assertThrottled(self.call("slow"))
+        self.assertEqual({self.controller.execution(i)["status"] for i in ids}, {"running", "queued"})
+        self.finish()
+        for n, execution_id in enumerate(ids):
+            execution = self.controller.wait_execution(execution_id)
+            self.assertEqual((execution["status"], execution["result"], execution["attempt"]), ("succeeded", n, 1))
+        self.assertEqual(self.gate.most["slow"], 2)
+
+    def test_a_call_whose_client_leaves_gives_its_place_back(self):
+        self.controller.deploy("slow", max_concurrency=1)
+        self.worker.stop()
+        url = urllib.parse.urlsplit(self.controller.url)
+        with socket.create_connection((url.hostname, url.port), fixture.WAIT_S) as connection:
+            connection.sendall(f"POST /fn/slow HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {self.controller.token}\r\n"
+                               "Content-Length: 0\r\n\r\n".encode())  # fmt: skip
+            wait_until(lambda: self.metric("faas_executions_queued") == 1, "it waits")
+            self.assertThrottled(self.call("slow"))
+        self.worker.start()
+        self.gate.open.set()
+        wait_until(lambda: self.call("slow").status == 200, "the place is free")
+
+    def test_a_lost_worker_gives_its_places_back(self):
+        self.controller.deploy("slow", max_concurrency=1)
+        execution_id = self.controller.invoke_async("slow", 1)
+        self.running("slow", 1)
+        self.worker.stop()
+        with Worker(self.controller, name=self.worker.name, run=Gate()):
+            self.assertEqual(self.controller.wait_execution(execution_id)["status"], "succeeded")
+            self.assertEqual(self.call("slow").status, 200)
+
+
+class Reserved(Overload):
+    slots = 4
+
+    def test_a_flood_leaves_the_reserved_places_free(self):
+        self.controller.deploy("slow")
+        self.controller.deploy("own", reserved_concurrency=2)
+        flood = self.start("slow", 20)
+        self.running("slow", 2)
+        for n in range(10):
+            self.assertEqual(self.controller.invoke("own", n)["result"], n)
+        self.assertEqual(self.gate.most["slow"], 2, "two of four places are not theirs")
+        self.finish()
+        self.assertEqual([a.status for a in flood], [200] * 20)
+
+    def test_it_gets_no_more_than_it_has_reserved(self):
+        self.controller.deploy("slow", reserved_concurrency=1)
+        self.controller.deploy("other")
+        answers = self.start("slow")
+        self.running("slow", 1)
+        self.assertThrottled(self.call("slow"), "reserved_concurrency is 1")
+        self.assertEqual(self.controller.invoke("other", 1)["result"], 1)
+        self.finish()
+        self.assertEqual(answers[0].status, 200)
+
+    def test_a_reservation_that_ends_with_its_function_is_everybodys_again(self):
+        self.controller.deploy("slow")
+        self.controller.deploy("own", reserved_concurrency=3)
+        flood = self.start("slow", 4)
+        self.running("slow", 1)
+        self.assertEqual(self.gate.most["slow"], 1)
+        self.assertEqual(self.controller.request("DELETE", "/v1/functions/own").status, 204)
+        self.running("slow", 4)
+        self.finish()
+        self.assertEqual([a.status for a in flood], [200] * 4)
+
+
+class Command(Overload):
+    def faas(self, *arguments, token=None):
+        environment = {"PATH": os.environ["PATH"], "HOME": self.controller.folder, "FAAS_URL": self.controller.url,
+                       "FAAS_TOKEN": token or self.controller.token}  # fmt: skip
+        return subprocess.run([os.path.join(fixture.BIN, "faas"), *arguments], env=environment, stdin=subprocess.DEVNULL, capture_output=True,
+                              text=True, timeout=fixture.WAIT_S)  # fmt: skip
+
+    def deploy(self, settings, *options):
+        with tempfile.TemporaryDirectory(prefix="faas-overload-test-") as folder:
+            with open(os.path.join(folder, "main.py"), "w", encoding="utf-8") as file:
+                file.write("print(1)")
+            with open(os.path.join(folder, "faas.json"), "w", encoding="utf-8") as file:
+                json.dump(settings, file)
+            return self.faas("deploy", "hello", folder, *options)
+
+    def function(self):
+        return self.controller.request("GET", "/v1/functions/hello").json()
+
+    def test_deploy_knows_the_limits(self):
+        done = self.deploy({"rate_limit": 3, "rate_burst": 4}, "--rate-limit", "0.5", "--max-concurrency", "7")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        function = self.function()
+        self.assertEqual((function["rate_limit"], function["rate_burst"], function["max_concurrency"]), (0.5, 4, 7))
+        done = self.deploy({}, "--reserved-concurrency", "2")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(self.function()["reserved_concurrency"], 2)
+        done = self.deploy({}, "--rate-limit", "fast")
+        self.assertEqual((done.returncode, "--rate-limit must be a number" in done.stderr), (2, True), done.stderr)
+
+    def test_deploy_knows_retry_and_leaves_the_rest_of_it_as_the_folder_says(self):
+        done = self.deploy({"retry": {"max_attempts": 2, "backoff_ms": 5}}, "--retry-attempts", "4", "--retry-max-age", "1h")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(self.function()["retry"], {"max_attempts": 4, "backoff_ms": 5, "max_age_ms": 3600000})
+        done = self.deploy({"retry": {"backof_ms": 5}}, "--retry-backoff", "2s")
+        self.assertEqual((done.returncode, "backof_ms" in done.stderr), (2, True), done.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main()
