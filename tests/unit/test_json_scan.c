@@ -72,3 +72,21 @@ Test(json_scan, limits_and_oddities_are_left_to_the_parser)
     many[2] = '['; /* one value less */
     cr_assert(json_scan(many, strlen(many), &limits));
 }
+
+/* A string is read in strides: what may not be in it is seen at every place of one. */
+Test(json_scan, a_byte_that_may_not_be_in_a_string_is_found_wherever_it_is)
+{
+    static const char wrong[] = "\x01\x1f\"\\\x80\xC3\xFF";
+    char text[202];
+    for (size_t at = 1; at < sizeof(text) - 2; at++) {
+        memset(text, 'x', sizeof(text));
+        text[0] = text[sizeof(text) - 1] = '"';
+        cr_assert(json_scan(text, sizeof(text), &limits));
+        cr_assert_not(json_scan(text, at, &limits), "cut at %zu", at);
+        for (size_t byte = 0; byte < sizeof(wrong); byte++) { /* with the NUL */
+            text[at] = wrong[byte];
+            cr_assert_not(json_scan(text, sizeof(text), &limits), "byte 0x%02x at %zu",
+                          (unsigned char)wrong[byte], at);
+        }
+    }
+}
