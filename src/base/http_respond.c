@@ -27,6 +27,16 @@ void http_answer_with(struct http_request *request, int status, struct MHD_Respo
         http_request_release(request);
 }
 
+static void add_headers(const struct http_request *request, struct MHD_Response *response,
+                        const char *content_type, const struct http_header *headers, size_t count)
+{
+    if (content_type)
+        MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, content_type);
+    http_add_common_headers(request, response);
+    for (size_t i = 0; i < count; i++)
+        MHD_add_response_header(response, headers[i].name, headers[i].value);
+}
+
 static struct MHD_Response *make_response(const struct http_request *request,
                                           const char *content_type, char *body, size_t body_len)
 {
@@ -42,9 +52,7 @@ static struct MHD_Response *make_response(const struct http_request *request,
         free(body);
         return NULL;
     }
-    if (content_type)
-        MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, content_type);
-    http_add_common_headers(request, response);
+    add_headers(request, response, content_type, NULL, 0);
     return response;
 }
 
@@ -54,6 +62,44 @@ void http_respond(struct http_request *request, int status, const char *content_
     struct MHD_Response *response = make_response(request, content_type, body, body_len);
     for (size_t i = 0; response && i < header_count; i++)
         MHD_add_response_header(response, headers[i].name, headers[i].value);
+    http_answer_with(request, status, response);
+}
+
+/* What the response's body lies in. */
+struct around {
+    char *text; /* owned */
+    struct blob *middle;
+};
+
+static void free_around(void *data)
+{
+    struct around *around = data;
+    free(around->text);
+    blob_unref(around->middle);
+    free(around);
+}
+
+void http_respond_around(struct http_request *request, int status, const char *content_type,
+                         struct buffer *text, size_t at, struct blob *middle,
+                         const struct http_header *headers, size_t header_count)
+{
+    size_t len = 0;
+    char *bytes = buffer_take(text, &len);
+    struct around *around = malloc(sizeof(*around));
+    struct MHD_Response *response = NULL;
+    if (around) {
+        *around = (struct around){.text = bytes, .middle = middle};
+        const struct MHD_IoVec parts[] = {
+            {bytes, at}, {middle->bytes, middle->len}, {bytes + at, len - at}};
+        response = bytes ? MHD_create_response_from_iovec(parts, 3, free_around, around) : NULL;
+        if (!response)
+            free_around(around);
+    } else {
+        free(bytes);
+        blob_unref(middle);
+    }
+    if (response)
+        add_headers(request, response, content_type, headers, header_count);
     http_answer_with(request, status, response);
 }
 

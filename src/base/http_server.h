@@ -19,6 +19,7 @@
  * X-Request-Id. */
 #pragma once
 
+#include "base/blob.h"
 #include "base/buffer.h"
 #include "base/byte_stream.h"
 
@@ -105,6 +106,11 @@ struct http_header {
  * Headers are copied. */
 void http_respond(struct http_request *request, int status, const char *content_type, char *body,
                   size_t body_len, const struct http_header *headers, size_t header_count);
+/* The same with a body in two pieces and `middle`, which goes between them from where it is: the first `at` bytes of `text`, which becomes the
+ * server's, then it, then the rest. One use of `middle` is taken. */
+void http_respond_around(struct http_request *request, int status, const char *content_type,
+                         struct buffer *text, size_t at, struct blob *middle,
+                         const struct http_header *headers, size_t header_count);
 /* The buffer's content is taken; application/json. */
 void http_respond_json(struct http_request *request, int status, struct buffer *body);
 /* Status and body from `err`; for throttled and no_capacity Retry-After: its retry_after_s, at least 1. */

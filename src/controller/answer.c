@@ -9,8 +9,17 @@
 
 #define ANSWER_MAX ((size_t)256 * 1024 * 1024)
 #define HEADER_COUNT 8
+/* A result from here on is sent from where it is. */
+#define SHARED_MIN ((size_t)64 * 1024)
 
 /* ---- the execution object ---- */
+
+/* NULL: it is small, or there is no memory to share it. */
+static struct blob *share_large(struct execution *record)
+{
+    return record->result && record->result_len >= SHARED_MIN ? execution_share_result(record)
+                                                              : NULL;
+}
 
 static void answer_object(struct live_execution *execution, struct http_request *request)
 {
@@ -22,13 +31,22 @@ static void answer_object(struct live_execution *execution, struct http_request 
         http_respond_error(request, &err);
         return;
     }
-    execution_write(writer, &execution->record);
+    struct execution *record = &execution->record;
+    struct blob *result = share_large(record);
+    execution_write_before_result(writer, record);
+    if (record->result)
+        json_write_raw(writer, result ? "" : record->result, result ? 0 : record->result_len);
+    size_t at = body.len;
+    execution_write_after_result(writer, record);
     if (json_writer_finish(writer, &err) < 0) {
-        error_wrap(&err, "writing execution %s", execution->record.id);
+        error_wrap(&err, "writing execution %s", record->id);
+        blob_unref(result);
         http_respond_error(request, &err);
-        return;
+    } else if (result) {
+        http_respond_around(request, 200, "application/json", &body, at, result, NULL, 0);
+    } else {
+        http_respond_json(request, 200, &body);
     }
-    http_respond_json(request, 200, &body);
 }
 
 /* ---- the raw result ---- */
@@ -85,16 +103,21 @@ static void answer_result(struct live_execution *execution, struct http_request 
     struct error err = {0};
     const char *type = "application/json";
     with_cleanup(buffer_deinit) struct buffer body = BUFFER_INIT(ANSWER_MAX);
-    int outcome;
+    struct blob *shared = NULL;
+    int outcome = 0;
     if (record->result && record->result[0] == '"') {
         type = record->result_base64 ? "application/octet-stream" : "text/plain; charset=utf-8";
         outcome = unwrap_string(record, &body, &err);
-    } else {
+    } else if (!(shared = share_large(record))) {
         outcome = record->result ? buffer_append(&body, record->result, record->result_len, &err)
                                  : buffer_append_string(&body, "null", &err);
     }
     if (outcome < 0) {
         http_respond_error(request, &err);
+        return;
+    }
+    if (shared) {
+        http_respond_around(request, 200, type, &body, 0, shared, headers->headers, headers->count);
         return;
     }
     size_t len = 0;

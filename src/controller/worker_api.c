@@ -62,9 +62,7 @@ static void check_record(const struct controller *controller, struct execution *
                          const struct function_entry *function)
 {
     if (record->result_len > (size_t)controller->config.result_max_bytes) {
-        free(record->result);
-        record->result = NULL;
-        record->result_len = 0;
+        execution_drop_result(record);
         set_error(record, EXECUTION_FAILED, "Function.ResultTooLarge",
                   "the result is over the limit (setting CONTROLLER_RESULT_MAX_BYTES)");
     } else if (record->status == EXECUTION_LOST && !function->newest) {

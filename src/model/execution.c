@@ -69,10 +69,28 @@ void execution_init(struct execution *execution)
         (struct execution){.error = {.exit_code = -1}, .delivery = {.priority = PRIORITY_NORMAL}};
 }
 
+struct blob *execution_share_result(struct execution *execution)
+{
+    if (!execution->shared)
+        execution->shared = blob_new(execution->result, execution->result_len);
+    return execution->shared ? blob_ref(execution->shared) : NULL;
+}
+
+void execution_drop_result(struct execution *execution)
+{
+    if (execution->shared)
+        blob_unref(execution->shared);
+    else
+        free(execution->result);
+    execution->shared = NULL;
+    execution->result = NULL;
+    execution->result_len = 0;
+}
+
 void execution_deinit(struct execution *execution)
 {
     free(execution->function);
-    free(execution->result);
+    execution_drop_result(execution);
     free(execution->logs);
     free(execution->worker);
     execution_error_deinit(&execution->error);
@@ -105,17 +123,19 @@ static void write_time(struct json_writer *writer, const char *key, uint64_t rea
     json_member_string(writer, key, text);
 }
 
-void execution_write(struct json_writer *writer, const struct execution *execution)
+void execution_write_before_result(struct json_writer *writer, const struct execution *execution)
 {
     json_object_begin(writer);
     json_member_string(writer, "id", execution->id);
     json_member_string(writer, "function", execution->function);
     json_member_int(writer, "version", execution->version);
     json_member_string(writer, "status", execution_status_name(execution->status));
-    if (execution->result) {
+    if (execution->result)
         json_key(writer, "result");
-        json_write_raw(writer, execution->result, execution->result_len);
-    }
+}
+
+void execution_write_after_result(struct json_writer *writer, const struct execution *execution)
+{
     if (execution->result_base64)
         json_member_bool(writer, "result_base64", true);
     if (execution->has_error) {
@@ -134,4 +154,12 @@ void execution_write(struct json_writer *writer, const struct execution *executi
     json_key(writer, "metrics");
     execution_metrics_write(writer, &execution->metrics);
     json_object_end(writer);
+}
+
+void execution_write(struct json_writer *writer, const struct execution *execution)
+{
+    execution_write_before_result(writer, execution);
+    if (execution->result)
+        json_write_raw(writer, execution->result, execution->result_len);
+    execution_write_after_result(writer, execution);
 }

@@ -1,6 +1,7 @@
 /* One invocation of a function, as users read it (contract, section 3 "Execution"). */
 #pragma once
 
+#include "base/blob.h"
 #include "base/json.h"
 #include "base/text.h"
 
@@ -60,6 +61,7 @@ struct execution {
     bool async;
     char *result; /* JSON text, owned; NULL: none */
     size_t result_len;
+    struct blob *shared; /* owned: `result` is its; NULL: `result` is malloc'd */
     bool
         result_base64; /* the result is a JSON string holding base64 of bytes that were not UTF-8 */
     bool has_error;
@@ -83,10 +85,16 @@ int execution_priority_parse(const char *text, int64_t *ret, struct error *err);
 
 void execution_init(struct execution *execution);
 void execution_deinit(struct execution *execution);
+/* The result, for somebody else to hold, too; NULL when out of memory. There must be one. */
+struct blob *execution_share_result(struct execution *execution);
+void execution_drop_result(struct execution *execution);
 
 #define EXECUTION_LOGS_SHOWN 4096
 /* The contract's object; "logs" is the last 4 KiB. */
 void execution_write(struct json_writer *writer, const struct execution *execution);
+/* The same in two parts: up to where the result belongs (with its key if there is one), and from behind it. */
+void execution_write_before_result(struct json_writer *writer, const struct execution *execution);
+void execution_write_after_result(struct json_writer *writer, const struct execution *execution);
 /* error and metrics as JSON objects of their own, also what the worker link carries. */
 void execution_error_write(struct json_writer *writer, const struct execution_error *error);
 int execution_error_read(const struct json *value, struct execution_error *error,

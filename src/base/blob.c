@@ -1,0 +1,26 @@
+/* Shared bytes: see blob.h. */
+#include "base/blob.h"
+
+#include <stdlib.h>
+
+struct blob *blob_new(char *memory, size_t len)
+{
+    struct blob *blob = malloc(sizeof(*blob));
+    if (blob)
+        *blob = (struct blob){.bytes = memory, .len = len, .memory = memory, .users = 1};
+    return blob;
+}
+
+struct blob *blob_ref(struct blob *blob)
+{
+    __atomic_add_fetch(&blob->users, 1, __ATOMIC_RELAXED);
+    return blob;
+}
+
+void blob_unref(struct blob *blob)
+{
+    if (!blob || __atomic_sub_fetch(&blob->users, 1, __ATOMIC_ACQ_REL) > 0)
+        return;
+    free(blob->memory);
+    free(blob);
+}

@@ -1,0 +1,21 @@
+/* Bytes that several hold and nobody changes any more: what goes to a client and into the store at the same time is not copied for it.
+ *
+ * Life cycle: blob_new() takes memory; blob_ref() and blob_unref() count who holds it, from any thread; the last one
+ * frees it. */
+#pragma once
+
+#include <stddef.h>
+
+struct blob {
+    const char *bytes;
+    size_t len;
+    char *memory;   /* owned */
+    unsigned users; /* atomic */
+};
+
+/* Takes `memory` (malloc'd, `len` bytes), unless it returns NULL: out of memory. */
+struct blob *blob_new(char *memory, size_t len);
+/* The same blob, once more. */
+struct blob *blob_ref(struct blob *blob);
+/* Accepts NULL. */
+void blob_unref(struct blob *blob);
