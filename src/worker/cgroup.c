@@ -515,5 +515,6 @@ int worker_cgroup_remove(struct worker_cgroup *cgroup, const char *instance, str
 struct instance_cgroup *instance_cgroup_open(const struct worker_cgroup *cgroup, pid_t pid,
                                              struct error *err)
 {
-    return instance_cgroup_new(&cgroup->hierarchies, cgroup->support.version, pid, err);
+    return instance_cgroup_new(&cgroup->hierarchies, cgroup->folder_name, cgroup->support.version,
+                               pid, err);
 }

@@ -70,7 +70,8 @@ struct instance_stats {
     uint64_t pids_max_events; /* forks refused by the pids limit since its start */
 };
 
-/* By the host pid of the instance's first process, which must be alive. */
+/* By the host pid of the instance's first process. ERROR_NOT_FOUND unless that is in a cgroup below faas-<worker>: it has ended
+ * already, or is another's. */
 struct instance_cgroup *instance_cgroup_open(const struct worker_cgroup *cgroup, pid_t pid,
                                              struct error *err);
 void instance_cgroup_close(struct instance_cgroup *instance); /* accepts NULL */

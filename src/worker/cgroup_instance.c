@@ -39,7 +39,16 @@ static const struct cgroup_source_info sources_v2[CGROUP_SOURCE_COUNT] = {
     [PIDS_EVENTS] = {NULL, "pids.events", "max ", 1, false},
 };
 
-/* The folder of the process's cgroup in a controller's hierarchy, or NULL. */
+/* Whether `path` ends with /OWNER/<instance>. */
+static bool is_own(const char *path, const char *owner)
+{
+    const char *instance = strrchr(path, '/');
+    size_t len = strlen(owner);
+
+    return instance && instance[1] && (size_t)(instance - path) > len &&
+           instance[-1 - (ptrdiff_t)len] == '/' && memcmp(instance - len, owner, len) == 0;
+}
+
 char *instance_cgroup_folder(const struct instance_cgroup *instance, const char *controller)
 {
     const struct cgroup_hierarchy *hierarchy =
@@ -49,7 +58,7 @@ char *instance_cgroup_folder(const struct instance_cgroup *instance, const char 
     autofree char *path =
         hierarchy ? cgroup_membership_path(instance->membership, hierarchy, NULL) : NULL;
 
-    return path ? cgroup_folder(hierarchy, path) : NULL;
+    return path && is_own(path, instance->owner) ? cgroup_folder(hierarchy, path) : NULL;
 }
 
 static int open_in(const char *folder, const char *file, int flags)
@@ -102,7 +111,9 @@ static int open_all(struct instance_cgroup *instance, pid_t pid, struct error *e
     instance->members = instance_cgroup_folder(instance, "memory");
     if (!instance->members)
         return error_set(err, ERROR_NOT_FOUND,
-                         "process %d is in no cgroup with a memory controller", (int)pid);
+                         "process %d is in no cgroup of its own with a memory controller (or has "
+                         "ended)",
+                         (int)pid);
     instance->kill_fd =
         instance->version == CGROUP_V2 ? open_in(instance->members, "cgroup.kill", O_WRONLY) : -1;
     instance->freeze_fd = open_freezer(instance);
@@ -110,8 +121,8 @@ static int open_all(struct instance_cgroup *instance, pid_t pid, struct error *e
 }
 
 struct instance_cgroup *instance_cgroup_new(const struct cgroup_hierarchies *hierarchies,
-                                            enum cgroup_version version, pid_t pid,
-                                            struct error *err)
+                                            const char *owner, enum cgroup_version version,
+                                            pid_t pid, struct error *err)
 {
     struct instance_cgroup *instance = calloc(1, sizeof(*instance));
 
@@ -120,6 +131,7 @@ struct instance_cgroup *instance_cgroup_new(const struct cgroup_hierarchies *hie
         return NULL;
     }
     instance->hierarchies = hierarchies;
+    instance->owner = owner;
     instance->version = version;
     instance->sources = version == CGROUP_V2 ? sources_v2 : sources_v1;
     instance->kill_fd = instance->freeze_fd = -1;

@@ -16,7 +16,8 @@ enum cgroup_source {
 struct cgroup_source_info;
 
 struct instance_cgroup {
-    const struct cgroup_hierarchies *hierarchies; /* borrowed */
+    const struct cgroup_hierarchies *hierarchies; /* borrowed, as the next */
+    const char *owner;                            /* the folder that instances' cgroups are in */
     enum cgroup_version version;
     const struct cgroup_source_info *sources;
     int fds[CGROUP_SOURCE_COUNT]; /* owned; -1 for what this host does not have */
@@ -30,9 +31,10 @@ struct instance_cgroup {
 
 /* Socket buffers of the v1 memory cgroup `folder`, in proportion to its memory; nothing where the kernel cannot. */
 int cgroup_limit_sockets_v1(const char *folder, int64_t memory_bytes, struct error *err);
-/* `hierarchies` must live until instance_cgroup_close(). */
+/* `hierarchies` and `owner` must live until instance_cgroup_close(). */
 struct instance_cgroup *instance_cgroup_new(const struct cgroup_hierarchies *hierarchies,
-                                            enum cgroup_version version, pid_t pid,
-                                            struct error *err);
-/* Its folder in a controller's hierarchy; malloc'd, or NULL. */
+                                            const char *owner, enum cgroup_version version,
+                                            pid_t pid, struct error *err);
+/* Its folder in a controller's hierarchy; malloc'd, or NULL: none that is its own, which is to say OWNER/<instance>. Of a process that
+ * has ended the kernel tells every v1 hierarchy's root: nothing may be read of that, limited or killed. */
 char *instance_cgroup_folder(const struct instance_cgroup *instance, const char *controller);

@@ -578,6 +578,36 @@ static pid_t start_in_v2(const char *path)
     return pid;
 }
 
+/* What /proc tells of a process that was killed and not waited for: on v1 every hierarchy's root. Whoever took that for the
+ * instance's own cgroup would kill the whole host, so this test only opens. */
+Test(cgroup, a_process_that_has_ended_already_has_no_cgroup_that_is_anybodys)
+{
+    struct worker_cgroup *worker = open_worker();
+    struct error err = {0};
+    pid_t pid = fork();
+
+    if (pid == 0)
+        _exit(0);
+    wait_until_ended(pid);
+    struct instance_cgroup *instance = instance_cgroup_open(worker, pid, &err);
+    cr_expect_null(instance, "a cgroup that others are in was opened as an instance's");
+    cr_expect_eq(err.code, ERROR_NOT_FOUND, "%s", err.message);
+    instance_cgroup_close(instance);
+    cr_expect_eq(waitpid(pid, NULL, 0), pid);
+    worker_cgroup_free(worker);
+}
+
+Test(cgroup, a_process_elsewhere_has_no_cgroup_of_an_instance)
+{
+    struct worker_cgroup *worker = open_worker();
+    struct error err = {0};
+    struct instance_cgroup *instance = instance_cgroup_open(worker, getpid(), &err);
+
+    cr_expect_null(instance, "this process's own cgroup was opened as an instance's");
+    instance_cgroup_close(instance);
+    worker_cgroup_free(worker);
+}
+
 Test(cgroup, on_v2_an_instance_is_measured_and_killed)
 {
     struct error err = {0};
