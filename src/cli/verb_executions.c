@@ -188,6 +188,18 @@ static int run_logs(struct cli *cli)
 
 /* ---- workers ---- */
 
+/* "a,b" of an array of strings; "-" when there are none. */
+static void add_list(struct table *table, const struct json *list)
+{
+    with_cleanup(buffer_deinit) struct buffer text = BUFFER_INIT(4096);
+    json_foreach (i, item, list) {
+        const char *word = json_string(item, NULL);
+        if (word)
+            buffer_printf(&text, NULL, "%s%s", text.len > 0 ? "," : "", word);
+    }
+    table_add(table, text.data);
+}
+
 static void add_worker_row(struct table *table, const struct json *worker)
 {
     char text[64];
@@ -202,12 +214,13 @@ static void add_worker_row(struct table *table, const struct json *worker)
     table_add(table, text);
     format_age(json_get_string(worker, "last_contact_at"), text, sizeof(text));
     table_add(table, text);
+    add_list(table, json_get(worker, "unenforced"));
 }
 
 static int run_workers(struct cli *cli)
 {
-    static const char *const titles[] = {"WORKER",    "STATE",  "RUNTIME",     "BUSY",
-                                         "INSTANCES", "MEMORY", "LAST CONTACT"};
+    static const char *const titles[] = {"WORKER",    "STATE",  "RUNTIME",      "BUSY",
+                                         "INSTANCES", "MEMORY", "LAST CONTACT", "NOT ENFORCED"};
     struct error err = {0};
     struct api api;
     autojson *page = NULL;

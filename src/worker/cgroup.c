@@ -159,33 +159,28 @@ static void support_v2(const struct cgroup_hierarchy *v2, const char *membership
     ret->swap = ret->memory && path_exists("/proc/swaps");
 }
 
+/* One controller that limits need is enough: the others may be missing altogether. */
+static bool is_v1(const struct cgroup_hierarchies *all)
+{
+    for (size_t i = 0; i < ARRAY_LENGTH(needed); i++)
+        if (cgroup_hierarchies_find_v1(all, needed[i]))
+            return true;
+    return false;
+}
+
 static void detect(const struct cgroup_hierarchies *all, const char *membership,
                    struct cgroup_support *ret)
 {
     const struct cgroup_hierarchy *v2 = cgroup_hierarchies_find_v2(all);
 
     *ret = (struct cgroup_support){0};
-    if (cgroup_hierarchies_find_v1(all, "memory") || !v2)
+    if (is_v1(all) || !v2)
         support_v1(all, membership, ret);
     else
         support_v2(v2, membership, ret);
 }
 
-static int verdict(const struct cgroup_support *support, struct error *err)
-{
-    if (support->memory && support->cpu && support->pids)
-        return 0;
-    return error_set(
-        err, ERROR_UNAVAILABLE,
-        "this host cannot enforce these limits:%s%s%s (cgroup v%d%s); run as root with the "
-        "controllers mounted "
-        "and writable%s",
-        support->memory ? "" : " memory", support->cpu ? "" : " cpu", support->pids ? "" : " pids",
-        (int)support->version, support->hybrid ? ", hybrid" : "",
-        support->memory ? "" : "; some kernels need cgroup_enable=memory on their command line");
-}
-
-int cgroup_check(struct cgroup_support *ret, struct error *err)
+int cgroup_detect(struct cgroup_support *ret, struct error *err)
 {
     with_cleanup(cgroup_hierarchies_deinit) struct cgroup_hierarchies all = {0};
 
@@ -200,7 +195,7 @@ int cgroup_check(struct cgroup_support *ret, struct error *err)
     if (!membership)
         return -1;
     detect(&all, membership, ret);
-    return verdict(ret, err);
+    return 0;
 }
 
 /* ---- v2 layout ---- */
@@ -494,7 +489,7 @@ int worker_cgroup_prepare(struct worker_cgroup *cgroup, const char *instance, in
     const struct cgroup_hierarchy *memory =
         cgroup_hierarchies_find_v1(&cgroup->hierarchies, "memory");
 
-    if (cgroup->support.version != CGROUP_V1 || !memory)
+    if (cgroup->support.version != CGROUP_V1 || !memory || memory_bytes == 0)
         return 0;
     autofree char *folder = folder_in(cgroup, memory, instance);
     if (!folder)

@@ -12,7 +12,7 @@
  *
  * Against other processes of the host, faas-<worker> has the weight of one busy process for each CPU.
  *
- * All calls block, but only on cgroupfs, which is memory. Loop thread only, except cgroup_check().
+ * All calls block, but only on cgroupfs, which is memory. Loop thread only, except cgroup_detect().
  */
 #pragma once
 
@@ -26,16 +26,15 @@ enum cgroup_version { CGROUP_V1 = 1, CGROUP_V2 = 2 };
 
 /* What this host can do. */
 struct cgroup_support {
-    enum cgroup_version version; /* where the memory controller is */
+    enum cgroup_version version; /* where the controllers are */
     bool hybrid;                 /* v1 controllers and a mounted v2 hierarchy */
-    bool memory, cpu, pids;      /* limits that every instance needs */
+    bool memory, cpu, pids;      /* limits that every instance needs (worker/enforcement.h) */
     bool swap;                   /* swap can be limited (struct oci_runtime_spec.limit_swap) */
     bool devices, freezer;
 };
 
-/* Fills *ret in any case. -1 (ERROR_UNAVAILABLE) when a limit that every instance needs cannot be
- * enforced here: the message names all that are missing and what to do about it. */
-int cgroup_check(struct cgroup_support *ret, struct error *err);
+/* Fills *ret in any case. -1 (ERROR_UNAVAILABLE) when no hierarchy is there at all. */
+int cgroup_detect(struct cgroup_support *ret, struct error *err);
 
 struct worker_cgroup;
 
@@ -51,7 +50,7 @@ const struct cgroup_support *worker_cgroup_support(const struct worker_cgroup *c
  * memory. */
 char *worker_cgroup_path(const struct worker_cgroup *cgroup, const char *instance);
 /* Before its start: what the OCI runtime does not limit. On v1, socket buffers have a limit of their own beside memory_bytes,
- * which counts only for sockets made after it was set; on v2 they are part of the memory. worker_cgroup_remove() is due also after a failure. */
+ * which counts only for sockets made after it was set; on v2 they are part of the memory. Without a limit (0) there is none for them. worker_cgroup_remove() is due also after a failure. */
 int worker_cgroup_prepare(struct worker_cgroup *cgroup, const char *instance, int64_t memory_bytes,
                           struct error *err);
 /* Kills every process in `instance`'s cgroups and removes them (blocks up to 1 s for the kernel to
@@ -92,7 +91,7 @@ int instance_cgroup_kill(struct instance_cgroup *instance, struct error *err);
 int instance_cgroup_freeze(struct instance_cgroup *instance, struct error *err);
 int instance_cgroup_thaw(struct instance_cgroup *instance, struct error *err);
 
-/* What an instance may use; as the OCI runtime sets it from struct oci_runtime_spec. */
+/* What an instance may use, 0: no limit; as the OCI runtime sets it from struct oci_runtime_spec. */
 struct cgroup_limits {
     int64_t memory_bytes;
     bool limit_swap;      /* memory and swap together are memory_bytes */

@@ -98,6 +98,17 @@ static int open_freezer(const struct instance_cgroup *instance)
     return open_in(folder, "freezer.state", O_WRONLY);
 }
 
+/* In the hierarchy of any controller: its processes are the same in all. */
+static char *find_members(const struct instance_cgroup *instance)
+{
+    static const char *const controllers[] = {"memory", "pids", "cpu"};
+    char *folder = NULL;
+
+    for (size_t i = 0; !folder && i < ARRAY_LENGTH(controllers); i++)
+        folder = instance_cgroup_folder(instance, controllers[i]);
+    return folder;
+}
+
 static int open_all(struct instance_cgroup *instance, pid_t pid, struct error *err)
 {
     instance->membership = cgroup_membership_read(pid, err);
@@ -108,11 +119,10 @@ static int open_all(struct instance_cgroup *instance, pid_t pid, struct error *e
         if (folder)
             open_source(instance, i, folder);
     }
-    instance->members = instance_cgroup_folder(instance, "memory");
+    instance->members = find_members(instance);
     if (!instance->members)
         return error_set(err, ERROR_NOT_FOUND,
-                         "process %d is in no cgroup of its own with a memory controller (or has "
-                         "ended)",
+                         "process %d is in no cgroup of its own with a limit (or has ended)",
                          (int)pid);
     instance->kill_fd =
         instance->version == CGROUP_V2 ? open_in(instance->members, "cgroup.kill", O_WRONLY) : -1;

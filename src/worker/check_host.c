@@ -8,8 +8,8 @@
 #include "oci/apparmor.h"
 #include "oci/image_store.h"
 #include "oci/runc.h"
-#include "worker/cgroup.h"
 #include "worker/cni.h"
+#include "worker/enforcement.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -76,36 +76,48 @@ static void check_kernel(struct finding *finding)
     say(finding, VERDICT_OK, "%s %s, %s", system.sysname, system.release, system.machine);
 }
 
+/* Says so when one of the limits `concerned` is missing: whether the worker may do without is the operator's word. */
+static bool is_missing(struct finding *finding, limit_set concerned)
+{
+    struct host_means means;
+    struct error err = {0};
+    limit_set allowed = 0;
+    char names[LIMIT_NAMES_SIZE];
+    if (limit_set_parse(finding->settings->allow_unenforced, &allowed, &err) < 0 ||
+        host_means_read(&means, &err) < 0 ||
+        enforcement_check(&means, allowed | ~concerned, &err) < 0) {
+        say_error(finding, VERDICT_NO, &err);
+        return true;
+    }
+    limit_set_names(host_means_missing(&means) & concerned, names);
+    if (*names)
+        say(finding, VERDICT_WARN,
+            "functions run without a limit, as WORKER_ALLOW_UNENFORCED lets them: %s", names);
+    return *names;
+}
+
 static void check_cgroups(struct finding *finding)
 {
     struct cgroup_support support;
-    struct error err = {0};
-    if (cgroup_check(&support, &err) < 0)
-        say_error(finding, VERDICT_NO, &err);
-    else
-        say(finding, VERDICT_OK, "version %d%s: memory, cpu, pids%s", support.version,
-            support.hybrid ? " (hybrid)" : "", support.freezer ? ", freezer" : "");
+    if (is_missing(finding, LIMIT_BIT(LIMIT_MEMORY) | LIMIT_BIT(LIMIT_CPU) | LIMIT_BIT(LIMIT_PIDS)))
+        return;
+    cgroup_detect(&support, NULL);
+    say(finding, VERDICT_OK, "version %d%s: memory, cpu, pids%s", support.version,
+        support.hybrid ? " (hybrid)" : "", support.freezer ? ", freezer" : "");
 }
 
 static void check_swap(struct finding *finding)
 {
-    with_cleanup(buffer_deinit) struct buffer text = BUFFER_INIT(64 * 1024);
     struct cgroup_support support;
-    cgroup_check(&support, NULL);
-    if (support.swap)
-        say(finding, VERDICT_OK, "is part of the memory limit");
-    else if (buffer_read_file(&text, "/proc/swaps", NULL) < 0 || !strchr(text.data, '/'))
-        say(finding, VERDICT_OK, "the host has none");
-    else
-        say(finding, VERDICT_WARN,
-            "is not accounted for: functions may use it beyond their memory limit (kernel "
-            "parameter swapaccount=1, or swapoff)");
+    if (is_missing(finding, LIMIT_BIT(LIMIT_SWAP)))
+        return;
+    cgroup_detect(&support, NULL);
+    say(finding, VERDICT_OK, support.swap ? "is part of the memory limit" : "the host has none");
 }
 
 static void check_namespaces(struct finding *finding)
 {
-    static const char *const kinds[] = {"user", "pid", "mnt", "net", "ipc", "uts", "cgroup"};
-    char most[32] = "";
+    static const char *const kinds[] = {"pid", "mnt", "net", "ipc", "uts", "cgroup"};
     for (size_t i = 0; i < ARRAY_LENGTH(kinds); i++) {
         char path[64];
         snprintf(path, sizeof(path), "/proc/self/ns/%s", kinds[i]);
@@ -114,19 +126,17 @@ static void check_namespaces(struct finding *finding)
             return;
         }
     }
-    if (read_line("/proc/sys/user/max_user_namespaces", most, sizeof(most)) && atol(most) == 0)
-        say(finding, VERDICT_NO, "sysctl user.max_user_namespaces is 0");
-    else
+    if (!is_missing(finding, LIMIT_BIT(LIMIT_USERNS)))
         say(finding, VERDICT_OK, "user, pid, mount, network, ipc, uts, cgroup");
 }
 
 static void check_seccomp(struct finding *finding)
 {
     char actions[256] = "";
-    if (!read_line("/proc/sys/kernel/seccomp/actions_avail", actions, sizeof(actions)))
-        say(finding, VERDICT_NO, "this kernel filters no system calls (CONFIG_SECCOMP_FILTER)");
-    else
-        say(finding, VERDICT_OK, "%s", actions);
+    if (is_missing(finding, LIMIT_BIT(LIMIT_SECCOMP)))
+        return;
+    read_line("/proc/sys/kernel/seccomp/actions_avail", actions, sizeof(actions));
+    say(finding, VERDICT_OK, "%s", actions);
 }
 
 static void check_apparmor(struct finding *finding)

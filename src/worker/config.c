@@ -4,6 +4,7 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/text.h"
+#include "worker/enforcement.h"
 #include "worker/network.h"
 
 #include <ctype.h>
@@ -55,6 +56,11 @@ static const struct setting rows[] = {
     ROW("WORKER_APPARMOR", CHOICE, apparmor, .default_value = "auto", .choices = "auto|require|off",
         .text = "AppArmor profile for containers: where it can be had, always (or the worker does "
                 "not start), or never."),
+    ROW("WORKER_ALLOW_UNENFORCED", STRING, allow_unenforced,
+        .text =
+            "Limits that functions may run without where the host cannot enforce them, separated "
+            "by commas: memory, swap, cpu, pids, userns (user namespaces), seccomp. Without it "
+            "the worker does not start on such a host."),
     ROW("WORKER_NETWORK_DENY", STRING, network_deny,
         .text = "Networks that no function may reach, separated by commas, such as "
                 "10.0.0.0/8,192.168.0.0/16; name servers stay reachable on port 53."),
@@ -200,7 +206,9 @@ static int check(const void *object, struct error *err)
     enum worker_runtime_kind kind;
     if (settings->name && *settings->name && check_name(settings->name, err) < 0)
         return -1;
-    if (check_networks(settings, err) < 0)
+    limit_set allowed;
+    if (check_networks(settings, err) < 0 ||
+        limit_set_parse(settings->allow_unenforced, &allowed, err) < 0)
         return -1;
     return worker_settings_runtime(settings, &kind, err);
 }

@@ -22,6 +22,7 @@ struct worker_settings {
     char *runtime_type;
     char *oci_runtime;
     char *network_subnet;
+    char *allow_unenforced;
     char *apparmor;
     char *network_deny;
     char *dns;

@@ -76,9 +76,10 @@ static int rewrite_bundle(struct runtime_instance *instance, struct error *err)
 static int set_limits(struct runtime_instance *instance, const struct function_spec *spec,
                       struct error *err)
 {
-    bool swap = worker_cgroup_support(instance->runtime->cgroup)->swap;
-    struct cgroup_limits from = instance_cgroup_limits(instance->spec, swap);
-    struct cgroup_limits to = instance_cgroup_limits(spec, swap);
+    const struct container_runtime *runtime = instance->runtime;
+    bool swap = worker_cgroup_support(runtime->cgroup)->swap;
+    struct cgroup_limits from = instance_cgroup_limits(instance->spec, swap, runtime->base.without);
+    struct cgroup_limits to = instance_cgroup_limits(spec, swap, runtime->base.without);
     return instance_cgroup_limit(instance->cgroup, &from, &to, err);
 }
 

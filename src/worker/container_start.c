@@ -34,8 +34,11 @@ void container_close_fds(struct runtime_instance *instance)
     }
 }
 
+/* Without a user namespace they are the host's own. */
 static uint32_t id_base(const struct runtime_instance *instance)
 {
+    if (instance->runtime->base.without & LIMIT_BIT(LIMIT_USERNS))
+        return 0;
     return INSTANCE_ID_BASE + (uint32_t)instance->slot * INSTANCE_ID_COUNT;
 }
 
@@ -124,6 +127,7 @@ int container_write_bundle(struct runtime_instance *instance, const struct image
         .apparmor_profile = runtime->apparmor_profile,
         .id_base = id_base(instance),
         .limit_swap = worker_cgroup_support(runtime->cgroup)->swap,
+        .without = runtime->base.without,
         .open_files = (uint64_t)runtime->settings->open_files,
         .payload_max_bytes = (uint64_t)runtime->settings->payload_max_bytes,
     };
@@ -185,9 +189,10 @@ static void run(struct runtime_instance *instance)
                             .unhurried = !instance->code_dir,
                             .timeout_ms = (uint64_t)runtime->settings->start_timeout_ms};
     instance->created = true;
-    if (worker_cgroup_prepare(runtime->cgroup, instance->id,
-                              instance_cgroup_limits(instance->spec, false).memory_bytes,
-                              &instance->err) < 0 ||
+    if (worker_cgroup_prepare(
+            runtime->cgroup, instance->id,
+            instance_cgroup_limits(instance->spec, false, runtime->base.without).memory_bytes,
+            &instance->err) < 0 ||
         oci_runtime_start(&runtime->oci, runtime->loop, &call, on_run, instance, &instance->err) <
             0)
         start_failed(instance, &instance->err);

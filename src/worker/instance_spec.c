@@ -353,19 +353,26 @@ static int add_mounts(struct instance_spec *spec, const struct function_spec *fu
                      spec->run_options);
 }
 
-struct cgroup_limits instance_cgroup_limits(const struct function_spec *function, bool limit_swap)
+struct cgroup_limits instance_cgroup_limits(const struct function_spec *function, bool limit_swap,
+                                            limit_set without)
 {
-    return (struct cgroup_limits){.memory_bytes = function->memory_mb * MIB,
-                                  .limit_swap = limit_swap,
-                                  .cpu_quota_us = (int64_t)(function->cpus * CPU_PERIOD_US),
-                                  .pids = function->pids + OWN_TASKS};
+    struct cgroup_limits limits = {.limit_swap =
+                                       limit_swap && !(without & LIMIT_BIT(LIMIT_MEMORY))};
+    if (!(without & LIMIT_BIT(LIMIT_MEMORY)))
+        limits.memory_bytes = function->memory_mb * MIB;
+    if (!(without & LIMIT_BIT(LIMIT_CPU)))
+        limits.cpu_quota_us = (int64_t)(function->cpus * CPU_PERIOD_US);
+    if (!(without & LIMIT_BIT(LIMIT_PIDS)))
+        limits.pids = function->pids + OWN_TASKS;
+    return limits;
 }
 
 static void set_limits(struct instance_spec *spec, const struct function_spec *function,
                        const struct instance_spec_options *options)
 {
     struct oci_runtime_spec *oci = &spec->oci;
-    struct cgroup_limits limits = instance_cgroup_limits(function, options->limit_swap);
+    struct cgroup_limits limits =
+        instance_cgroup_limits(function, options->limit_swap, options->without);
     oci->memory_bytes = limits.memory_bytes;
     oci->limit_swap = limits.limit_swap;
     oci->cpu_period_us = CPU_PERIOD_US;
@@ -405,9 +412,9 @@ int instance_spec_init(struct instance_spec *spec, const struct function_spec *f
     oci->cgroups_path = options->cgroups_path;
     oci->network_namespace = options->network_namespace;
     oci->id_map_host_base = options->id_base;
-    oci->id_map_size = INSTANCE_ID_COUNT;
+    oci->id_map_size = options->without & LIMIT_BIT(LIMIT_USERNS) ? 0 : INSTANCE_ID_COUNT;
     oci->apparmor_profile = options->apparmor_profile;
-    oci->seccomp = true;
+    oci->seccomp = !(options->without & LIMIT_BIT(LIMIT_SECCOMP));
     set_limits(spec, function, options);
     return 0;
 }

@@ -7,7 +7,7 @@
 
 #include "model/function.h"
 #include "oci/runtime_spec.h"
-#include "worker/cgroup.h"
+#include "worker/enforcement.h"
 
 /* User and group of functions inside the container. */
 #define INSTANCE_UID 1000
@@ -37,6 +37,7 @@ struct instance_spec_options {
     const char *apparmor_profile;  /* NULL: none */
     uint32_t id_base;              /* first host id of the user namespace */
     bool limit_swap;
+    limit_set without;          /* limits that the host cannot enforce */
     uint64_t open_files;        /* 0: 1024 */
     uint64_t payload_max_bytes; /* for the size of the run folder; 0: 6 MiB */
 };
@@ -75,7 +76,8 @@ const char **instance_environment(const struct function_spec *function,
 const char **instance_strings_join(const char *const *first, const char *const *second);
 
 /* What the container's cgroup gets, also when the function comes to a container that runs already. */
-struct cgroup_limits instance_cgroup_limits(const struct function_spec *function, bool limit_swap);
+struct cgroup_limits instance_cgroup_limits(const struct function_spec *function, bool limit_swap,
+                                            limit_set without);
 
 int instance_spec_init(struct instance_spec *spec, const struct function_spec *function,
                        const struct instance_spec_options *options, struct error *err);

@@ -17,6 +17,7 @@
 
 #include "init/protocol.h"
 #include "model/function.h"
+#include "worker/enforcement.h"
 
 #include <uv.h>
 
@@ -90,6 +91,7 @@ struct runtime {
     /* Called when the meaning of an image's name may have changed; set by who keeps generic instances. */
     void (*images_changed)(void *data);
     void *images_changed_data;
+    limit_set without; /* limits that are not enforced */
 };
 
 struct worker_settings;

@@ -251,17 +251,33 @@ static int watch_images(struct container_runtime *runtime, struct error *err)
                            runtime->settings->image_dir);
 }
 
+/* What cannot be limited here is refused, or said loudly where the operator allows it. */
+static int check_limits(struct container_runtime *runtime, struct error *err)
+{
+    struct host_means means;
+    limit_set allowed = 0;
+    if (limit_set_parse(runtime->settings->allow_unenforced, &allowed, err) < 0 ||
+        host_means_read(&means, err) < 0 || enforcement_check(&means, allowed, err) < 0)
+        return -1;
+    runtime->base.without = host_means_missing(&means);
+    for (int kind = 0; kind < LIMIT_KIND_COUNT; kind++)
+        if (runtime->base.without & LIMIT_BIT(kind))
+            log_warn("FUNCTIONS RUN WITHOUT A LIMIT THAT THIS HOST CANNOT ENFORCE, as "
+                     "WORKER_ALLOW_UNENFORCED lets them",
+                     LOG_STR("limit", limit_name(kind)));
+    return 0;
+}
+
 static int open_parts(struct container_runtime *runtime, struct error *err)
 {
     const struct worker_settings *settings = runtime->settings;
-    struct cgroup_support support;
     /* Containers' first processes become our children when the OCI runtime ends. */
     if (prctl(PR_SET_CHILD_SUBREAPER, 1) < 0)
         return error_set_errno(err, ERROR_INTERNAL, errno, "cannot become a subreaper");
+    if (check_limits(runtime, err) < 0)
+        return error_wrap(err, "runtime \"container\"");
     if (make_paths(runtime, err) < 0 || open_oci_runtime(runtime, err) < 0)
         return -1;
-    if (cgroup_check(&support, err) < 0)
-        return error_wrap(err, "runtime \"container\"");
     runtime->cgroup = worker_cgroup_new(settings->name, err);
     if (!runtime->cgroup)
         return -1;

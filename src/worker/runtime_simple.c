@@ -380,6 +380,7 @@ struct runtime *runtime_simple_new(uv_loop_t *loop, const struct worker_settings
     } else if (remove_tree(runtime->runs, err) == 0 &&
                make_directories(runtime->runs, 0700, err) == 0) {
         runtime->base.ops = &ops;
+        runtime->base.without = LIMIT_BIT(LIMIT_KIND_COUNT) - 1;
         runtime->loop = loop;
         runtime->settings = settings;
         return &runtime->base;

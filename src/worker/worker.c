@@ -446,6 +446,7 @@ static int open_runtime(struct worker *worker, struct error *err)
         if (worker->runtime)
             worker->images = image_store_open(worker->settings->image_dir, NULL, err);
     }
+    worker->without = worker->runtime ? worker->runtime->without : 0;
     return worker->runtime && (worker->images || worker->kind == WORKER_RUNTIME_SIMPLE) ? 0 : -1;
 }
 

@@ -33,6 +33,7 @@ struct worker {
     struct kept *kept;
     struct idle_table *idle_table; /* NULL: policy fixed */
     struct runtime *runtime;
+    limit_set without; /* the runtime's; told until the end */
     struct pool *pool;
     struct builds *builds;
     struct image_store *images; /* for their names */

@@ -132,8 +132,10 @@ def leftovers(before, name='', seconds=5.0):
 class Platform:
     """`faas up`, its address and token. Use as a context manager, or start() and stop()."""
 
-    def __init__(self, settings=None, data_dir=None, arguments=()):
+    def __init__(self, settings=None, data_dir=None, arguments=(), prefix=()):
+        """`prefix`: a command that runs the one behind it, in other circumstances."""
         self.settings = dict(settings or {})
+        self.prefix = list(prefix)
         self.own_data_dir = data_dir is None
         self.data_dir = data_dir or tempfile.mkdtemp(prefix='faas-e2e-')
         self.arguments = list(arguments)
@@ -160,7 +162,7 @@ class Platform:
             self.before = host_state()
         with open(self.output, 'ab') as log:
             self.process = subprocess.Popen(
-                [os.path.join(BIN, 'faas'), 'up', '--data-dir', self.data_dir, '--listen', '127.0.0.1:0', *self.arguments],
+                [*self.prefix, os.path.join(BIN, 'faas'), 'up', '--data-dir', self.data_dir, '--listen', '127.0.0.1:0', *self.arguments],
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, env=self.environment())
         line = self._read_ready_line()
         if not line.startswith('ready http'):

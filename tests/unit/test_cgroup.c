@@ -2,6 +2,7 @@
 #include "container_fixture.h"
 #include "worker/cgroup.h"
 #include "worker/cgroup_hierarchy.h"
+#include "worker/enforcement.h"
 
 #include <sched.h>
 #include <signal.h>
@@ -121,7 +122,7 @@ Test(cgroup, this_host_enforces_what_instances_need)
     struct cgroup_support support;
     struct error err = {0};
 
-    cr_assert_eq(cgroup_check(&support, &err), 0, "%s", err.message);
+    cr_assert_eq(cgroup_detect(&support, &err), 0, "%s", err.message);
     cr_expect(support.memory && support.cpu && support.pids);
     cr_expect(support.version == CGROUP_V1 || support.version == CGROUP_V2);
 }
@@ -542,7 +543,10 @@ Test(cgroup, limits_that_v2_cannot_enforce_are_named)
     struct error err = {0};
 
     show_v2_only();
-    int failed = cgroup_check(&support, &err);
+    struct host_means means = {.seccomp = true, .user_namespaces = true};
+    cr_assert_eq(cgroup_detect(&support, &err), 0, "%s", err.message);
+    means.cgroups = support;
+    int failed = enforcement_check(&means, 0, &err);
     cr_expect_eq(support.version, CGROUP_V2);
     cr_expect_eq(failed, v2_has_memory() ? 0 : -1, "%s", err.message);
     if (failed) {

@@ -187,3 +187,27 @@ Test(instance_spec, the_container_has_the_functions_limits_and_nothing_to_write_
     cr_expect_null(mount_at(&spec, "/etc/resolv.conf"));
     instance_spec_deinit(&spec);
 }
+
+Test(instance_spec, what_the_host_cannot_enforce_is_not_asked_of_the_runtime)
+{
+    static const char *const command[] = {"exec", "--", "./bootstrap", NULL};
+    struct instance_spec_options options = {.rootfs = "/rootfs",
+                                            .code_dir = "/code",
+                                            .libexec_dir = "/libexec",
+                                            .command = command,
+                                            .limit_swap = true};
+    for (int kind = 0; kind < LIMIT_KIND_COUNT; kind++) {
+        struct instance_spec spec;
+        struct error err = {0};
+        options.without = LIMIT_BIT(kind);
+        cr_assert_eq(instance_spec_init(&spec, &function, &options, &err), 0, "%s", err.message);
+        const struct oci_runtime_spec *oci = &spec.oci;
+        cr_expect_eq(oci->memory_bytes == 0, kind == LIMIT_MEMORY, "%s", limit_name(kind));
+        cr_expect_eq(!oci->limit_swap, kind == LIMIT_MEMORY, "%s", limit_name(kind));
+        cr_expect_eq(oci->cpu_quota_us == 0, kind == LIMIT_CPU, "%s", limit_name(kind));
+        cr_expect_eq(oci->pids == 0, kind == LIMIT_PIDS, "%s", limit_name(kind));
+        cr_expect_eq(oci->id_map_size == 0, kind == LIMIT_USERNS, "%s", limit_name(kind));
+        cr_expect_eq(!oci->seccomp, kind == LIMIT_SECCOMP, "%s", limit_name(kind));
+        instance_spec_deinit(&spec);
+    }
+}

@@ -1,0 +1,105 @@
+"""A host that cannot enforce a limit: nothing runs there, unless the operator has said what functions may run without.
+
+The host is this one, seen from a mount namespace in which a cgroup controller is not mounted.
+"""
+import contextlib
+import glob
+import json
+import os
+import subprocess
+import unittest
+
+import faas_platform
+from faas_platform import BIN, Platform
+
+
+
+def without(controller):
+    """A command that runs the one behind it without that cgroup controller."""
+    return ('unshare', '--mount', '--propagation', 'private', 'sh', '-c', f'umount -l /sys/fs/cgroup/{controller} && exec "$@"', 'sh')
+
+
+CODE = 'import json; print(json.dumps({"ok": True}))'
+
+
+def check_host(**settings):
+    done = subprocess.run([*without('pids'), os.path.join(BIN, 'faas-worker'), '--check-host'], capture_output=True, text=True, check=False,
+                          env={**os.environ, **settings})
+    row = next(line for line in done.stdout.splitlines() if line.startswith('cgroups'))
+    return done.returncode, row
+
+
+@unittest.skipUnless(all(map(os.path.ismount, ('/sys/fs/cgroup/memory', '/sys/fs/cgroup/cpu', '/sys/fs/cgroup/pids'))),
+                     'a host with cgroup v1, one controller a hierarchy, is needed')
+class Without(unittest.TestCase):
+    def test_the_worker_does_not_start_and_names_limit_and_setting(self):
+        platform = Platform(prefix=without('pids'))
+        try:
+            with self.assertRaises(AssertionError):
+                platform.start()
+            self.assertRegex(platform.log_tail(), r'this host cannot enforce these limits: pids .*WORKER_ALLOW_UNENFORCED')
+            self.assertEqual(platform.leftovers(), [])
+        finally:
+            platform.kill()
+            platform.cleanup()
+
+    def test_the_table_of_the_host_says_so(self):
+        status, row = check_host()
+        self.assertEqual(status, 1)
+        self.assertRegex(row, r'no .*cannot enforce these limits: pids .*WORKER_ALLOW_UNENFORCED')
+        _, row = check_host(WORKER_ALLOW_UNENFORCED='memory')
+        self.assertRegex(row, r'no .*cannot enforce these limits: pids ')
+        _, row = check_host(WORKER_ALLOW_UNENFORCED='memory,pids')
+        self.assertRegex(row, r'warn .*functions run without a limit.*: pids$')
+
+    def test_when_it_is_allowed_functions_run_and_everybody_is_told(self):
+        limits = {'memory', 'cpu', 'pids'}
+        for missing in sorted(limits):
+            with self.subTest(missing), Platform({'WORKER_ALLOW_UNENFORCED': ','.join(limits)}, prefix=without(missing)) as platform:
+                self.assertRegex(platform.log_tail(), rf'FUNCTIONS RUN WITHOUT A LIMIT.* limit={missing}')
+                for other in limits - {missing}:
+                    self.assertNotIn(f'limit={other}', platform.log_tail())
+                platform.deploy('hello', python=CODE)
+                platform.deploy('smaller', python=CODE, memory_mb=64, cpus=0.5, pids=20)
+                for name in ('hello', 'smaller'):
+                    self.assertEqual(platform.invoke(name)['result'], {'ok': True})
+                self.assertEqual(platform.api('GET', '/v1/workers').json()['workers'][0]['unenforced'], [missing])
+                self.assertRegex(platform.faas('workers', check=True).stdout, rb'NOT ENFORCED\n.* ' + missing.encode() + rb'\n')
+                for resources in self.resources(platform):
+                    self.assertEqual(limits & set(resources), limits - {missing})
+                self.assertEqual(platform.stop(), 0)
+                self.assertEqual(platform.leftovers(), [])
+
+    def resources(self, platform):
+        paths = glob.glob(os.path.join(platform.data_dir, 'worker', 'bundles', '*', 'config.json'))
+        self.assertTrue(paths)
+        for path in paths:
+            # One that goes at this moment is of no interest.
+            with contextlib.suppress(FileNotFoundError), open(path, encoding='utf-8') as file:
+                yield json.load(file)['linux']['resources']
+
+
+class WithAll(unittest.TestCase):
+    def test_a_limit_that_may_be_missing_is_enforced_where_it_can_be(self):
+        with Platform({'WORKER_ALLOW_UNENFORCED': 'memory,swap,cpu,pids,userns,seccomp'}) as platform:
+            platform.deploy('hello', python=CODE)
+            self.assertEqual(platform.invoke('hello')['result'], {'ok': True})
+            self.assertEqual(platform.api('GET', '/v1/workers').json()['workers'][0]['unenforced'], [])
+            paths = glob.glob(os.path.join(platform.data_dir, 'worker', 'bundles', '*', 'config.json'))
+            self.assertTrue(paths)
+            for path in paths:
+                with open(path, encoding='utf-8') as file:
+                    linux = json.load(file)['linux']
+                self.assertEqual({'memory', 'cpu', 'pids'} - set(linux['resources']), set())
+                self.assertIn('seccomp', linux)
+                self.assertIn('user', [namespace['type'] for namespace in linux['namespaces']])
+
+    def test_a_name_that_is_none_is_refused(self):
+        done = subprocess.run([os.path.join(BIN, 'faas-worker'), '--check-config', '--allow-unenforced', 'ram'], capture_output=True,
+                              text=True, check=False)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn('"ram" is none of them', done.stderr)
+
+
+if __name__ == '__main__':
+    faas_platform.main()
