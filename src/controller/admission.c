@@ -47,6 +47,44 @@ int admission_check(struct controller *controller, struct function_entry *functi
     return -1;
 }
 
+int admission_check_token_place(struct controller *controller, const struct token *token,
+                                struct error *err)
+{
+    if (!token || token->spec.max_concurrency == 0 ||
+        (int64_t)token->calls < token->spec.max_concurrency)
+        return 0;
+    controller->metrics.refused[REFUSED_TOKEN_CONCURRENCY]++;
+    return error_set(err, ERROR_THROTTLED,
+                     "the token %s has %zu calls at the same time already, and its max_concurrency "
+                     "is %lld; try again later",
+                     token->spec.name, token->calls, (long long)token->spec.max_concurrency);
+}
+
+int admission_check_token(struct controller *controller, struct token *token, bool waits,
+                          uint64_t now_ns, struct error *err)
+{
+    if (waits && admission_check_token_place(controller, token, err) < 0)
+        return -1;
+    uint64_t wait_ns = rate_take(&token->rate, now_ns);
+    if (wait_ns == 0)
+        return 0;
+    controller->metrics.refused[REFUSED_TOKEN_RATE]++;
+    error_set(err, ERROR_THROTTLED,
+              "the token %s is used more often than its rate_limit allows; the next request is "
+              "taken in %.3f s",
+              token->spec.name, (double)wait_ns / NS_PER_SECOND);
+    err->retry_after_s = admission_retry_after_s(wait_ns);
+    return -1;
+}
+
+void admission_take_token(struct live_execution *execution, struct token *token)
+{
+    if (!token)
+        return;
+    token_take_call(token);
+    execution->token = token;
+}
+
 void admission_take_place(struct live_execution *execution)
 {
     if (execution->has_place)
@@ -57,6 +95,9 @@ void admission_take_place(struct live_execution *execution)
 
 void admission_give_place(struct controller *controller, struct live_execution *execution)
 {
+    if (execution->token)
+        token_give_call(execution->token);
+    execution->token = NULL;
     if (!execution->has_place)
         return;
     execution->has_place = false;

@@ -2,6 +2,7 @@
  *
  * The way of a synchronous one is all in memory: look-up, a check of the payload, dispatch; the answer comes
  * when the result does (answer.c). An asynchronous one is committed to the store before its 202. */
+#include "controller/admission.h"
 #include "controller/controller.h"
 #include "controller/handlers.h"
 #include "controller/refresh.h"
@@ -131,8 +132,9 @@ static void client_gone(void *data)
 }
 
 static void start_sync(struct controller *controller, struct http_request *request,
-                       struct live_execution *execution, enum answer_form form)
+                       struct live_execution *execution, struct token *token, enum answer_form form)
 {
+    admission_take_token(execution, token);
     execution->request = request;
     execution->form = form;
     http_request_set_data(request, controller);
@@ -192,8 +194,10 @@ void serve_invoke(struct http_request *request, void *data)
         return;
     struct function_version *version =
         find_version(controller, http_request_param(request, "name"), &err);
+    struct token *token = tokens_of_request(controller, request);
     char *payload = version && read_mode(request, &async, &err) == 0 &&
-                            read_async_options(request, async, &options, &err) == 0
+                            read_async_options(request, async, &options, &err) == 0 &&
+                            (async || admission_check_token_place(controller, token, &err) == 0)
                         ? take_json_payload(request, &len, &err)
                         : NULL;
     struct live_execution *execution =
@@ -203,7 +207,7 @@ void serve_invoke(struct http_request *request, void *data)
         return;
     }
     if (!async) {
-        start_sync(controller, request, execution, ANSWER_EXECUTION);
+        start_sync(controller, request, execution, token, ANSWER_EXECUTION);
     } else {
         execution->record.delivery.priority = options.priority;
         delivery_accept(controller, request, execution, options.key);
@@ -219,14 +223,16 @@ void serve_invoke_raw(struct http_request *request, void *data)
         return;
     struct function_version *version =
         find_version(controller, http_request_param(request, "name"), &err);
+    struct token *token =
+        version && !version->record.spec.public ? tokens_of_request(controller, request) : NULL;
     char *payload =
-        version
+        version && admission_check_token_place(controller, token, &err) == 0
             ? take_raw_payload(request, (size_t)controller->config.payload_max_bytes, &len, &err)
             : NULL;
     struct live_execution *execution =
         payload ? executions_accept(controller, version, payload, len, false, &err) : NULL;
     if (execution)
-        start_sync(controller, request, execution, ANSWER_RAW);
+        start_sync(controller, request, execution, token, ANSWER_RAW);
     else
         http_respond_error(request, &err);
 }

@@ -113,10 +113,8 @@ int auth_load_shared(struct auth *auth, const char *data_dir, const char *worker
     return agree(data_dir, "worker-token", worker_token, store, auth->worker_hash, err);
 }
 
-int auth_role(const struct auth *auth, const char *header, enum auth_role *ret_role,
-              struct error *err)
+int auth_hash(const char *header, char hash[SHA256_HEX_LEN + 1], struct error *err)
 {
-    char hash[SHA256_HEX_LEN + 1];
     if (!header)
         return error_set(err, ERROR_UNAUTHORIZED,
                          "a token is needed: send the header Authorization: Bearer TOKEN");
@@ -125,12 +123,26 @@ int auth_role(const struct auth *auth, const char *header, enum auth_role *ret_r
                          "the Authorization header must be \"Bearer TOKEN\"");
     header += 7 + strspn(header + 7, " ");
     sha256_hex(header, strcspn(header, " "), hash);
+    return 0;
+}
+
+enum auth_role auth_role_of(const struct auth *auth, const char *hash)
+{
     if (equal_constant_time(hash, auth->user_hash, SHA256_HEX_LEN))
-        *ret_role = AUTH_USER;
-    else if (equal_constant_time(hash, auth->worker_hash, SHA256_HEX_LEN))
-        *ret_role = AUTH_WORKER;
-    else
+        return AUTH_USER;
+    return equal_constant_time(hash, auth->worker_hash, SHA256_HEX_LEN) ? AUTH_WORKER : AUTH_NOBODY;
+}
+
+int auth_role(const struct auth *auth, const char *header, enum auth_role *ret_role,
+              struct error *err)
+{
+    char hash[SHA256_HEX_LEN + 1];
+    if (auth_hash(header, hash, err) < 0)
+        return -1;
+    enum auth_role role = auth_role_of(auth, hash);
+    if (role == AUTH_NOBODY)
         return error_set(err, ERROR_UNAUTHORIZED,
                          "the token is not known here (the one of DATA_DIR/token is)");
+    *ret_role = role;
     return 0;
 }

@@ -457,6 +457,7 @@ int controller_start(struct controller *controller, struct error *err)
     uv_loop_init(&controller->loop);
     controller->machine_cpus = (double)sysconf(_SC_NPROCESSORS_ONLN);
     registry_init(&controller->registry, version_gone, controller);
+    tokens_init(&controller->tokens);
     executions_init(&controller->executions);
     dispatch_init(&controller->dispatch, &limits);
     sessions_init(&controller->sessions);
@@ -465,6 +466,7 @@ int controller_start(struct controller *controller, struct error *err)
 
     if (loop_start_pool(&controller->loop, err) < 0 || prepare_folders(controller, err) < 0 ||
         open_store(controller, err) < 0 || load_tokens(controller, err) < 0 ||
+        tokens_load(controller, err) < 0 ||
         registry_load(&controller->registry, controller->store, err) < 0 ||
         delivery_start(controller, is_shared(config->database_url), err) < 0 ||
         builds_resume(controller, err) < 0 || refresh_start(controller, err) < 0 ||
@@ -541,6 +543,7 @@ void controller_deinit(struct controller *controller)
     sessions_deinit(controller);
     executions_deinit(controller);
     registry_deinit(&controller->registry);
+    tokens_deinit(&controller->tokens);
     free(controller->routes);
     loop_close(&controller->loop);
     log_info("stopped");

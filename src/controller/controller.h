@@ -19,12 +19,14 @@
 #include "controller/rate_limit.h"
 #include "controller/registry.h"
 #include "controller/sessions.h"
+#include "controller/tokens.h"
 #include "store/store.h"
 
 struct controller {
     uv_loop_t loop;
     struct controller_config config;
     struct auth auth;
+    struct tokens tokens;
     struct store *store;
     struct http_server *server;
     struct buffer tls_certificate, tls_key; /* PEM; empty without TLS */

@@ -13,6 +13,7 @@
 
 struct controller;
 struct worker_session;
+struct token;
 
 /* How the waiting client wants its answer. */
 enum answer_form {
@@ -36,6 +37,7 @@ struct live_execution {
     bool interrupted;
     bool committing;        /* on its way into the store */
     bool has_place;         /* admission's: counted among its function's calls at the same time */
+    struct token *token;    /* of a synchronous one; a reference; NULL: no named one */
     bool shares;            /* dispatch's: it is at a worker, on a place that is nobody's own */
     bool in_window;         /* delivery's: counted as waiting in memory */
     struct list queue_link; /* in its function's queue */

@@ -23,6 +23,10 @@ void serve_redrive_dead_letter(struct http_request *request, void *data);
 void serve_redrive_dead_letters(struct http_request *request, void *data);
 void serve_delete_dead_letter(struct http_request *request, void *data);
 void serve_delete_dead_letters(struct http_request *request, void *data);
+/* api_tokens.c */
+void serve_create_token(struct http_request *request, void *data);
+void serve_list_tokens(struct http_request *request, void *data);
+void serve_delete_token(struct http_request *request, void *data);
 /* api_logs.c */
 void serve_execution_logs(struct http_request *request, void *data);
 void serve_function_logs(struct http_request *request, void *data);

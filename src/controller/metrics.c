@@ -112,6 +112,8 @@ static void put_refused(struct page *page, const struct metrics *metrics)
     static const char *const limits[REFUSED_COUNT] = {
         [REFUSED_FUNCTION_RATE] = "function_rate",
         [REFUSED_FUNCTION_CONCURRENCY] = "function_concurrency",
+        [REFUSED_TOKEN_RATE] = "token_rate",
+        [REFUSED_TOKEN_CONCURRENCY] = "token_concurrency",
     };
     head(page, "faas_admission_refused_total", "counter",
          "Calls refused, by the limit that did it.");

@@ -13,8 +13,14 @@ struct histogram {
     double sum_seconds;
 };
 
-/* By which limit of a function's own a call was refused. */
-enum metrics_refused { REFUSED_FUNCTION_RATE, REFUSED_FUNCTION_CONCURRENCY, REFUSED_COUNT };
+/* By which limit of its function or token a call was refused. */
+enum metrics_refused {
+    REFUSED_FUNCTION_RATE,
+    REFUSED_FUNCTION_CONCURRENCY,
+    REFUSED_TOKEN_RATE,
+    REFUSED_TOKEN_CONCURRENCY,
+    REFUSED_COUNT
+};
 
 struct metrics {
     uint64_t executions[EXECUTION_STATUS_COUNT]; /* by final status */

@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "controller/changes.h"
 #include "controller/controller.h"
+#include "controller/tokens.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -135,20 +136,21 @@ static void all_came(void *data, struct function_record *records, size_t count,
     controller_dispatch(controller);
 }
 
-static void news_came(void *data, const char *function, bool waiting)
+static void news_came(void *data, enum store_news news, const char *function)
 {
     struct controller *controller = data;
     if (controller->delivery.stopped)
         return;
-    if (waiting) {
+    if (news == STORE_NEWS_WAITING)
         delivery_look(controller);
-    } else if (function) {
-        if (function_name_valid(function))
-            refresh_function(controller, function, NULL, NULL);
-    } else {
+    if (news == STORE_NEWS_FUNCTION && function_name_valid(function))
+        refresh_function(controller, function, NULL, NULL);
+    if (news == STORE_NEWS_ANYTHING) {
         controller->pending_reads++;
         store_read_functions(controller->store, NULL, all_came, controller);
     }
+    if (news == STORE_NEWS_ANYTHING || news == STORE_NEWS_SETTINGS)
+        tokens_refresh(controller);
 }
 
 int refresh_start(struct controller *controller, struct error *err)

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #define MIB ((size_t)1024 * 1024)
+#define SMALL_MAX ((size_t)16 * 1024)
 
 const struct api_route api_routes[] = {
     {"*", "/fn/{name}", serve_invoke_raw, ACCESS_INVOKE_PUBLIC, BODY_PAYLOAD},
@@ -21,14 +22,17 @@ const struct api_route api_routes[] = {
     {"DELETE", "/v1/functions/{name}", serve_delete_function, ACCESS_USER, BODY_NONE},
     {"GET", "/v1/functions/{name}/logs", serve_function_logs, ACCESS_USER, BODY_NONE},
     {"GET", "/v1/executions", serve_list_executions, ACCESS_USER, BODY_NONE},
-    {"GET", "/v1/executions/{id}", serve_get_execution, ACCESS_USER, BODY_NONE},
-    {"GET", "/v1/executions/{id}/logs", serve_execution_logs, ACCESS_USER, BODY_NONE},
+    {"GET", "/v1/executions/{id}", serve_get_execution, ACCESS_RESULT, BODY_NONE},
+    {"GET", "/v1/executions/{id}/logs", serve_execution_logs, ACCESS_RESULT, BODY_NONE},
     {"GET", "/v1/dead-letters", serve_list_dead_letters, ACCESS_USER, BODY_NONE},
     {"DELETE", "/v1/dead-letters", serve_delete_dead_letters, ACCESS_USER, BODY_NONE},
     {"POST", "/v1/dead-letters/redrive", serve_redrive_dead_letters, ACCESS_USER, BODY_NONE},
     {"GET", "/v1/dead-letters/{id}", serve_get_dead_letter, ACCESS_USER, BODY_NONE},
     {"DELETE", "/v1/dead-letters/{id}", serve_delete_dead_letter, ACCESS_USER, BODY_NONE},
     {"POST", "/v1/dead-letters/{id}/redrive", serve_redrive_dead_letter, ACCESS_USER, BODY_NONE},
+    {"POST", "/v1/tokens", serve_create_token, ACCESS_USER, BODY_SMALL},
+    {"GET", "/v1/tokens", serve_list_tokens, ACCESS_USER, BODY_NONE},
+    {"DELETE", "/v1/tokens/{name}", serve_delete_token, ACCESS_USER, BODY_NONE},
     {"GET", "/v1/workers", serve_workers, ACCESS_USER, BODY_NONE},
     {"GET", "/v1/worker/stream", serve_worker_stream, ACCESS_WORKER, BODY_NONE},
     {"GET", "/v1/worker/functions/{name}/{version}", serve_worker_function, ACCESS_WORKER,
@@ -47,6 +51,8 @@ static size_t body_max(const struct controller_config *config, enum route_body b
     switch (body) {
     case BODY_DEFINITION: /* code in base64, with line breaks, and the rest */
         return archive / 2 * 3 + MIB;
+    case BODY_SMALL:
+        return SMALL_MAX;
     case BODY_PAYLOAD:
         return (size_t)config->payload_max_bytes;
     default:
@@ -102,17 +108,39 @@ static bool is_public(const struct function_entry *function)
            (function->current ? function->current : function->newest)->record.spec.public;
 }
 
+/* `ret_token`: a named one; NULL: another. */
+static int identify(const struct controller *controller, const struct http_request *request,
+                    enum auth_role *ret_role, struct token **ret_token, struct error *err)
+{
+    char hash[SHA256_HEX_LEN + 1];
+    if (auth_hash(http_request_header(request, "Authorization"), hash, err) < 0)
+        return -1;
+    *ret_role = auth_role_of(&controller->auth, hash);
+    *ret_token = *ret_role == AUTH_NOBODY ? tokens_find(&controller->tokens, hash) : NULL;
+    if (*ret_token)
+        *ret_role = AUTH_USER;
+    if (*ret_role != AUTH_NOBODY)
+        return 0;
+    return error_set(err, ERROR_UNAUTHORIZED,
+                     "the token is not known here (the one of DATA_DIR/token is, and those that "
+                     "were made with POST /v1/tokens)");
+}
+
 static int check_role(const struct controller *controller, const struct http_request *request,
-                      enum route_access access, struct error *err)
+                      enum route_access access, struct token **ret_token, struct error *err)
 {
     enum auth_role role;
-    if (auth_role(&controller->auth, http_request_header(request, "Authorization"), &role, err) < 0)
+    if (identify(controller, request, &role, ret_token, err) < 0)
         return -1;
-    if ((role == AUTH_WORKER) == (access == ACCESS_WORKER))
-        return 0;
-    return error_set(err, ERROR_FORBIDDEN, "this call needs %s token, and this is %s one",
-                     access == ACCESS_WORKER ? "the workers'" : "a user's",
-                     role == AUTH_WORKER ? "the workers'" : "a user's");
+    if ((role == AUTH_WORKER) != (access == ACCESS_WORKER))
+        return error_set(err, ERROR_FORBIDDEN, "this call needs %s token, and this is %s one",
+                         access == ACCESS_WORKER ? "the workers'" : "a user's",
+                         role == AUTH_WORKER ? "the workers'" : "a user's");
+    if (*ret_token && (*ret_token)->spec.scope == TOKEN_INVOKE && access == ACCESS_USER)
+        return error_set(err, ERROR_FORBIDDEN,
+                         "this call needs a token of scope admin, and %s has scope invoke",
+                         (*ret_token)->spec.name);
+    return 0;
 }
 
 static bool is_async(const struct http_request *request)
@@ -127,16 +155,18 @@ int routes_authorize(struct http_request *request, const struct http_route *rout
     struct controller *controller = data;
     enum route_access access = (enum route_access)route->tag;
     bool invokes = access == ACCESS_INVOKE || access == ACCESS_INVOKE_PUBLIC;
+    bool waits = invokes && (access == ACCESS_INVOKE_PUBLIC || !is_async(request));
+    uint64_t now_ns = http_request_received_ns(request);
+    struct token *token = NULL;
     controller->metrics.requests++;
     if (access == ACCESS_ANYBODY)
         return 0;
     const char *name = invokes ? http_request_param(request, "name") : NULL;
     struct function_entry *function = name ? registry_find(&controller->registry, name) : NULL;
     if ((access != ACCESS_INVOKE_PUBLIC || !is_public(function)) &&
-        check_role(controller, request, access, err) < 0)
+        check_role(controller, request, access, &token, err) < 0)
         return -1;
-    if (!function)
-        return 0;
-    return admission_check(controller, function, access == ACCESS_INVOKE && is_async(request),
-                           http_request_received_ns(request), err);
+    if (token && admission_check_token(controller, token, waits, now_ns, err) < 0)
+        return -1;
+    return function ? admission_check(controller, function, !waits, now_ns, err) : 0;
 }

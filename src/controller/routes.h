@@ -9,11 +9,12 @@ enum route_access {
     ACCESS_ANYBODY,
     ACCESS_USER,
     ACCESS_WORKER,
-    ACCESS_INVOKE,        /* users */
+    ACCESS_INVOKE,        /* users, also with a token of scope invoke */
+    ACCESS_RESULT,        /* the same, for what became of a call */
     ACCESS_INVOKE_PUBLIC, /* users, and anybody when the function is public */
 };
 
-enum route_body { BODY_NONE, BODY_DEFINITION, BODY_PAYLOAD };
+enum route_body { BODY_NONE, BODY_SMALL, BODY_DEFINITION, BODY_PAYLOAD };
 
 struct api_route {
     const char *method;

@@ -102,6 +102,8 @@ int function_spec_read(const struct json *value, struct function_spec *spec, str
  */
 void function_spec_write_members(struct json_writer *writer, const struct function_spec *spec);
 
+/* What a rate must be, a function's or a token's. */
+int function_check_rate(double rate_limit, int64_t rate_burst, struct error *err);
 bool function_name_valid(const char *name);
 const char *function_runtime_name(enum function_runtime runtime);
 int function_runtime_parse(const char *text, enum function_runtime *ret, struct error *err);

@@ -204,15 +204,22 @@ static int check_scaling(const struct function_spec *spec, struct error *err)
                            (long long)spec->max_instances, (long long)spec->min_instances);
 }
 
-static int check_admission(const struct function_spec *spec, struct error *err)
+int function_check_rate(double rate_limit, int64_t rate_burst, struct error *err)
 {
-    if (spec->rate_limit != 0 && spec->rate_limit < FUNCTION_RATE_MIN)
+    if (rate_limit != 0 && rate_limit < FUNCTION_RATE_MIN)
         return error_set_field(err, ERROR_INVALID_REQUEST, "/rate_limit",
-                               "rate_limit must be 0 (no limit) or %g to %d calls a second, not %g",
-                               FUNCTION_RATE_MIN, FUNCTION_RATE_MAX, spec->rate_limit);
-    if (spec->rate_burst > 0 && spec->rate_limit == 0)
+                               "rate_limit must be 0 (no limit) or %g to %d a second, not %g",
+                               FUNCTION_RATE_MIN, FUNCTION_RATE_MAX, rate_limit);
+    if (rate_burst > 0 && rate_limit == 0)
         return error_set_field(err, ERROR_INVALID_REQUEST, "/rate_burst",
                                "rate_burst needs rate_limit; without one leave it out");
+    return 0;
+}
+
+static int check_admission(const struct function_spec *spec, struct error *err)
+{
+    if (function_check_rate(spec->rate_limit, spec->rate_burst, err) < 0)
+        return -1;
     if (spec->max_concurrency > 0 && spec->reserved_concurrency > 0)
         return error_set_field(
             err, ERROR_INVALID_REQUEST, "/max_concurrency",

@@ -52,6 +52,7 @@ void call_free(struct call *call)
     store_claim_clear(&call->claim);
     store_backlog_clear(&call->backlog);
     store_functions_clear(&call->functions);
+    store_settings_clear(&call->settings);
     free(call);
 }
 

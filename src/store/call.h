@@ -37,6 +37,7 @@ struct call {
     store_renewed_fn *renewed_done;
     store_count_fn *count_done;
     store_functions_fn *functions_done;
+    store_settings_fn *settings_done;
     void *data;
 
     char *name, *value, *owner;
@@ -56,6 +57,7 @@ struct call {
     struct store_engine_claim claim;
     struct store_engine_backlog backlog;
     struct store_engine_functions functions;
+    struct store_engine_settings settings;
 };
 
 static inline struct call *call_of(struct store_job *job)

@@ -26,10 +26,19 @@ struct store_engine_backlog {
     size_t count;
     uint64_t next_due_ns;
 };
+struct store_engine_settings {
+    struct store_setting *items; /* owned, with their texts */
+    size_t count, capacity;
+};
+void store_settings_clear(struct store_engine_settings *settings);
+/* The next one, zeroed, for the engine to fill; NULL when out of memory. */
+struct store_setting *store_settings_add(struct store_engine_settings *settings, struct error *err);
+
 void store_backlog_clear(struct store_engine_backlog *backlog);
 
 typedef void store_heard_fn(void *data, const char *channel, const char *payload);
 #define STORE_CHANNEL_FUNCTIONS "faas_functions" /* payload: a function's name */
+#define STORE_CHANNEL_SETTINGS "faas_settings"   /* payload: a setting's name */
 #define STORE_CHANNEL_WAITING "faas_waiting"     /* something free waits */
 
 struct store_engine {
@@ -122,6 +131,8 @@ struct store_engine {
     int (*claim_setting)(void *db, const char *name, const char *value, char **ret,
                          struct error *err);
     int (*get_setting)(void *db, const char *name, char **ret_value, struct error *err);
+    int (*list_settings)(void *db, const char *prefix, struct store_engine_settings *settings,
+                         struct error *err);
 };
 
 extern const struct store_engine sqlite_engine;

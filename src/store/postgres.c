@@ -139,14 +139,25 @@ static void engine_rollback(void *db)
 
 /* ---- settings ---- */
 
+/* Tells all controllers, once the transaction is committed. */
+static int tell_of_setting(struct postgres_store *store, const char *name, struct error *err)
+{
+    struct postgres_arguments arguments = {0};
+    postgres_bind_text(&arguments, STORE_CHANNEL_SETTINGS);
+    postgres_bind_text(&arguments, name);
+    return postgres_write(store, POSTGRES_NOTIFY, &arguments, "telling of a setting", NULL, err);
+}
+
 static int put_setting(void *db, const char *name, const char *value, struct error *err)
 {
     struct postgres_arguments arguments = {0};
     postgres_bind_text(&arguments, name);
     if (value)
         postgres_bind_text(&arguments, value);
-    return postgres_write(db, value ? POSTGRES_PUT_SETTING : POSTGRES_DELETE_SETTING, &arguments,
-                          "writing a setting", NULL, err);
+    if (postgres_write(db, value ? POSTGRES_PUT_SETTING : POSTGRES_DELETE_SETTING, &arguments,
+                       "writing a setting", NULL, err) < 0)
+        return -1;
+    return tell_of_setting(db, name, err);
 }
 
 static int get_setting(void *db, const char *name, char **ret_value, struct error *err)
@@ -167,9 +178,29 @@ static int claim_setting(void *db, const char *name, const char *value, char **r
     struct postgres_arguments arguments = {0};
     postgres_bind_text(&arguments, name);
     postgres_bind_text(&arguments, value);
-    if (postgres_write(db, POSTGRES_CLAIM_SETTING, &arguments, "writing a setting", NULL, err) < 0)
+    if (postgres_write(db, POSTGRES_CLAIM_SETTING, &arguments, "writing a setting", NULL, err) <
+            0 ||
+        tell_of_setting(db, name, err) < 0)
         return -1;
     return get_setting(db, name, ret, err);
+}
+
+static int list_settings(void *db, const char *prefix, struct store_engine_settings *settings,
+                         struct error *err)
+{
+    struct postgres_arguments arguments = {0};
+    postgres_bind_text(&arguments, prefix);
+    auto_result *rows =
+        postgres_read(db, POSTGRES_LIST_SETTINGS, &arguments, "reading settings", err);
+    if (!rows)
+        return -1;
+    for (int i = 0; i < PQntuples(rows); i++) {
+        struct store_setting *setting = store_settings_add(settings, err);
+        if (!setting || postgres_get_copy(rows, i, 0, &setting->name, NULL, err) < 0 ||
+            postgres_get_copy(rows, i, 1, &setting->value, NULL, err) < 0)
+            return -1;
+    }
+    return 0;
 }
 
 const struct store_engine postgres_engine = {
@@ -213,4 +244,5 @@ const struct store_engine postgres_engine = {
     .put_setting = put_setting,
     .claim_setting = claim_setting,
     .get_setting = get_setting,
+    .list_settings = list_settings,
 };

@@ -52,6 +52,7 @@ static void tell_all(struct postgres_listener *listener, PGconn *connection)
 static bool serve(struct postgres_listener *listener, PGconn *connection)
 {
     if (!run(connection, "LISTEN " STORE_CHANNEL_FUNCTIONS) ||
+        !run(connection, "LISTEN " STORE_CHANNEL_SETTINGS) ||
         !run(connection, "LISTEN " STORE_CHANNEL_WAITING))
         return false;
     listener->heard(listener->data, NULL, NULL);

@@ -73,6 +73,8 @@ const char *const postgres_statement_texts[POSTGRES_STATEMENT_COUNT] = {
                              " ON CONFLICT (name) DO UPDATE SET value = excluded.value",
     [POSTGRES_DELETE_SETTING] = "DELETE FROM settings WHERE name = $1",
     [POSTGRES_GET_SETTING] = "SELECT value FROM settings WHERE name = $1",
+    [POSTGRES_LIST_SETTINGS] =
+        "SELECT name, value FROM settings WHERE left(name, length($1)) = $1 ORDER BY name",
     [POSTGRES_JOIN] =
         "INSERT INTO controllers VALUES ($1, now() + $2::bigint * interval '1 millisecond')"
         " ON CONFLICT (id) DO NOTHING",

@@ -229,6 +229,23 @@ static int get_setting(void *db, const char *name, char **ret_value, struct erro
     return row ? sqlite_column_copy(statement, 0, ret_value, NULL, err) : 0;
 }
 
+static int list_settings(void *db, const char *prefix, struct store_engine_settings *settings,
+                         struct error *err)
+{
+    auto_statement *statement = sqlite_statement(db, STATEMENT_LIST_SETTINGS, err);
+    if (!statement)
+        return -1;
+    sqlite_bind_string(statement, 1, prefix);
+    int more;
+    while ((more = sqlite_next(db, statement, "reading settings", err)) > 0) {
+        struct store_setting *setting = store_settings_add(settings, err);
+        if (!setting || sqlite_column_copy(statement, 0, &setting->name, NULL, err) < 0 ||
+            sqlite_column_copy(statement, 1, &setting->value, NULL, err) < 0)
+            return -1;
+    }
+    return more;
+}
+
 const struct store_engine sqlite_engine = {
     .scheme = "sqlite",
     .schema_version = &sqlite_schema_version,
@@ -268,4 +285,5 @@ const struct store_engine sqlite_engine = {
     .put_setting = put_setting,
     .claim_setting = claim_setting,
     .get_setting = get_setting,
+    .list_settings = list_settings,
 };

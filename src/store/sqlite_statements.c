@@ -60,6 +60,8 @@ const char *const sqlite_statement_texts[STATEMENT_COUNT] = {
     [STATEMENT_PUT_SETTING] = "INSERT OR REPLACE INTO settings (name, value) VALUES (?1, ?2)",
     [STATEMENT_DELETE_SETTING] = "DELETE FROM settings WHERE name = ?1",
     [STATEMENT_GET_SETTING] = "SELECT value FROM settings WHERE name = ?1",
+    [STATEMENT_LIST_SETTINGS] = "SELECT name, value FROM settings WHERE"
+                                " substr(name, 1, length(?1)) = ?1 ORDER BY name",
     [STATEMENT_JOIN] = "DELETE FROM controllers",
     [STATEMENT_LEAVE] = "DELETE FROM controllers WHERE id = ?1",
     [STATEMENT_RENEW] = "INSERT OR IGNORE INTO controllers VALUES (?1)",

@@ -210,10 +210,15 @@ void store_get_payload(struct store *store, const char *id, store_code_fn *done,
 
 /* ---- other controllers ---- */
 
-/* News of what other controllers (or this one) have changed, until the store is closed: a function by its name, or
- * anything (`function` NULL, when news may have been missed); or (`waiting`) that executions are free. Never with
- * SQLite, which has no others. Called on the loop thread. */
-typedef void store_news_fn(void *data, const char *function, bool waiting);
+/* News of what other controllers (or this one) have changed, until the store is closed. Never with SQLite, which has no
+ * others. Called on the loop thread. */
+enum store_news {
+    STORE_NEWS_FUNCTION, /* with its name */
+    STORE_NEWS_SETTINGS, /* one or several of them */
+    STORE_NEWS_WAITING,  /* executions are free */
+    STORE_NEWS_ANYTHING, /* functions or settings: news may have been missed */
+};
+typedef void store_news_fn(void *data, enum store_news news, const char *function);
 int store_watch(struct store *store, store_news_fn *news, void *data, struct error *err);
 
 /* Blocking, for start-up only: the value that all controllers use, which is `value` when there was none. malloc'd. */
@@ -222,5 +227,19 @@ int store_claim_setting(struct store *store, const char *name, const char *value
 /* Name and value pairs. value NULL deletes. */
 void store_put_setting(struct store *store, const char *name, const char *value,
                        store_done_fn *done, void *data);
+/* The same for a name that has no value yet: else ERROR_CONFLICT. */
+void store_add_setting(struct store *store, const char *name, const char *value,
+                       store_done_fn *done, void *data);
+/* Those whose names begin with `prefix`, by name; the blocking one is for start-up only, and calls back once before it
+ * returns 0. */
+struct store_setting {
+    char *name, *value; /* owned by the store; valid during the call */
+};
+typedef void store_settings_fn(void *data, const struct store_setting *settings, size_t count,
+                               const struct error *err);
+void store_read_settings(struct store *store, const char *prefix, store_settings_fn *done,
+                         void *data);
+int store_load_settings(struct store *store, const char *prefix, store_settings_fn *done,
+                        void *data, struct error *err);
 /* Blocking, for start-up only; *ret_value is malloc'd, NULL when absent. */
 int store_get_setting(struct store *store, const char *name, char **ret_value, struct error *err);

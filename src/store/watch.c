@@ -14,7 +14,7 @@ struct store_watch {
     uv_mutex_t lock;
     char *names[NAMES_MAX]; /* owned; under lock, as all below */
     size_t count;
-    bool anything, waiting;
+    bool anything, settings, waiting;
     store_news_fn *news;
     void *data;
 };
@@ -48,6 +48,8 @@ static void heard(void *data, const char *channel, const char *payload)
     uv_mutex_lock(&watch->lock);
     if (channel && strcmp(channel, STORE_CHANNEL_FUNCTIONS) == 0)
         note_name(watch, payload);
+    else if (channel && strcmp(channel, STORE_CHANNEL_SETTINGS) == 0)
+        watch->settings = true;
     else
         watch->waiting = true;
     if (!channel) {
@@ -64,19 +66,21 @@ static void on_wake(uv_async_t *wake)
     char *names[NAMES_MAX];
     uv_mutex_lock(&watch->lock);
     size_t count = watch->count;
-    bool anything = watch->anything, waiting = watch->waiting;
+    bool anything = watch->anything, settings = watch->settings, waiting = watch->waiting;
     memcpy(names, watch->names, count * sizeof(names[0]));
     watch->count = 0;
-    watch->anything = watch->waiting = false;
+    watch->anything = watch->settings = watch->waiting = false;
     uv_mutex_unlock(&watch->lock);
     if (anything)
-        watch->news(watch->data, NULL, false);
+        watch->news(watch->data, STORE_NEWS_ANYTHING, NULL);
     for (size_t i = 0; i < count; i++) {
-        watch->news(watch->data, names[i], false);
+        watch->news(watch->data, STORE_NEWS_FUNCTION, names[i]);
         free(names[i]);
     }
+    if (settings)
+        watch->news(watch->data, STORE_NEWS_SETTINGS, NULL);
     if (waiting)
-        watch->news(watch->data, NULL, true);
+        watch->news(watch->data, STORE_NEWS_WAITING, NULL);
 }
 
 static void closed(uv_handle_t *wake)

@@ -57,6 +57,16 @@ class Controllers(unittest.TestCase):
         wait_until(lambda: self.b.request("POST", "/fn/f0").status == 404, "it is gone at the other one")
         self.assertEqual(self.b.deploy("f0")["version"], 3, "numbers go on")
 
+    def test_a_token_is_known_and_revoked_at_every_controller(self):
+        made = self.a.request("POST", "/v1/tokens", {"name": "caller", "scope": "admin"})
+        self.assertEqual(made.status, 201, made)
+        token = made.json()["token"]
+        wait_until(lambda: self.b.request("GET", "/v1/functions", token=token).status == 200, "the other one knows it")
+        again = self.b.request("POST", "/v1/tokens", {"name": "caller", "scope": "invoke"})
+        self.assertEqual(again.status, 409, again)
+        self.assertEqual(self.b.request("DELETE", "/v1/tokens/caller").status, 204)
+        wait_until(lambda: self.a.request("GET", "/v1/functions", token=token).status == 401, "it is revoked at the other one")
+
     def test_changes_at_both_at_the_same_time_are_versions_of_their_own(self):
         answers = []
 

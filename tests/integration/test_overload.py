@@ -212,6 +212,104 @@ class Reserved(Overload):
         self.assertEqual([a.status for a in flood], [200] * 4)
 
 
+class Tokens(Overload):
+    def create(self, name, scope="invoke", **limits):
+        answer = self.controller.request("POST", "/v1/tokens", {"name": name, "scope": scope} | limits)
+        self.assertEqual(answer.status, 201, answer)
+        return answer.json()["token"]
+
+    def test_its_text_is_shown_once_and_kept_nowhere(self):
+        token = self.create("one", rate_limit=5)
+        self.assertRegex(token, "^[0-9a-f]{64}$")
+        listed = self.controller.request("GET", "/v1/tokens")
+        self.assertNotIn(token, listed.body.decode())
+        made = listed.json()["tokens"][0]
+        self.assertEqual({key: made[key] for key in made if key != "created_at"},
+                         {"name": "one", "scope": "invoke", "rate_limit": 5, "rate_burst": 0, "max_concurrency": 0})  # fmt: skip
+        self.assertNotIn(token, self.controller.log_text())
+        self.controller.stop()
+        for name in os.listdir(self.controller.data_dir):
+            with contextlib.suppress(IsADirectoryError), open(os.path.join(self.controller.data_dir, name), "rb") as file:
+                self.assertNotIn(token.encode(), file.read(), name)
+        self.controller.start()
+        self.assertEqual(self.controller.request("GET", "/v1/executions/x", token=token).status, 404, "it is known after a restart")
+
+    def test_scope_invoke_calls_and_reads_by_id_only(self):
+        self.controller.deploy("hello")
+        token = self.create("caller")
+        called = self.call("hello", 7, token=token)
+        self.assertEqual((called.status, called.json()["result"]), (200, 7))
+        self.assertEqual(self.controller.request("POST", "/fn/hello", 7, token=token).status, 200)
+        accepted = self.call("hello", 8, query="?mode=async", token=token).json()["id"]
+        self.assertEqual(self.controller.request("GET", f"/v1/executions/{accepted}", token=token).status, 200)
+        self.controller.wait_execution(accepted)
+        self.assertEqual(self.controller.request("GET", f"/v1/executions/{accepted}/logs", token=token).status, 200)
+        for method, path in (("GET", "/v1/functions"), ("GET", "/v1/functions/hello"), ("DELETE", "/v1/functions/hello"), ("GET", "/v1/executions"),
+                             ("GET", "/v1/functions/hello/logs"), ("GET", "/v1/tokens"), ("DELETE", "/v1/tokens/caller"), ("GET", "/v1/workers"),
+                             ("GET", "/v1/dead-letters"), ("GET", "/v1/worker/code/" + "0" * 64)):  # fmt: skip
+            answer = self.controller.request(method, path, token=token)
+            self.assertEqual((answer.status, answer.json()["error"]["type"]), (403, "forbidden"), (method, path))
+        answer = self.controller.request("POST", "/v1/tokens", {"name": "more", "scope": "admin"}, token=token)
+        self.assertEqual(answer.status, 403, answer)
+
+    def test_scope_admin_may_do_what_the_file_may(self):
+        token = self.create("boss", scope="admin")
+        self.assertEqual(self.controller.request("GET", "/v1/functions", token=token).status, 200)
+        self.assertEqual(self.controller.request("GET", "/v1/worker/code/" + "0" * 64, token=token).status, 403)
+        self.assertEqual(self.controller.request("POST", "/v1/tokens", {"name": "next", "scope": "invoke"}, token=token).status, 201)
+
+    def test_a_revoked_one_is_nobodys_and_its_calls_go_on(self):
+        self.controller.deploy("slow")
+        token = self.create("gone")
+        answers = []
+        client = threading.Thread(target=lambda: answers.append(self.call("slow", 3, token=token)), daemon=True)
+        client.start()
+        self.running("slow", 1)
+        self.assertEqual(self.controller.request("DELETE", "/v1/tokens/gone").status, 204)
+        self.assertEqual(self.call("slow", token=token).status, 401)
+        self.gate.open.set()
+        client.join(fixture.WAIT_S)
+        self.assertEqual((answers[0].status, answers[0].json()["result"]), (200, 3))
+        self.assertEqual(self.controller.request("DELETE", "/v1/tokens/gone").status, 404)
+        self.assertNotEqual(self.create("gone"), token)
+        self.assertEqual(self.call("slow", token=token).status, 401, "the name is another's now")
+
+    def test_bad_requests_name_the_field(self):
+        self.create("taken")
+        for fields, status, field in (({"name": "taken"}, 409, None), ({"name": "Bad"}, 400, "/name"), ({"scope": "root"}, 400, "/scope"),
+                                      ({"rate_limit": 1e-9}, 400, "/rate_limit"), ({"rate_burst": 3}, 400, "/rate_burst"),
+                                      ({"max_concurrency": -1}, 400, "/max_concurrency"), ({"text": "x"}, 400, "/text")):  # fmt: skip
+            answer = self.controller.request("POST", "/v1/tokens", {"name": "x", "scope": "invoke"} | fields)
+            self.assertEqual((answer.status, answer.json()["error"].get("field")), (status, field), answer)
+
+    def test_over_its_rate_is_throttled_and_another_token_goes_on(self):
+        self.controller.deploy("hello")
+        flooder, other = self.create("flooder", rate_limit=0.01, rate_burst=4), self.create("other")
+        answers = [self.call("hello", token=flooder) for _ in range(10)]
+        self.assertEqual([a.status for a in answers], [200] * 4 + [429] * 6)
+        self.assertThrottled(answers[-1], "the token flooder is used more often")
+        self.assertIn(int(answers[-1].headers["Retry-After"]), range(90, 101))
+        self.assertThrottled(self.controller.request("GET", "/v1/executions/x", token=flooder))
+        for n in range(10):
+            self.assertEqual(self.call("hello", n, token=other).json()["result"], n)
+        self.assertEqual(self.metric('faas_admission_refused_total{limit="token_rate"}'), 7)
+
+    def test_over_its_concurrency_is_throttled_whatever_it_calls(self):
+        self.controller.deploy("slow")
+        self.controller.deploy("hello", public=True)
+        token = self.create("busy", max_concurrency=1)
+        client = threading.Thread(target=lambda: self.call("slow", token=token), daemon=True)
+        client.start()
+        self.running("slow", 1)
+        self.assertThrottled(self.call("hello", token=token), "the token busy has 1 calls")
+        self.assertEqual(self.call("hello", query="?mode=async", token=token).status, 202, "nobody waits for it")
+        self.assertEqual(self.controller.request("GET", "/fn/hello", token=token).status, 200, "a public function asks for no token")
+        self.assertEqual(self.call("hello").status, 200)
+        self.gate.open.set()
+        client.join(fixture.WAIT_S)
+        self.assertEqual(self.call("hello", token=token).status, 200)
+
+
 class Command(Overload):
     def faas(self, *arguments, token=None):
         environment = {"PATH": os.environ["PATH"], "HOME": self.controller.folder, "FAAS_URL": self.controller.url,
@@ -240,6 +338,18 @@ class Command(Overload):
         self.assertEqual(self.function()["reserved_concurrency"], 2)
         done = self.deploy({}, "--rate-limit", "fast")
         self.assertEqual((done.returncode, "--rate-limit must be a number" in done.stderr), (2, True), done.stderr)
+
+    def test_tokens_are_made_listed_and_revoked(self):
+        done = self.faas("tokens", "create", "billing", "--rate-limit", "0.5", "--max-concurrency", "3")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        token = done.stdout.strip()
+        self.assertRegex(token, "^[0-9a-f]{64}$")
+        done = self.faas("tokens", "list")
+        self.assertRegex(done.stdout, r"billing +invoke +0\.5 +3 ")
+        self.assertEqual(self.faas("list", token=token).returncode, 3, "it may call only")
+        self.assertEqual(self.faas("tokens", "rm", "billing").returncode, 0)
+        self.assertEqual(json.loads(self.faas("tokens", "list", "--json").stdout), [])
+        self.assertEqual(self.faas("tokens", "rm", "billing").returncode, 4)
 
     def test_deploy_knows_retry_and_leaves_the_rest_of_it_as_the_folder_says(self):
         done = self.deploy({"retry": {"max_attempts": 2, "backoff_ms": 5}}, "--retry-attempts", "4", "--retry-max-age", "1h")

@@ -579,6 +579,48 @@ Test(store, settings_are_set_changed_and_deleted)
     cr_expect_null(value);
 }
 
+static char listed_settings[256];
+
+static void settings_came(void *data, const struct store_setting *settings, size_t count,
+                          const struct error *failure)
+{
+    (void)data;
+    cr_expect_null(failure);
+    listed_settings[0] = '\0';
+    for (size_t i = 0; i < count; i++)
+        snprintf(listed_settings + strlen(listed_settings),
+                 sizeof(listed_settings) - strlen(listed_settings), "%s=%s ", settings[i].name,
+                 settings[i].value);
+    outcomes++;
+}
+
+Test(store, settings_with_a_prefix_are_listed)
+{
+    store_put_setting(store, "b/2", "two", done, NULL);
+    store_put_setting(store, "b/1", "one", done, NULL);
+    store_put_setting(store, "b", "x", done, NULL);
+    store_put_setting(store, "c/1", "x", done, NULL);
+    store_read_settings(store, "b/", settings_came, NULL);
+    wait_for(5);
+    cr_expect_str_eq(listed_settings, "b/1=one b/2=two ");
+    cr_assert_eq(store_load_settings(store, "nothing/", settings_came, NULL, &err), 0);
+    cr_expect_str_eq(listed_settings, "");
+}
+
+Test(store, a_setting_that_has_a_value_is_not_added)
+{
+    store_add_setting(store, "a", "1", done, NULL);
+    wait_for(1);
+    cr_expect_eq(failures, 0);
+    store_add_setting(store, "a", "2", done, NULL);
+    wait_for(2);
+    cr_expect_eq(failures, 1);
+    cr_expect_eq(err.code, ERROR_CONFLICT);
+    store_read_settings(store, "a", settings_came, NULL);
+    wait_for(3);
+    cr_expect_str_eq(listed_settings, "a=1 ");
+}
+
 Test(store, the_first_to_claim_a_setting_has_it)
 {
     char *value = NULL;

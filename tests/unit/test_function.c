@@ -182,9 +182,8 @@ Test(function, numbers_are_held_to_the_contracts_ranges)
                    "min_instances must be at most max_instances, which is 2 (0 would be no bound), "
                    "not 3");
     assert_accepted("{\"runtime\":\"go\",\"min_instances\":3}");
-    assert_refused(
-        "{\"runtime\":\"go\",\"rate_limit\":0.0001}", "/rate_limit",
-        "rate_limit must be 0 (no limit) or 0.001 to 1000000 calls a second, not 0.0001");
+    assert_refused("{\"runtime\":\"go\",\"rate_limit\":0.0001}", "/rate_limit",
+                   "rate_limit must be 0 (no limit) or 0.001 to 1000000 a second, not 0.0001");
     assert_refused("{\"runtime\":\"go\",\"rate_burst\":5}", "/rate_burst",
                    "rate_burst needs rate_limit; without one leave it out");
     assert_refused("{\"runtime\":\"go\",\"max_concurrency\":5,\"reserved_concurrency\":6}",

@@ -170,13 +170,16 @@ Test(store, what_an_owner_had_whose_lease_has_ended_goes_to_another)
 static char news[256];
 static int news_count;
 
-static void news_came(void *data, const char *function, bool waiting)
+static void news_came(void *data, enum store_news kind, const char *function)
 {
+    static const char *const kinds[] = {[STORE_NEWS_SETTINGS] = "settings",
+                                        [STORE_NEWS_WAITING] = "waiting",
+                                        [STORE_NEWS_ANYTHING] = "anything"};
     size_t used = strlen(news);
     (void)data;
     news_count++;
     snprintf(news + used, sizeof(news) - used, "%s ",
-             waiting ? "waiting" : (function ? function : "anything"));
+             kind == STORE_NEWS_FUNCTION ? function : kinds[kind]);
 }
 
 static void wait_for_news(const char *what)
@@ -200,6 +203,8 @@ Test(store, others_are_told_of_changes)
     cr_assert(other, "%s", err.message);
     store_accept_execution(other, &execution, strdup("1"), 1, &acceptance, accepted, NULL);
     wait_for_news("waiting");
+    store_add_setting(other, "x", "1", NULL, NULL);
+    wait_for_news("settings");
     store_close(other);
     end_sessions();
     wait_for_news("anything");
