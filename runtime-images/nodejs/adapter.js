@@ -18,7 +18,8 @@
 const fs = require('fs');
 const path = require('path');
 
-const FRAME = { INVOKE: 1, READY: 2, RESULT: 4, ERROR: 5, LOAD: 7 };
+const FRAME = { INVOKE: 1, READY: 2, RESULT: 4, ERROR: 5, LOAD: 7, LOG: 8 };
+const FLAG_DIRTY = 2;
 const FLAG_STANDS_BY = 4;
 const HEADER_BYTES = 16;
 const META_MAX = 4096;
@@ -28,6 +29,7 @@ const SOCKET = 3;
 const KEEPER_SOCKET = 4;
 const MESSAGE_MAX = 16 * 1024;
 const STACK_FRAMES_MAX = 64;
+const OWN_FOLDER = __dirname + path.sep;
 
 // The function's code may replace these.
 const { parse, stringify } = JSON;
@@ -40,12 +42,15 @@ function makeOutputBlocking() {
 
 // ---- frames ----
 
-function encodeFrame(type, body, flags = 0) {
-  const frame = Buffer.alloc(HEADER_BYTES + body.length);
+function encodeFrame(type, body, { flags = 0, value = 0, meta = '' } = {}) {
+  const frame = Buffer.alloc(HEADER_BYTES + meta.length + body.length);
   frame.writeUInt16LE(type, 0);
   frame.writeUInt16LE(flags, 2);
+  frame.writeUInt32LE(meta.length, 4);
   frame.writeUInt32LE(body.length, 8);
-  body.copy(frame, HEADER_BYTES);
+  frame.writeUInt32LE(value, 12);
+  frame.latin1Write(meta, HEADER_BYTES);
+  body.copy(frame, HEADER_BYTES + meta.length);
   return frame;
 }
 
@@ -98,7 +103,7 @@ class FrameReader {
 class HandlerNotFound extends Error {}
 
 function isOwnFrame(line) {
-  return line.includes(__filename) || line.includes('(node:') || line.includes(' node:');
+  return line.includes(OWN_FOLDER) || line.includes('(node:') || line.includes(' node:');
 }
 
 /* The function's own frames; for a syntax error also the place, which stands before the message. */
@@ -126,6 +131,13 @@ function describe(error) {
   }
   described.message = described.message.slice(0, MESSAGE_MAX).toWellFormed();
   described.type = described.type.slice(0, 256).toWellFormed();
+  return Buffer.from(stringify(described));
+}
+
+/* The same, for each of the calls that the end of the process takes along. */
+function describeUncaught(error, others) {
+  const described = parse(describe(error));
+  if (others > 0) described.message += ` (nobody caught it; ${others} other call${others === 1 ? '' : 's'} ran in the instance)`;
   return Buffer.from(stringify(described));
 }
 
@@ -209,12 +221,17 @@ function encodeResult(result) {
 }
 
 /* The result as JSON text; throws what the handler throws. */
-async function call(handler, executionId, timeoutMs, body) {
+async function callBare(handler, executionId, timeoutMs, body) {
   const started = now();
+  return encodeResult(await handler(parsePayload(body), new Context(executionId, timeoutMs, started)));
+}
+
+/* The same, with what only one call at a time can have in its environment. */
+function call(handler, executionId, timeoutMs, body) {
   process.env.EXECUTION_ID = executionId;
   if (body.length <= PAYLOAD_ENV_MAX && !body.includes(0)) process.env.FUNCTION_PAYLOAD = body.toString();
   else delete process.env.FUNCTION_PAYLOAD;
-  return encodeResult(await handler(parsePayload(body), new Context(executionId, timeoutMs, started)));
+  return callBare(handler, executionId, timeoutMs, body);
 }
 
 // ---- serving ----
@@ -223,6 +240,7 @@ class Server {
   constructor() {
     this.handler = null;
     this.busy = true; // until READY
+    this.calls = null; // where several run at once
     this.socket = new (require('net').Socket)({ fd: SOCKET });
     this.reader = new FrameReader((...invocation) => this.invoke(...invocation));
   }
@@ -234,13 +252,18 @@ class Server {
         if (process.listenerCount(event) === 1) this.fail(error);
       });
     for (const event of ['end', 'error', 'close']) this.socket.on(event, () => exit(0));
+    const limit = Number(process.env.FUNCTION_CONCURRENCY ?? 1);
+    if (limit > 1)
+      this.calls = new (require('./several.js').Calls)(limit, (meta, text) =>
+        this.socket.write(encodeFrame(FRAME.LOG, text, { meta })));
     try {
       this.handler = await loadHandler(target);
     } catch (error) {
       this.fail(error);
       return;
     }
-    this.answer(FRAME.READY, Buffer.alloc(0));
+    this.busy = false;
+    this.socket.write(encodeFrame(FRAME.READY, Buffer.alloc(0), { value: this.calls?.limit ?? 0 }));
     this.socket.on('data', (piece) => this.take(piece));
   }
 
@@ -253,6 +276,7 @@ class Server {
   }
 
   invoke(executionId, timeoutMs, body) {
+    if (this.calls) return this.invokeOneOfSeveral(executionId, timeoutMs, body);
     if (this.busy) exit(0);
     this.busy = true;
     call(this.handler, executionId, timeoutMs, body).then(
@@ -267,9 +291,28 @@ class Server {
     this.socket.write(encodeFrame(type, body));
   }
 
+  invokeOneOfSeveral(executionId, timeoutMs, body) {
+    if (this.calls.full) exit(0);
+    this.calls.run(executionId, (call) => {
+      const answer = (type, text) => {
+        const fits = text.length <= BODY_MAX;
+        if (!this.calls.end(call)) return;
+        if (!fits) [type, text] = [FRAME.ERROR, describe(new RangeError('the result is too large'))];
+        this.socket.write(encodeFrame(type, text, { meta: executionId }));
+      };
+      callBare(this.handler, executionId, timeoutMs, body).then(
+        (result) => answer(FRAME.RESULT, result),
+        (error) => answer(FRAME.ERROR, describe(error)),
+      );
+    });
+  }
+
   fail(error) {
-    if (!this.busy) process.stderr.write(`${error?.stack ?? error}\n`);
-    else this.socket.write(encodeFrame(FRAME.ERROR, describe(error)));
+    const calls = this.calls?.endAll() ?? [];
+    for (const { executionId } of calls)
+      this.socket.write(encodeFrame(FRAME.ERROR, describeUncaught(error, calls.length - 1), { meta: executionId, flags: FLAG_DIRTY }));
+    if (this.busy) this.socket.write(encodeFrame(FRAME.ERROR, describe(error), { flags: FLAG_DIRTY }));
+    else if (calls.length === 0) process.stderr.write(`${error?.stack ?? error}\n`);
     this.socket.end(() => exit(1));
   }
 }
@@ -337,7 +380,7 @@ function becomeAnother(zygote) {
  * descriptor's number is given to the next file), and in the environment. */
 function standBy(socket) {
   beExpendable();
-  fs.writeSync(socket, encodeFrame(FRAME.READY, Buffer.alloc(0), FLAG_STANDS_BY));
+  fs.writeSync(socket, encodeFrame(FRAME.READY, Buffer.alloc(0), { flags: FLAG_STANDS_BY }));
   const header = readExactly(socket, HEADER_BYTES);
   process.env.EXECUTION_ID = readExactly(socket, Math.min(header.readUInt32LE(4), META_MAX)).toString();
   fs.closeSync(socket);

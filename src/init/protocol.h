@@ -101,6 +101,17 @@
  *                        or ERROR (body: {"type","message","stack":["...", ...]})
  *     The adapter has flushed stdout and stderr before it answers.
  *
+ * contract `handler`, several calls at once: the environment has FUNCTION_CONCURRENCY, a number above
+ * 1, when the function allows it. An adapter that can says in its READY how many calls it takes at
+ * the same time (value; 0, what adapters say that know nothing of it, is 1), and then
+ *     worker -> adapter  INVOKE without waiting for the answer to the one before, never more than that
+ *     adapter -> worker  RESULT, ERROR (meta: the execution id of the INVOKE), in any order; an answer
+ *                        without meta is to the only call there is
+ *                        LOG (meta: likewise, body: text), before its call's answer
+ *     An answer to a call that the worker has given up (time limit, cancelled) is passed over, and so
+ *     is LOG of a call that it does not know. Any other answer to what was not asked ends the instance.
+ *     Neither EXECUTION_ID nor FUNCTION_PAYLOAD is in the adapter's environment then.
+ *
  * start of life:
  *     init -> worker     READY  (exec: at once; zygote, standby: when it said READY to init;
  *                               handler: none; generic: when the keeper said READY to init or
@@ -109,7 +120,7 @@
  *                               had been started: READY from init or the adapter, or ERROR from
  *                               the adapter
  *     init -> keeper     LOAD   (the same, with the environment that the role has; not for exec)
- *     adapter -> worker  READY, or ERROR when the module could not be loaded (it then exits)
+ *     adapter -> worker  READY (value: see above), or ERROR when the module could not be loaded (it then exits)
  *     init -> worker     ADAPTER_EXIT (value: wait status) whenever the zygote or adapter ends;
  *                        with flag NOT_STARTED and a message in meta when it could not be started
  *
@@ -132,12 +143,14 @@ enum frame_type {
     FRAME_ERROR = 5,
     FRAME_ADAPTER_EXIT = 6,
     FRAME_LOAD = 7,
+    FRAME_LOG = 8,
 };
 
 enum frame_flags {
     /* EXIT, ADAPTER_EXIT: the program could not be executed; meta says why */
     FRAME_FLAG_NOT_STARTED = 1,
-    /* EXIT: something was left that could not be removed; destroy the instance */
+    /* EXIT: something was left that could not be removed; destroy the instance. RESULT, ERROR: the
+     * adapter cannot be trusted any more; give it no further call */
     FRAME_FLAG_DIRTY = 2,
     /* READY of a zygote: it cannot be forked, and stands by for one invocation itself */
     FRAME_FLAG_STANDS_BY = 4,

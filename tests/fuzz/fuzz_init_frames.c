@@ -4,7 +4,9 @@
 #include <assert.h>
 #include <string.h>
 
-#define TYPES (FRAME_BIT(FRAME_INVOKE) | FRAME_BIT(FRAME_EXIT) | FRAME_BIT(FRAME_RESULT))
+#define TYPES                                                                                      \
+    (FRAME_BIT(FRAME_INVOKE) | FRAME_BIT(FRAME_EXIT) | FRAME_BIT(FRAME_RESULT) |                   \
+     FRAME_BIT(FRAME_LOG))
 #define BODY_MAX 5000
 
 struct summary {

@@ -28,7 +28,7 @@ INIT = os.environ.get("FAAS_INIT", os.path.join(LIBEXEC, "init"))
 PYTHON = os.environ.get("FAAS_TEST_PYTHON", "/usr/bin/python3")
 NODE = os.environ.get("FAAS_TEST_NODE", "node")
 
-INVOKE, READY, EXIT, RESULT, ERROR, ADAPTER_EXIT, LOAD = 1, 2, 3, 4, 5, 6, 7
+INVOKE, READY, EXIT, RESULT, ERROR, ADAPTER_EXIT, LOAD, LOG = 1, 2, 3, 4, 5, 6, 7, 8
 NOT_STARTED, DIRTY = 1, 2
 WAIT_S = 60  # a bound on hanging, not an expectation
 

@@ -3,7 +3,7 @@
 import os
 import stat
 
-FRAME_INVOKE, FRAME_READY, FRAME_EXIT, FRAME_RESULT, FRAME_ERROR, FRAME_LOAD = 1, 2, 3, 4, 5, 7
+FRAME_INVOKE, FRAME_READY, FRAME_EXIT, FRAME_RESULT, FRAME_ERROR, FRAME_LOAD, FRAME_LOG = 1, 2, 3, 4, 5, 7, 8
 FLAG_DIRTY = 2
 HEADER_BYTES = 16
 META_MAX = 4096
@@ -70,16 +70,19 @@ def decode_header(data):
     return number(data[0:2], "little"), number(data[4:8], "little"), number(data[8:12], "little"), number(data[12:16], "little")
 
 
-def encode_header(kind, flags, value, body_len):
+def encode_header(kind, flags, value, body_len, meta_len=0):
     return b"".join((
-        kind.to_bytes(2, "little"), flags.to_bytes(2, "little"), bytes(4),
+        kind.to_bytes(2, "little"), flags.to_bytes(2, "little"), meta_len.to_bytes(4, "little"),
         body_len.to_bytes(4, "little"), value.to_bytes(4, "little"),
     ))  # fmt: skip
 
 
 def send_frame(fd, kind, flags=0, value=0, body=b"", more=()):
     """The body is `body` and the pieces in `more`."""
-    pieces = [encode_header(kind, flags, value, len(body) + sum(map(len, more))), body, *more]
+    write_all(fd, [encode_header(kind, flags, value, len(body) + sum(map(len, more))), body, *more])
+
+
+def write_all(fd, pieces):
     sent = os.writev(fd, pieces)
     for piece in pieces:
         if sent >= len(piece):

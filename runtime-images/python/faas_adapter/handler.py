@@ -12,6 +12,7 @@ from faas_adapter.frames import (
 from faas_adapter.large import decode, encode
 from faas_adapter.modules import OWN_FOLDER, enter_folder
 from faas_adapter.script import show_exception
+from faas_adapter.several import Server
 
 STACK_FRAMES_MAX = 64
 MESSAGE_MAX = 16 * 1024
@@ -105,6 +106,8 @@ def encode_result(result, encode_text):
 class Caller:
     """Calls the handler; coroutines are awaited on one event loop that lives as long as the instance."""
 
+    describe = staticmethod(describe)
+
     def __init__(self, handler, decode):
         """`decode`: of the payload."""
         self.handler = handler
@@ -121,13 +124,20 @@ class Caller:
             os.environb[b"FUNCTION_PAYLOAD"] = bytes(body)
         else:
             os.environ.pop("FUNCTION_PAYLOAD", None)
+        result = self.start(execution_id, deadline, body)
+        if hasattr(type(result), "__await__"):
+            result = self.wait_for(result)
+        return self.encode(result)
+
+    def start(self, execution_id, deadline, body):
+        """What the handler returns: its result, or what is to be awaited for it."""
         try:
             event = self.decode(body)
         except ValueError as error:
             raise ValueError(f"the payload is not JSON: {error}") from None
-        result = self.handler(event, Context(self.constants, execution_id, deadline))
-        if hasattr(type(result), "__await__"):
-            result = self.wait_for(result)
+        return self.handler(event, Context(self.constants, execution_id, deadline))
+
+    def encode(self, result):
         return encode_result(result, self.encode_text)
 
     def wait_for(self, awaitable):
@@ -165,8 +175,16 @@ def flush_quietly():
             pass
 
 
+def concurrency():
+    """How many calls the function allows at once."""
+    text = os.environ.get("FUNCTION_CONCURRENCY", "1")
+    return int(text) if text.isdecimal() else 1
+
+
 def serve_handler(path):
     fd = hide_socket()
+    limit = concurrency()
+    server = Server(fd, limit) if limit > 1 else None
     try:
         caller = Caller(load_handler(path), decode)
     except BaseException as error:
@@ -174,6 +192,8 @@ def serve_handler(path):
         send_frame(fd, FRAME_ERROR, body=describe(error))
         os._exit(1)
     flush_quietly()
+    if server:
+        server.serve(caller)
     send_frame(fd, FRAME_READY)
     reader = FrameReader(fd)
     while True:
