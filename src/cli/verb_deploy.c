@@ -156,6 +156,7 @@ static int write_number_options(const struct cli *cli, struct json_writer *write
         write_int_option(cli, writer, "network-kbps", "network_kbps", err) ||
         write_int_option(cli, writer, "min-instances", "min_instances", err) ||
         write_int_option(cli, writer, "max-instances", "max_instances", err) ||
+        write_int_option(cli, writer, "concurrency", "concurrency", err) ||
         write_double_option(cli, writer, "rate-limit", "rate_limit", err) ||
         write_int_option(cli, writer, "rate-burst", "rate_burst", err) ||
         write_int_option(cli, writer, "max-concurrency", "max_concurrency", err) ||
@@ -255,6 +256,7 @@ static bool field_overridden(const struct cli *cli, const char *key)
                   {"network-kbps", "network_kbps"},
                   {"min-instances", "min_instances"},
                   {"max-instances", "max_instances"},
+                  {"concurrency", "concurrency"},
                   {"rate-limit", "rate_limit"},
                   {"rate-burst", "rate_burst"},
                   {"max-concurrency", "max_concurrency"},
@@ -417,6 +419,8 @@ static const struct cli_option options[] = {
     {"pids", 0, "N", "most processes and threads at once (default 64)", NULL},
     {"min-instances", 0, "N", "instances kept ready (default 0)", NULL},
     {"max-instances", 0, "N", "most instances at the same time; 0, the default, is no bound", NULL},
+    {"concurrency", 0, "N",
+     "calls that one instance takes at the same time (default 1); contract handler", NULL},
     {"rate-limit", 0, "N", "calls that are accepted a second, such as 0.5 (default: no limit)",
      NULL},
     {"rate-burst", 0, "N", "so many at once after a pause (default: a second's worth)", NULL},

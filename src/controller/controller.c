@@ -139,8 +139,8 @@ static void fail_expired(struct controller *controller, struct live_execution *e
     dispatch_remove(&controller->dispatch, execution);
     if (bound)
         executions_fail(controller, execution, EXECUTION_CANCELLED, "Platform.NoCapacity",
-                        "%s has %zu invocations under way, which is its max_instances, and none "
-                        "ended within %lld ms",
+                        "%s has %zu invocations under way, as many as its max_instances allows, "
+                        "and none ended within %lld ms",
                         function->name, function->under_way, wait_ms);
     else
         executions_fail(controller, execution, EXECUTION_CANCELLED, "Platform.NoCapacity",

@@ -135,11 +135,11 @@ static bool has_room(const struct dispatch_worker *worker)
            !worker->draining;
 }
 
-/* 2: an idle instance, 1: the code, 0: neither. */
+/* 2: a place in an instance, 1: the code, 0: neither. */
 static int warmth(const struct dispatch_worker *worker, const char *key)
 {
     const struct dispatch_warm *warm = string_map_get(&worker->warm, key);
-    return warm ? (warm->idle > 0 ? 2 : 1) : 0;
+    return warm ? (warm->places > 0 ? 2 : 1) : 0;
 }
 
 static struct dispatch_worker *choose_worker(struct list *workers, const char *key)
@@ -163,7 +163,8 @@ static struct dispatch_worker *choose_worker(struct list *workers, const char *k
 bool dispatch_at_bound(const struct live_execution *execution)
 {
     const struct function_entry *function = execution->version->function;
-    int64_t max = execution->version->record.spec.max_instances;
+    const struct function_spec *spec = &execution->version->record.spec;
+    int64_t max = spec->max_instances * spec->concurrency;
     return (max > 0 && (int64_t)function->under_way >= max) ||
            (!execution->has_place && !admission_place_free(function));
 }
@@ -279,19 +280,19 @@ void dispatch_warm_begin(struct dispatch_worker *worker)
     string_map_for_each(slot, &worker->warm)
     {
         struct dispatch_warm *warm = slot->value;
-        warm->idle = 0;
+        warm->places = 0;
         warm->seen = 0;
     }
 }
 
-void dispatch_warm_set(struct dispatch_worker *worker, const char *key, bool idle)
+void dispatch_warm_set(struct dispatch_worker *worker, const char *key, int64_t free_places)
 {
     struct dispatch_warm *warm = warm_entry(worker, key);
     if (!warm)
         return;
     warm->seen++;
-    if (idle)
-        warm->idle++;
+    if (free_places > 0)
+        warm->places += free_places < FUNCTION_PLACES_MAX ? free_places : FUNCTION_PLACES_MAX;
 }
 
 void dispatch_warm_end(struct dispatch_worker *worker)
@@ -315,8 +316,8 @@ void dispatch_warm_end(struct dispatch_worker *worker)
 void dispatch_warm_adjust(struct dispatch_worker *worker, const char *key, int by)
 {
     struct dispatch_warm *warm = warm_entry(worker, key);
-    if (warm && (by > 0 || warm->idle > 0))
-        warm->idle += by;
+    if (warm && (by > 0 || warm->places > 0))
+        warm->places += by;
 }
 
 void dispatch_worker_deinit(struct dispatch_worker *worker)

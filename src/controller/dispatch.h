@@ -1,10 +1,11 @@
 /* Which execution goes to which worker, and when.
  *
  * Every function has a queue, first in first out; functions take turns, so that a busy one cannot
- * starve another; one that has as many under way as its max_instances or max_concurrency allows waits
+ * starve another; one that has as many under way as its max_instances (times its concurrency) or max_concurrency
+ * allows waits
  * until one of them ends. Functions with reserved_concurrency have places of their own among all that
  * the workers have: the others together get what is left, but always one at least. An execution goes to a worker that can take one and can be told at once (it is
- * connected): preferably one with an idle instance of that version, then one that has its code,
+ * connected): preferably one with a free place in an instance of that version, then one that has its code,
  * then the least loaded. A worker that asks gets, within a bound on patience, a function that it is
  * warm for before one that it is not.
  *
@@ -44,10 +45,10 @@ struct dispatch_worker {
     struct string_map warm; /* version's key -> struct dispatch_warm, owned */
 };
 
-/* A version that a worker has the code of, and how many idle instances of it. */
+/* A version that a worker has the code of, and how many calls its instances could take at once. */
 struct dispatch_warm {
     char key[VERSION_KEY_MAX];
-    int64_t idle;
+    int64_t places;
     unsigned seen; /* see dispatch_warm_begin() */
 };
 
@@ -83,7 +84,7 @@ bool dispatch_shared_full(const struct dispatch *dispatch);
  * have changed since.
  */
 void dispatch_warm_begin(struct dispatch_worker *worker);
-void dispatch_warm_set(struct dispatch_worker *worker, const char *key, bool idle);
+void dispatch_warm_set(struct dispatch_worker *worker, const char *key, int64_t free_places);
 void dispatch_warm_end(struct dispatch_worker *worker);
 void dispatch_warm_adjust(struct dispatch_worker *worker, const char *key, int by);
 void dispatch_worker_deinit(struct dispatch_worker *worker);

@@ -275,8 +275,8 @@ static void read_instances(const struct controller *controller, struct worker_se
         snprintf(key, sizeof(key), "%s/%lld", function, (long long)version);
         if (!registry_find_version(&controller->registry, function, version))
             session_forget(session, function, version);
-        dispatch_warm_set(&session->dispatch, key,
-                          state && (strcmp(state, "idle") == 0 || strcmp(state, "frozen") == 0));
+        bool rests = state && (strcmp(state, "idle") == 0 || strcmp(state, "frozen") == 0);
+        dispatch_warm_set(&session->dispatch, key, json_get_int(instance, "free", rests));
     }
     dispatch_warm_end(&session->dispatch);
 }

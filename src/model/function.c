@@ -24,6 +24,7 @@ void function_spec_init(struct function_spec *spec)
         .timeout_ms = 30000,
         .tmp_mb = 64,
         .pids = 64,
+        .concurrency = 1,
         .keep_alive_ms = -1,
         .retry = {.max_attempts = 1, .backoff_ms = 1000, .max_age_ms = 24 * 3600 * 1000}};
 }

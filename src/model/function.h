@@ -25,6 +25,7 @@ enum function_state { FUNCTION_BUILDING, FUNCTION_READY, FUNCTION_FAILED };
 #define FUNCTION_RATE_MAX 1000000
 #define FUNCTION_BURST_MAX 1000000
 #define FUNCTION_CONCURRENCY_MAX 100000 /* of max_concurrency and reserved_concurrency */
+#define FUNCTION_PLACES_MAX 100         /* of concurrency */
 #define FUNCTION_KEEP_ALIVE_MS_MAX 86400000
 #define FUNCTION_NETWORK_ALLOW_MAX 32
 #define FUNCTION_NETWORK_KBPS_MIN 64
@@ -70,6 +71,7 @@ struct function_spec {
     bool public;
     int64_t min_instances;   /* kept ready, on all workers together */
     int64_t max_instances;   /* at the same time, on all workers together; 0: no bound of its own */
+    int64_t concurrency;     /* calls that one instance takes at the same time; contract handler */
     double rate_limit;       /* calls that are accepted a second; 0: no limit */
     int64_t rate_burst;      /* so many at once after a pause; 0: those of a second, at least one */
     int64_t max_concurrency; /* calls at the same time, on all workers together; 0: no bound */

@@ -256,6 +256,7 @@ enum { FIELD_CPUS };
     {MEMBER(public), .type = JSON_FIELD_BOOL},                                                     \
     {MEMBER(min_instances), .type = JSON_FIELD_INT64, .max = FUNCTION_INSTANCES_MAX},              \
     {MEMBER(max_instances), .type = JSON_FIELD_INT64, .max = FUNCTION_INSTANCES_MAX},              \
+    {MEMBER(concurrency), .type = JSON_FIELD_INT64, .min = 1, .max = FUNCTION_PLACES_MAX},         \
     {MEMBER(rate_limit), .type = JSON_FIELD_DOUBLE, .max = FUNCTION_RATE_MAX},                     \
     {MEMBER(rate_burst), .type = JSON_FIELD_INT64, .max = FUNCTION_BURST_MAX},                     \
     {MEMBER(max_concurrency), .type = JSON_FIELD_INT64, .max = FUNCTION_CONCURRENCY_MAX},          \

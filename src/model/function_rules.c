@@ -227,6 +227,24 @@ static int check_admission(const struct function_spec *spec, struct error *err)
     return 0;
 }
 
+static int check_concurrency(const struct function_spec *spec, struct error *err)
+{
+    if (spec->concurrency == 1)
+        return 0;
+    if (spec->contract != CONTRACT_HANDLER)
+        return error_set_field(
+            err, ERROR_INVALID_REQUEST, "/concurrency",
+            "concurrency above 1 needs contract handler: with contract process "
+            "each call has a process of its own; set 1 or leave it out, not %lld",
+            (long long)spec->concurrency);
+    if (spec->keep_alive_ms != 0)
+        return 0;
+    return error_set_field(err, ERROR_INVALID_REQUEST, "/concurrency",
+                           "concurrency above 1 does not go with keep_alive_ms 0, which gives each "
+                           "call an instance of its own; set 1 or leave it out, not %lld",
+                           (long long)spec->concurrency);
+}
+
 static int check_network(const struct function_spec *spec, struct error *err)
 {
     if (spec->network_kbps != 0 && spec->network_kbps < FUNCTION_NETWORK_KBPS_MIN)
@@ -249,7 +267,8 @@ static int check_network(const struct function_spec *spec, struct error *err)
 int function_check_whole(struct function_spec *spec, struct error *err)
 {
     if (check_contract(spec, err) < 0 || check_scaling(spec, err) < 0 ||
-        check_admission(spec, err) < 0 || check_network(spec, err) < 0)
+        check_concurrency(spec, err) < 0 || check_admission(spec, err) < 0 ||
+        check_network(spec, err) < 0)
         return -1;
     if (!spec->image)
         spec->image = strdup(function_runtime_default_image(spec->runtime));

@@ -43,6 +43,7 @@ void function_spec_write_members(struct json_writer *writer, const struct functi
     json_member_bool(writer, "public", spec->public);
     json_member_int(writer, "min_instances", spec->min_instances);
     json_member_int(writer, "max_instances", spec->max_instances);
+    json_member_int(writer, "concurrency", spec->concurrency);
     json_member_double(writer, "rate_limit", spec->rate_limit);
     json_member_int(writer, "rate_burst", spec->rate_burst);
     json_member_int(writer, "max_concurrency", spec->max_concurrency);

@@ -262,7 +262,7 @@ void build_cancel(struct build *build)
     if (build->over)
         return;
     if (instance_state(build->instance) == INSTANCE_BUSY) {
-        instance_abort(build->instance, EXECUTION_CANCELLED, "Function.Cancelled", why);
+        instance_abort_all(build->instance, EXECUTION_CANCELLED, "Function.Cancelled", why);
         return;
     }
     build->over = true;

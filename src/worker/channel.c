@@ -24,8 +24,9 @@ struct channel {
     struct frame_reader reader;
     size_t max_body;
     struct buffer body;
-    bool dead;   /* closed() or too_large() was called */
-    bool *freed; /* set while events run: tells that channel_free() was called inside of one */
+    bool dropping; /* the body that is being read is over the cap */
+    bool dead;     /* closed() or too_large() was called */
+    bool *freed;   /* set while events run: tells that channel_free() was called inside of one */
     /* the frame that is being sent: head (header and meta), then the borrowed body */
     char head[sizeof(struct frame_header) + FRAME_META_MAX];
     size_t head_len;
@@ -91,7 +92,7 @@ static void refuse(struct channel *channel)
     if (known && reader->header.body_len > channel->max_body && channel->events.too_large) {
         channel->dead = true;
         uv_poll_stop(&channel->poll);
-        channel->events.too_large(channel->data, &reader->header);
+        channel->events.too_large(channel->data, &reader->header, NULL);
         return;
     }
     struct error why = {0};
@@ -116,7 +117,7 @@ static uint8_t *read_target(struct channel *channel, uint8_t *chunk, size_t *ret
 {
     size_t left = frame_reader_body_left(&channel->reader);
     *ret_len = READ_CHUNK;
-    if (left < DIRECT_MIN || buffer_reserve(&channel->body, left, NULL) < 0)
+    if (left < DIRECT_MIN || channel->dropping || buffer_reserve(&channel->body, left, NULL) < 0)
         return chunk;
     *ret_len = left;
     return (uint8_t *)channel->body.data + channel->body.len;
@@ -131,15 +132,19 @@ static bool take_event(struct channel *channel, enum frame_event event)
         return false;
     case FRAME_EVENT_HEAD:
         buffer_clear(&channel->body);
+        channel->dropping = channel->reader.header.body_len > channel->max_body;
         return true;
     case FRAME_EVENT_BODY:
-        if (take_piece(channel, &err) == 0)
+        if (channel->dropping || take_piece(channel, &err) == 0)
             return true;
         die(channel, &err);
         return false;
     case FRAME_EVENT_END:
-        channel->events.frame(channel->data, &channel->reader.header, channel->reader.meta,
-                              channel->body.len ? channel->body.data : "");
+        if (channel->dropping)
+            channel->events.too_large(channel->data, &channel->reader.header, channel->reader.meta);
+        else
+            channel->events.frame(channel->data, &channel->reader.header, channel->reader.meta,
+                                  channel->body.len ? channel->body.data : "");
         return true;
     case FRAME_EVENT_INVALID:
         refuse(channel);
@@ -231,17 +236,25 @@ static void watch(struct channel *channel)
                   UV_READABLE | (channel->sending && !channel->stuck ? UV_WRITABLE : 0), on_poll);
 }
 
+static void send_rest(struct channel *channel)
+{
+    if (!channel->sending || channel->stuck)
+        return;
+    /* A peer that is gone shows as end of file on the reading side. */
+    channel->stuck = send_some(channel) < 0;
+    if (channel->stuck || !channel->sending)
+        watch(channel);
+    if (!channel->sending && channel->events.sent)
+        channel->events.sent(channel->data);
+}
+
 static void on_poll(uv_poll_t *poll, int status, int events)
 {
     struct channel *channel = (struct channel *)poll;
     if (status < 0)
         events = UV_READABLE; /* the read says what is wrong */
-    if ((events & UV_WRITABLE) && channel->sending) {
-        /* A peer that is gone shows as end of file on the reading side. */
-        channel->stuck = send_some(channel) < 0;
-        if (channel->stuck || !channel->sending)
-            watch(channel);
-    }
+    if (events & UV_WRITABLE)
+        send_rest(channel);
     if (events & UV_READABLE)
         read_some(channel);
 }
@@ -262,6 +275,7 @@ int channel_send(struct channel *channel, enum frame_type type, uint32_t value, 
     channel->send_done = 0;
     channel->sending = true;
     if (send_some(channel) < 0) {
+        channel->stuck = true;
         return error_set_errno(err, ERROR_UNAVAILABLE, errno, "an instance's socket is closed");
     }
     if (channel->sending)
@@ -278,6 +292,11 @@ void channel_read(struct channel *channel)
 char *channel_take_body(struct channel *channel, size_t *ret_len)
 {
     return buffer_take(&channel->body, ret_len);
+}
+
+void channel_pass_over_large(struct channel *channel, uint32_t max)
+{
+    frame_reader_expect(&channel->reader, channel->reader.types, max);
 }
 
 bool channel_sending(const struct channel *channel)

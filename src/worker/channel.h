@@ -19,10 +19,14 @@ struct channel_events {
      * during the call. The channel may be freed inside any event. */
     void (*frame)(void *data, const struct frame_header *header, const char *meta,
                   const char *body);
-    /* A frame announced a body over the cap; the channel is dead, closed() does not follow. */
-    void (*too_large)(void *data, const struct frame_header *header);
+    /* A frame announced a body over the cap; the channel is dead, closed() does not follow. After channel_pass_over_large(): a
+     * frame whose body was over the cap has come and was passed over; the channel lives. `meta`: NULL or the frame's. */
+    void (*too_large)(void *data, const struct frame_header *header, const char *meta);
     /* End of file, or a violation (`why`). Called once; the channel must still be freed. */
     void (*closed)(void *data, const struct error *why);
+    /* All is sent of a frame that channel_send() could not send at once. May be NULL; here the channel must
+     * not be freed. */
+    void (*sent)(void *data);
 };
 
 /* Takes `fd`, also on failure. `types`: FRAME_BIT() of each type that may come; `max_body`: bytes
@@ -39,5 +43,7 @@ int channel_send(struct channel *channel, enum frame_type type, uint32_t value, 
 char *channel_take_body(struct channel *channel, size_t *ret_len);
 /* Takes what has already arrived, without waiting for the loop. Events come from inside. */
 void channel_read(struct channel *channel);
+/* From the next frame on a body over the cap, up to `max` bytes, is read and dropped. */
+void channel_pass_over_large(struct channel *channel, uint32_t max);
 /* Not all of the last frame is on its way; stays so when the peer went away before it had all. */
 bool channel_sending(const struct channel *channel);

@@ -14,6 +14,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+/* A result over the limit does not end an instance that others run in, unless it is larger than adapters may send. */
+#define PASSED_OVER_MAX (64u << 20)
+
 /* The states, and where each may go. */
 static const struct {
     const char *name;
@@ -62,7 +65,7 @@ static void break_with(struct instance *instance, struct execution *failure)
         output_drain(instance->output);
         size_t text_len;
         const char *text = output_stdout(instance->output, &text_len);
-        output_log_append(instance->output, text, text_len);
+        log_tail_append(output_log(instance->output), text, text_len);
         failure->logs = output_take_log(instance->output, &failure->logs_len);
     }
     instance->events.broken(instance->data, instance, failure);
@@ -187,6 +190,20 @@ static bool ended_by_itself(const struct instance *instance, const struct frame_
            header->type == FRAME_ADAPTER_EXIT;
 }
 
+void instance_set_places(struct instance *instance, uint32_t adapters)
+{
+    size_t wanted = (size_t)instance->spec->concurrency;
+    size_t able = adapters > 1 ? adapters : 1;
+    instance->places = able < wanted ? able : wanted;
+    if (instance->places < wanted)
+        log_warn("the adapter takes fewer calls at once than the function allows",
+                 LOG_STR("instance", instance->id), LOG_STR("function", name_of(instance)),
+                 LOG_INT("concurrency", (int64_t)wanted),
+                 LOG_INT("takes", (int64_t)instance->places));
+    if (instance->places > 1)
+        channel_pass_over_large(instance->adapter, PASSED_OVER_MAX);
+}
+
 /* Frames before the instance is ready. */
 static void take_rising_frame(struct instance *instance, const struct frame_header *header,
                               const char *meta, const char *body, bool control)
@@ -195,6 +212,8 @@ static void take_rising_frame(struct instance *instance, const struct frame_head
     struct runtime_usage after = {0};
     if (header->type == FRAME_READY) {
         *(control ? &instance->control_ready : &instance->adapter_ready) = true;
+        if (!control)
+            instance_set_places(instance, header->value);
         become_ready(instance);
         return;
     }
@@ -261,6 +280,10 @@ static void on_control_frame(void *data, const struct frame_header *header, cons
 static void on_adapter_frame(void *data, const struct frame_header *header, const char *meta,
                              const char *body)
 {
+    const struct instance *instance = data;
+    /* Threads that a call left behind may write on. */
+    if (header->type == FRAME_LOG && instance->state != INSTANCE_BUSY)
+        return;
     take_frame(data, header, meta, body, false);
 }
 
@@ -299,12 +322,14 @@ static void on_adapter_closed(void *data, const struct error *why)
     channel_ended(data, false, why);
 }
 
-static void on_too_large(void *data, const struct frame_header *header)
+static void on_too_large(void *data, const struct frame_header *header, const char *meta)
 {
     struct instance *instance = data;
     struct error why = {0};
+    if (header->type == FRAME_LOG && meta)
+        return;
     if (instance->state == INSTANCE_BUSY) {
-        instance_run_too_large(instance);
+        instance_run_too_large(instance, meta);
         return;
     }
     error_set(&why, ERROR_UNAVAILABLE, "a frame of %u bytes before it was asked", header->body_len);
@@ -315,7 +340,12 @@ static void on_stdout_overflow(void *data)
 {
     struct instance *instance = data;
     if (instance->state == INSTANCE_BUSY)
-        instance_run_too_large(instance);
+        instance_run_too_large(instance, NULL);
+}
+
+static void on_adapter_sent(void *data)
+{
+    instance_run_sent(data);
 }
 
 /* The descriptors of both sides: `ours` and `theirs` are control, adapter, stdout, stderr. */
@@ -343,12 +373,15 @@ static int make_descriptors(int ours[INSTANCE_FD_COUNT], int theirs[INSTANCE_FD_
 
 int instance_open_adapter(struct instance *instance, int fd, struct error *err)
 {
-    static const struct channel_events events = {
-        .frame = on_adapter_frame, .too_large = on_too_large, .closed = on_adapter_closed};
+    static const struct channel_events events = {.frame = on_adapter_frame,
+                                                 .too_large = on_too_large,
+                                                 .closed = on_adapter_closed,
+                                                 .sent = on_adapter_sent};
+    uint32_t types = FRAME_BIT(FRAME_READY) | FRAME_BIT(FRAME_RESULT) | FRAME_BIT(FRAME_ERROR);
+    if (instance->spec->concurrency > 1)
+        types |= FRAME_BIT(FRAME_LOG);
     instance->adapter =
-        channel_new(instance->loop, fd,
-                    FRAME_BIT(FRAME_READY) | FRAME_BIT(FRAME_RESULT) | FRAME_BIT(FRAME_ERROR),
-                    instance->limits.result_max, &events, instance, err);
+        channel_new(instance->loop, fd, types, instance->limits.result_max, &events, instance, err);
     return instance->adapter ? 0 : -1;
 }
 
@@ -361,6 +394,7 @@ static int open_channels(struct instance *instance, int fds[INSTANCE_FD_COUNT], 
                                     .stdout_max = instance->limits.result_max,
                                     .log_max = instance->limits.log_max,
                                     .overflow = on_stdout_overflow,
+                                    .shared = instance_run_shared_log,
                                     .data = instance};
     instance->output = output_new(instance->loop, fds[2], fds[3], &output, err);
     instance->control =
@@ -386,11 +420,12 @@ static void close_channels(struct instance *instance)
     instance->adapter_fd = -1;
     free(instance->load);
     instance->load = NULL;
+    free(instance->given_up);
+    instance->given_up = NULL;
     instance->control = instance->adapter = NULL;
     instance->output = NULL;
     loop_timer_stop(instance->deadline);
-    loop_timer_stop(instance->log_timer);
-    instance->deadline = instance->log_timer = NULL;
+    instance->deadline = NULL;
 }
 
 static int start(struct instance *instance, struct error *err)
@@ -442,6 +477,9 @@ static struct instance *instance_alloc(uv_loop_t *loop, struct runtime *runtime,
     instance->state = INSTANCE_CREATING;
     instance->created_ns = instance->asked_ns = clock_monotonic_ns();
     instance->adapter_fd = -1;
+    instance->places = 1;
+    TAILQ_INIT(&instance->calls);
+    TAILQ_INIT(&instance->unsent);
     return instance;
 }
 
@@ -500,7 +538,7 @@ static void on_stopped(void *data)
 
 void instance_stop(struct instance *instance)
 {
-    assert(!instance->invocation);
+    assert(instance->call_count == 0);
     instance_move(instance, INSTANCE_STOPPING);
     close_channels(instance);
     instance->runtime->ops->stop(instance->runtime_instance, on_stopped, instance);
@@ -551,7 +589,19 @@ uint64_t instance_start_ns(const struct instance *instance)
     return instance->ready_ns ? instance->ready_ns - instance->asked_ns : 0;
 }
 
-struct invocation *instance_invocation(const struct instance *instance)
+size_t instance_calls(const struct instance *instance)
 {
-    return instance->invocation;
+    return instance->call_count;
+}
+
+size_t instance_places(const struct instance *instance)
+{
+    return instance->places;
+}
+
+size_t instance_free_places(const struct instance *instance)
+{
+    bool takes = instance->state == INSTANCE_IDLE || instance->state == INSTANCE_FROZEN ||
+                 instance->state == INSTANCE_BUSY;
+    return takes && !instance->spent ? instance->places - instance->call_count : 0;
 }

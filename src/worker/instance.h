@@ -1,5 +1,5 @@
 /* One instance: faas-init and a function version's code, in a container or as a process, for many
- * invocations.
+ * invocations: one after the other, or, where function and adapter allow it, several at once.
  *
  *     creating -> idle <-> busy
  *     idle -> frozen -> busy                   its processes are stopped meanwhile
@@ -38,9 +38,9 @@ bool instance_state_may_move(enum instance_state from, enum instance_state to);
 
 /* What an instance is good for after an invocation. */
 enum instance_after {
-    INSTANCE_USABLE, /* it is idle again */
-    INSTANCE_SPENT,  /* stop it */
-    INSTANCE_RETRY, /* stop it; it was dead before it had the whole payload, so the invocation never
+    INSTANCE_USABLE, /* it has a place again */
+    INSTANCE_SPENT,  /* stop it when nothing runs in it any more */
+    INSTANCE_RETRY, /* likewise; it was dead before it had the whole payload, so the invocation never
                        began and may go to another */
 };
 
@@ -92,13 +92,17 @@ void instance_free(struct instance *instance);
 
 /* idle -> frozen; -1 where the runtime cannot, and it stays idle. */
 int instance_freeze(struct instance *instance, struct error *err);
-/* idle or frozen -> busy; finished() follows, never from inside this call. `invocation` and its payload must
- * stand until then. */
+/* idle or frozen -> busy, or busy with a place left; finished() follows, never from inside this call. `invocation` and its
+ * payload must stand until then. */
 void instance_run(struct instance *instance, struct invocation *invocation);
-/* Ends the running invocation at once with this status and error; finished(SPENT) comes from inside
- * this call. */
-void instance_abort(struct instance *instance, enum execution_status status, const char *type,
+/* Ends a running invocation at once with this status and error; finished(SPENT) comes from inside
+ * this call. What the function does about it is not known to end before the instance does, so that takes no further ones; others
+ * that run in it go on. */
+void instance_abort(struct invocation *invocation, enum execution_status status, const char *type,
                     const char *message);
+/* All that run in it. */
+void instance_abort_all(struct instance *instance, enum execution_status status, const char *type,
+                        const char *message);
 
 const char *instance_id(const struct instance *instance);
 enum instance_state instance_state(const struct instance *instance);
@@ -108,5 +112,9 @@ struct function *instance_function(const struct instance *instance);
 const struct function_spec *instance_spec_of(const struct instance *instance);
 /* How long it took from instance_new() or instance_load() to ready; 0 while it is not. */
 uint64_t instance_start_ns(const struct instance *instance);
-/* What the invocation that runs in it is; NULL unless busy. */
-struct invocation *instance_invocation(const struct instance *instance);
+/* Invocations that run in it. */
+size_t instance_calls(const struct instance *instance);
+/* So many more it could take now if they came; 0 of one that is not idle, frozen or busy. */
+size_t instance_free_places(const struct instance *instance);
+/* So many at once; known once it is ready. */
+size_t instance_places(const struct instance *instance);

@@ -30,13 +30,16 @@ struct instance {
     struct channel *control, *adapter;         /* adapter: contract handler only */
     int adapter_fd; /* owned; a generic one's until it is known who needs it, or -1 */
     struct output *output;
-    struct loop_timer *deadline; /* of the start, then of the invocation */
-    struct loop_timer *log_timer;
-    /* while busy */
-    struct invocation *invocation;
-    struct runtime_usage before;
-    uint64_t sent_ns;
-    uint64_t log_offset;
+    struct loop_timer *deadline;  /* of the start; of an end that faas-init is to tell more of */
+    struct runtime_usage before;  /* before it was loaded */
+    size_t places;                /* so many invocations at once */
+    bool spent;                   /* takes no further ones */
+    struct invocation_list calls; /* that run in it, oldest first */
+    size_t call_count;
+    struct invocation
+        *sending; /* the last one that was handed to the channel; NULL when it is over */
+    struct invocation_list unsent; /* of `calls`, those that wait for the channel */
+    char *given_up;                /* owned; payload of one that was over before it was all sent */
 };
 
 /* Keeps a reference; from now on the instance is this function's. */
@@ -46,10 +49,16 @@ int instance_open_adapter(struct instance *instance, int fd, struct error *err);
 /* Timer: not ready in time. */
 void instance_start_timed_out(void *data);
 void instance_move(struct instance *instance, enum instance_state to);
+/* So many at once, as the adapter says that it can. */
+void instance_set_places(struct instance *instance, uint32_t adapters);
+/* See struct output_options. */
+bool instance_run_shared_log(void *data, const char *text, size_t len);
 /* Events of the channels while busy, and of stdout. */
+void instance_run_sent(struct instance *instance);
 void instance_run_frame(struct instance *instance, const struct frame_header *header,
                         const char *meta, const char *body);
-void instance_run_too_large(struct instance *instance);
+/* `execution_id`: as in the frame's meta; NULL: not known. */
+void instance_run_too_large(struct instance *instance, const char *execution_id);
 void instance_run_closed(struct instance *instance, bool control, const struct error *why);
 /* Status and error for a program that ended when it should not have. */
 void instance_describe_exit(struct execution *execution, const struct frame_header *header,

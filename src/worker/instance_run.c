@@ -1,4 +1,7 @@
-/* One invocation in an instance: send it, watch the clock, make the execution from what comes. */
+/* Invocations in an instance: send them, watch the clock, make the executions from what comes.
+ *
+ * Most instances run one at a time. Where there are several, each is in `calls` until it is over, and answers name theirs by
+ * execution id. */
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/loop.h"
@@ -14,13 +17,51 @@
 /* How long faas-init may take to say how the adapter ended. */
 #define EXIT_GRACE_MS 1000
 
-static void measure(struct instance *instance, uint64_t now_ns)
+static struct channel *channel_of(const struct instance *instance)
 {
-    struct execution *execution = &instance->invocation->execution;
+    return instance->handler ? instance->adapter : instance->control;
+}
+
+static struct log_tail *log_of(struct invocation *invocation)
+{
+    struct instance *instance = invocation->instance;
+    return instance->places > 1 ? &invocation->run.log : output_log(instance->output);
+}
+
+/* NULL: none of that id runs. Without an id, the only one. */
+static struct invocation *find(const struct instance *instance, const char *execution_id)
+{
+    struct invocation *invocation;
+    if (instance->places == 1 || (instance->call_count == 1 && *execution_id == '\0'))
+        return TAILQ_FIRST(&instance->calls);
+    TAILQ_FOREACH(invocation, &instance->calls, run.calls)
+    {
+        if (strcmp(invocation->execution.id, execution_id) == 0)
+            return invocation;
+    }
+    return NULL;
+}
+
+static bool is_being_sent(const struct invocation *invocation)
+{
+    const struct instance *instance = invocation->instance;
+    return instance->sending == invocation && channel_sending(channel_of(instance));
+}
+
+/* The instance has not had all of it. */
+static bool has_not_begun(const struct invocation *invocation)
+{
+    return invocation->run.queued || is_being_sent(invocation);
+}
+
+static void measure(struct invocation *invocation, uint64_t now_ns)
+{
+    struct instance *instance = invocation->instance;
+    struct execution *execution = &invocation->execution;
     struct execution_metrics *metrics = &execution->metrics;
-    const struct runtime_usage *before = &instance->before;
-    struct runtime_usage after = instance->before;
-    metrics->duration = now_ns - instance->sent_ns;
+    const struct runtime_usage *before = &invocation->run.before;
+    struct runtime_usage after = *before;
+    metrics->duration = now_ns - invocation->run.sent_ns;
     if (instance->runtime->ops->usage(instance->runtime_instance, &after, NULL) < 0)
         return;
     metrics->memory_peak = after.memory_peak_bytes;
@@ -30,42 +71,116 @@ static void measure(struct instance *instance, uint64_t now_ns)
     instance_check_memory(instance, execution, before, &after);
 }
 
-/* The invocation is over; its status and error are set. */
-static void finish(struct instance *instance, enum instance_after after)
+/* The instance lets go of it. What it borrowed of it for sending, it keeps. */
+static void detach(struct invocation *invocation, enum instance_after after)
 {
-    struct invocation *invocation = instance->invocation;
+    struct instance *instance = invocation->instance;
+    if (is_being_sent(invocation) && after != INSTANCE_RETRY) {
+        free(instance->given_up);
+        instance->given_up = steal_pointer(&invocation->payload);
+    }
+    if (instance->sending == invocation)
+        instance->sending = NULL;
+    if (invocation->run.queued)
+        TAILQ_REMOVE(&instance->unsent, invocation, run.unsent);
+    TAILQ_REMOVE(&instance->calls, invocation, run.calls);
+    instance->call_count--;
+    invocation->instance = NULL;
+}
+
+/* The invocation is over; its status and error are set. */
+static void finish(struct invocation *invocation, enum instance_after after)
+{
+    struct instance *instance = invocation->instance;
     struct execution *execution = &invocation->execution;
-    loop_timer_stop(instance->deadline);
-    loop_timer_stop(instance->log_timer);
-    instance->deadline = instance->log_timer = NULL;
+    loop_timer_stop(invocation->run.deadline);
+    loop_timer_stop(invocation->run.log_timer);
+    invocation->run.deadline = invocation->run.log_timer = NULL;
     execution->finished_at_ns = clock_realtime_ns();
     free(execution->logs);
-    execution->logs = output_take_log(instance->output, &execution->logs_len);
-    if (execution->status == EXECUTION_OUT_OF_MEMORY || channel_sending(instance->control) ||
-        (instance->adapter && channel_sending(instance->adapter)))
-        after = after == INSTANCE_USABLE ? INSTANCE_SPENT : after;
-    instance->invocation = NULL;
-    if (after == INSTANCE_USABLE)
+    execution->logs = instance->places > 1
+                          ? log_tail_take(&invocation->run.log, &execution->logs_len)
+                          : output_take_log(instance->output, &execution->logs_len);
+    instance->spent |= after != INSTANCE_USABLE || execution->status == EXECUTION_OUT_OF_MEMORY ||
+                       is_being_sent(invocation) || channel_sending(instance->control);
+    detach(invocation, after);
+    if (instance->spent && after == INSTANCE_USABLE)
+        after = INSTANCE_SPENT;
+    if (instance->call_count == 0 && !instance->spent)
         instance_move(instance, INSTANCE_IDLE);
     instance->events.finished(instance->data, instance, invocation, after);
 }
 
 /* What contract `process` wrote to stdout, when it did not become the result, is worth seeing. */
-static void stdout_to_log(struct instance *instance)
+static void stdout_to_log(struct invocation *invocation)
 {
     size_t len;
-    const char *text = output_stdout(instance->output, &len);
-    output_log_append(instance->output, text, len);
+    const char *text = output_stdout(invocation->instance->output, &len);
+    log_tail_append(log_of(invocation), text, len);
 }
 
 /* Fails the invocation with the error that is set in its execution. */
-static void finish_failed(struct instance *instance, enum instance_after after)
+static void finish_failed(struct invocation *invocation, enum instance_after after)
 {
     uint64_t now_ns = clock_monotonic_ns();
+    output_drain(invocation->instance->output);
+    measure(invocation, now_ns);
+    stdout_to_log(invocation);
+    finish(invocation, after);
+}
+
+/* Why all invocations of an instance are over. */
+struct ending {
+    const struct frame_header *header; /* how the adapter ended; NULL: the three below */
+    const char *meta;
+    enum execution_status status;
+    const char *type;
+    const char *message;
+    bool not_its_fault; /* unless it was for a lack of memory */
+    bool may_retry;     /* those that had not begun go to another instance */
+};
+
+static void fail(struct execution *execution, const struct ending *ending)
+{
+    if (ending->header)
+        instance_describe_exit(execution, ending->header, ending->meta,
+                               "before it had returned a result");
+    else
+        outcome_fail(execution, ending->status, ending->type, "%s", ending->message);
+}
+
+/* One of several says so: it need not be the one that caused the end. */
+static void mention_others(struct execution *execution, size_t others)
+{
+    if (others == 0)
+        return;
+    autofree char *message = steal_pointer(&execution->error.message);
+    execution->error.message =
+        string_printf("%s (%zu other call%s ran in the instance)", message ? message : "", others,
+                      others == 1 ? "" : "s");
+}
+
+static void finish_all(struct instance *instance, const struct ending *ending)
+{
+    size_t others = instance->call_count - 1;
+    struct invocation *invocation;
+    uint64_t now_ns = clock_monotonic_ns();
+    instance->spent = true;
     output_drain(instance->output);
-    measure(instance, now_ns);
-    stdout_to_log(instance);
-    finish(instance, after);
+    while ((invocation = TAILQ_FIRST(&instance->calls))) {
+        struct execution *execution = &invocation->execution;
+        if (ending->may_retry && has_not_begun(invocation)) {
+            finish(invocation, INSTANCE_RETRY);
+            continue;
+        }
+        fail(execution, ending);
+        measure(invocation, now_ns);
+        if (ending->not_its_fault && execution->status == EXECUTION_FAILED)
+            execution->status = EXECUTION_LOST;
+        mention_others(execution, others);
+        stdout_to_log(invocation);
+        finish(invocation, INSTANCE_SPENT);
+    }
 }
 
 static void too_large(struct execution *execution, size_t max)
@@ -74,15 +189,28 @@ static void too_large(struct execution *execution, size_t max)
                  "the result is larger than the limit of %zu bytes", max);
 }
 
-void instance_run_too_large(struct instance *instance)
+void instance_run_too_large(struct instance *instance, const char *execution_id)
 {
-    too_large(&instance->invocation->execution, instance->limits.result_max);
-    finish_failed(instance, INSTANCE_SPENT);
+    char message[100];
+    struct invocation *invocation = execution_id ? find(instance, execution_id) : NULL;
+    if (invocation) {
+        too_large(&invocation->execution, instance->limits.result_max);
+        finish_failed(invocation, INSTANCE_USABLE);
+        return;
+    }
+    if (execution_id && instance->spent)
+        return; /* of one that was given up */
+    snprintf(message, sizeof(message), "the result is larger than the limit of %zu bytes",
+             instance->limits.result_max);
+    finish_all(instance, &(struct ending){.status = EXECUTION_FAILED,
+                                          .type = "Function.ResultTooLarge",
+                                          .message = message});
 }
 
-static void take_stdout(struct instance *instance)
+static void take_stdout(struct invocation *invocation)
 {
-    struct execution *execution = &instance->invocation->execution;
+    struct instance *instance = invocation->instance;
+    struct execution *execution = &invocation->execution;
     struct outcome_stdout outcome;
     struct error err = {0};
     size_t len;
@@ -102,14 +230,15 @@ static void take_stdout(struct instance *instance)
     execution->result_len = outcome.result_len;
     execution->result_base64 = outcome.base64;
     execution->status = EXECUTION_SUCCEEDED;
-    output_log_append(instance->output, text, outcome.log_len);
+    log_tail_append(log_of(invocation), text, outcome.log_len);
 }
 
 /* Contract process: the program has ended. */
 static void take_exit(struct instance *instance, const struct frame_header *header,
                       const char *meta)
 {
-    struct execution *execution = &instance->invocation->execution;
+    struct invocation *invocation = TAILQ_FIRST(&instance->calls);
+    struct execution *execution = &invocation->execution;
     enum instance_after after = header->flags & FRAME_FLAG_DIRTY ? INSTANCE_SPENT : INSTANCE_USABLE;
     uint64_t now_ns = clock_monotonic_ns();
     if (output_drain(instance->output) < 0)
@@ -117,31 +246,53 @@ static void take_exit(struct instance *instance, const struct frame_header *head
     else if (header->flags & FRAME_FLAG_NOT_STARTED)
         instance_describe_exit(execution, header, meta, "");
     else if (header->value == 0)
-        take_stdout(instance);
+        take_stdout(invocation);
     else
         outcome_from_wait_status(execution, (int)header->value);
-    measure(instance, now_ns);
+    measure(invocation, now_ns);
     if (execution->status != EXECUTION_SUCCEEDED)
-        stdout_to_log(instance);
-    finish(instance, after);
+        stdout_to_log(invocation);
+    finish(invocation, after);
+}
+
+static void not_asked_for(struct instance *instance)
+{
+    finish_all(instance, &(struct ending){.status = EXECUTION_FAILED,
+                                          .type = "Function.ProtocolError",
+                                          .message = "the instance sent what was not asked for"});
 }
 
 /* Contract handler: it has returned, or raised an exception. */
 static void take_answer(struct instance *instance, const struct frame_header *header,
-                        const char *body)
+                        const char *meta, const char *body)
 {
-    struct execution *execution = &instance->invocation->execution;
+    struct invocation *invocation = find(instance, meta);
     uint64_t now_ns = clock_monotonic_ns();
+    if (!invocation) {
+        /* What was given up may answer still. */
+        if (!instance->spent)
+            not_asked_for(instance);
+        return;
+    }
     if (header->type == FRAME_RESULT) {
         size_t len = 0;
         char *result = channel_take_body(instance->adapter, &len);
-        outcome_from_handler_result(execution, result, len, instance->limits.result_max);
+        outcome_from_handler_result(&invocation->execution, result, len,
+                                    instance->limits.result_max);
     } else {
-        outcome_from_handler_error(execution, body, header->body_len);
+        outcome_from_handler_error(&invocation->execution, body, header->body_len);
     }
     output_drain(instance->output);
-    measure(instance, now_ns);
-    finish(instance, INSTANCE_USABLE);
+    measure(invocation, now_ns);
+    finish(invocation, header->flags & FRAME_FLAG_DIRTY ? INSTANCE_SPENT : INSTANCE_USABLE);
+}
+
+static void take_log(struct instance *instance, const struct frame_header *header, const char *meta,
+                     const char *body)
+{
+    struct invocation *invocation = find(instance, meta);
+    if (invocation)
+        log_tail_append(log_of(invocation), body, header->body_len);
 }
 
 static void take_adapter_exit(struct instance *instance, const struct frame_header *header,
@@ -151,90 +302,132 @@ static void take_adapter_exit(struct instance *instance, const struct frame_head
         channel_read(instance->adapter);
         if (instance->state != INSTANCE_BUSY)
             return;
-        if (channel_sending(instance->adapter)) {
-            finish(instance, INSTANCE_RETRY);
-            return;
-        }
     }
-    instance_describe_exit(&instance->invocation->execution, header, meta,
-                           "before it had returned a result");
-    finish_failed(instance, INSTANCE_SPENT);
+    finish_all(instance, &(struct ending){.header = header, .meta = meta, .may_retry = true});
 }
 
 void instance_run_frame(struct instance *instance, const struct frame_header *header,
                         const char *meta, const char *body)
 {
-    struct execution *execution = &instance->invocation->execution;
     if (header->type == FRAME_EXIT && !instance->handler)
         take_exit(instance, header, meta);
     else if (header->type == FRAME_RESULT || header->type == FRAME_ERROR)
-        take_answer(instance, header, body);
+        take_answer(instance, header, meta, body);
+    else if (header->type == FRAME_LOG)
+        take_log(instance, header, meta, body);
     else if (header->type == FRAME_ADAPTER_EXIT)
         take_adapter_exit(instance, header, meta);
-    else {
-        outcome_fail(execution, EXECUTION_FAILED, "Function.ProtocolError",
-                     "the instance sent what was not asked for");
-        finish_failed(instance, INSTANCE_SPENT);
-    }
+    else
+        not_asked_for(instance);
+}
+
+bool instance_run_shared_log(void *data, const char *text, size_t len)
+{
+    struct instance *instance = data;
+    struct invocation *invocation;
+    if (instance->places == 1 || instance->call_count == 0)
+        return false;
+    TAILQ_FOREACH(invocation, &instance->calls, run.calls)
+    log_tail_append(&invocation->run.log, text, len);
+    return true;
 }
 
 static void on_exit_grace(void *data)
 {
-    struct instance *instance = data;
-    outcome_fail(&instance->invocation->execution, EXECUTION_FAILED, "Function.ProtocolError",
-                 "the function closed its connection before it had returned a result");
-    finish_failed(instance, INSTANCE_SPENT);
+    finish_all(
+        data, &(struct ending){
+                  .status = EXECUTION_FAILED,
+                  .type = "Function.ProtocolError",
+                  .message = "the function closed its connection before it had returned a result"});
+}
+
+/* faas-init says in a moment how the adapter ended. */
+static void await_exit(struct instance *instance)
+{
+    struct invocation *invocation;
+    TAILQ_FOREACH(invocation, &instance->calls, run.calls)
+    {
+        loop_timer_stop(invocation->run.deadline);
+        invocation->run.deadline = NULL;
+    }
+    instance->spent = true;
+    instance->deadline =
+        loop_timer_start(instance->loop, EXIT_GRACE_MS, 0, on_exit_grace, instance, NULL);
 }
 
 void instance_run_closed(struct instance *instance, bool control, const struct error *why)
 {
-    struct channel *channel = instance->handler ? instance->adapter : instance->control;
     if (!control) {
-        /* faas-init says in a moment how the adapter ended. */
-        loop_timer_stop(instance->deadline);
-        instance->deadline =
-            loop_timer_start(instance->loop, EXIT_GRACE_MS, 0, on_exit_grace, instance, NULL);
+        await_exit(instance);
         return;
     }
-    if (channel_sending(channel)) {
-        finish(instance, INSTANCE_RETRY);
-        return;
-    }
-    struct execution *execution = &instance->invocation->execution;
-    outcome_fail(execution, EXECUTION_FAILED, "Platform.InstanceEnded",
-                 "the instance ended unexpectedly: %s", why->message);
-    output_drain(instance->output);
-    measure(instance, clock_monotonic_ns());
-    /* Unless it was for a lack of memory, it is not the function's failure. */
-    if (execution->status == EXECUTION_FAILED)
-        execution->status = EXECUTION_LOST;
-    stdout_to_log(instance);
-    finish(instance, INSTANCE_SPENT);
+    autofree char *message = string_printf("the instance ended unexpectedly: %s", why->message);
+    finish_all(instance, &(struct ending){.status = EXECUTION_FAILED,
+                                          .type = "Platform.InstanceEnded",
+                                          .message = message ? message : "",
+                                          .not_its_fault = true,
+                                          .may_retry = true});
+}
+
+/* ---- one invocation's begin ---- */
+
+/* The function may go on with it for as long as its process lives. */
+static void give_up(struct invocation *invocation)
+{
+    finish_failed(invocation, invocation->run.queued ? INSTANCE_USABLE : INSTANCE_SPENT);
 }
 
 static void on_deadline(void *data)
 {
-    struct instance *instance = data;
-    outcome_fail(&instance->invocation->execution, EXECUTION_TIMED_OUT, "Function.TimedOut",
+    struct invocation *invocation = data;
+    outcome_fail(&invocation->execution, EXECUTION_TIMED_OUT, "Function.TimedOut",
                  "the function did not finish within %llu ms",
-                 (unsigned long long)instance->invocation->timeout_ms);
-    finish_failed(instance, INSTANCE_SPENT);
+                 (unsigned long long)invocation->timeout_ms);
+    give_up(invocation);
 }
 
 static void on_log_timer(void *data)
 {
-    struct instance *instance = data;
+    struct invocation *invocation = data;
+    struct instance *instance = invocation->instance;
+    struct invocation_run *run = &invocation->run;
     with_cleanup(buffer_deinit) struct buffer text = BUFFER_INIT(instance->limits.log_max + 1);
-    if (output_log_since(instance->output, &instance->log_offset, &text, NULL) < 0 || text.len == 0)
+    if (log_tail_since(log_of(invocation), &run->log_offset, &text, NULL) < 0 || text.len == 0)
         return;
-    instance->events.log(instance->data, instance->invocation, instance->log_offset - text.len,
-                         text.data, text.len);
+    instance->events.log(instance->data, invocation, run->log_offset - text.len, text.data,
+                         text.len);
 }
 
 static void on_send_failed(void *data)
 {
-    struct instance *instance = data;
-    finish(instance, INSTANCE_RETRY);
+    finish(data, INSTANCE_RETRY);
+}
+
+static void send_invoke(struct invocation *invocation)
+{
+    struct instance *instance = invocation->instance;
+    if (channel_send(channel_of(instance), FRAME_INVOKE, (uint32_t)invocation->timeout_ms,
+                     invocation->execution.id, invocation->payload, invocation->payload_len,
+                     NULL) == 0) {
+        instance->sending = invocation;
+        return;
+    }
+    instance->spent = true;
+    loop_timer_stop(invocation->run.deadline);
+    invocation->run.deadline =
+        loop_timer_start(instance->loop, 0, 0, on_send_failed, invocation, NULL);
+}
+
+void instance_run_sent(struct instance *instance)
+{
+    struct invocation *next;
+    free(instance->given_up);
+    instance->given_up = NULL;
+    while (!channel_sending(instance->adapter) && (next = TAILQ_FIRST(&instance->unsent))) {
+        TAILQ_REMOVE(&instance->unsent, next, run.unsent);
+        next->run.queued = false;
+        send_invoke(next);
+    }
 }
 
 static int thaw(struct instance *instance)
@@ -246,38 +439,75 @@ static int thaw(struct instance *instance)
     return -1;
 }
 
+/* idle -> busy, with nothing of what was before. */
+static void wake(struct instance *instance)
+{
+    instance_move(instance, INSTANCE_BUSY);
+    output_begin(instance->output);
+    instance->runtime->ops->reset_usage(instance->runtime_instance);
+}
+
+static void attach(struct instance *instance, struct invocation *invocation)
+{
+    struct invocation_run *run = &invocation->run;
+    invocation->instance = instance;
+    *run = (struct invocation_run){0};
+    if (instance->places > 1 && instance->call_count == 0) {
+        run->log = *output_log(instance->output); /* what it wrote while it was loaded */
+        log_tail_init(output_log(instance->output), instance->limits.log_max);
+    } else if (instance->places > 1) {
+        log_tail_init(&run->log, instance->limits.log_max);
+    }
+    TAILQ_INSERT_TAIL(&instance->calls, invocation, run.calls);
+    instance->call_count++;
+}
+
+static void send_or_queue(struct instance *instance, struct invocation *invocation)
+{
+    if (instance->places == 1 || !channel_sending(instance->adapter)) {
+        send_invoke(invocation);
+        return;
+    }
+    invocation->run.queued = true;
+    TAILQ_INSERT_TAIL(&instance->unsent, invocation, run.unsent);
+}
+
 void instance_run(struct instance *instance, struct invocation *invocation)
 {
     bool runs = instance->state != INSTANCE_FROZEN || thaw(instance) == 0;
-    struct channel *channel = instance->handler ? instance->adapter : instance->control;
-    struct execution *execution = &invocation->execution;
-    instance_move(instance, INSTANCE_BUSY);
-    instance->invocation = invocation;
-    instance->log_offset = 0;
-    output_begin(instance->output);
-    instance->before = (struct runtime_usage){0};
-    instance->runtime->ops->reset_usage(instance->runtime_instance);
-    instance->runtime->ops->usage(instance->runtime_instance, &instance->before, NULL);
-    execution->started_at_ns = clock_realtime_ns();
-    instance->sent_ns = clock_monotonic_ns();
-    if (!runs ||
-        channel_send(channel, FRAME_INVOKE, (uint32_t)invocation->timeout_ms, execution->id,
-                     invocation->payload, invocation->payload_len, NULL) < 0) {
-        instance->deadline = loop_timer_start(instance->loop, 0, 0, on_send_failed, instance, NULL);
+    struct invocation_run *run = &invocation->run;
+    assert(instance_free_places(instance) > 0);
+    if (instance->state != INSTANCE_BUSY)
+        wake(instance);
+    attach(instance, invocation);
+    instance->runtime->ops->usage(instance->runtime_instance, &run->before, NULL);
+    invocation->execution.started_at_ns = clock_realtime_ns();
+    run->sent_ns = clock_monotonic_ns();
+    if (!runs) {
+        instance->spent = true;
+        run->deadline = loop_timer_start(instance->loop, 0, 0, on_send_failed, invocation, NULL);
         return;
     }
+    send_or_queue(instance, invocation);
     /* One more, because the loop's clock stands while it works, and counts whole milliseconds. */
-    instance->deadline = loop_timer_start(instance->loop, invocation->timeout_ms + 1, 0,
-                                          on_deadline, instance, NULL);
+    if (!run->deadline)
+        run->deadline = loop_timer_start(instance->loop, invocation->timeout_ms + 1, 0, on_deadline,
+                                         invocation, NULL);
     if (instance->events.log)
-        instance->log_timer = loop_timer_start(instance->loop, LOG_INTERVAL_MS, LOG_INTERVAL_MS,
-                                               on_log_timer, instance, NULL);
+        run->log_timer = loop_timer_start(instance->loop, LOG_INTERVAL_MS, LOG_INTERVAL_MS,
+                                          on_log_timer, invocation, NULL);
 }
 
-void instance_abort(struct instance *instance, enum execution_status status, const char *type,
+void instance_abort(struct invocation *invocation, enum execution_status status, const char *type,
                     const char *message)
 {
+    outcome_fail(&invocation->execution, status, type, "%s", message);
+    give_up(invocation);
+}
+
+void instance_abort_all(struct instance *instance, enum execution_status status, const char *type,
+                        const char *message)
+{
     assert(instance->state == INSTANCE_BUSY);
-    outcome_fail(&instance->invocation->execution, status, type, "%s", message);
-    finish_failed(instance, INSTANCE_SPENT);
+    finish_all(instance, &(struct ending){.status = status, .type = type, .message = message});
 }

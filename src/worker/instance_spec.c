@@ -287,6 +287,11 @@ static int env_fill(struct environment *env, const struct function_spec *functio
         env_put_owned(env, string_printf("FUNCTION_MEMORY_MB=%lld", (long long)function->memory_mb),
                       err) < 0)
         return -1;
+    if (function->concurrency > 1 &&
+        env_put_owned(env,
+                      string_printf("FUNCTION_CONCURRENCY=%lld", (long long)function->concurrency),
+                      err) < 0)
+        return -1;
     return env_put_owned(
         env, string_printf("FUNCTION_TIMEOUT_MS=%lld", (long long)function->timeout_ms), err);
 }

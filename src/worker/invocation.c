@@ -37,5 +37,6 @@ void invocation_free(struct invocation *invocation)
     execution_deinit(&invocation->execution);
     function_unref(invocation->function);
     free(invocation->payload);
+    log_tail_deinit(&invocation->run.log);
     free(invocation);
 }

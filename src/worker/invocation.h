@@ -6,6 +6,8 @@
 
 #include "model/execution.h"
 #include "worker/functions.h"
+#include "worker/log_tail.h"
+#include "worker/runtime.h"
 
 #include <sys/queue.h>
 #include <uv.h>
@@ -13,6 +15,19 @@
 struct invocation;
 struct instance;
 struct link;
+
+/* What the instance that it runs in keeps of it: instance_run.c's alone. */
+struct invocation_run {
+    struct loop_timer *deadline;
+    struct loop_timer *log_timer;
+    struct runtime_usage before;
+    uint64_t sent_ns;
+    uint64_t log_offset;
+    struct log_tail log; /* where several may run in the instance at once */
+    bool queued;         /* waits until those before it are sent */
+    TAILQ_ENTRY(invocation) calls;
+    TAILQ_ENTRY(invocation) unsent;
+};
 
 struct invocation {
     struct execution execution;
@@ -25,7 +40,8 @@ struct invocation {
     bool queued;               /* waits in the worker, before functions and pool */
     bool retried;              /* its first instance was dead before it began */
     struct link *link;         /* which controller it came from; borrowed */
-    struct instance *instance; /* that it runs in; borrowed, NULL while it waits */
+    struct instance *instance; /* that it runs in; borrowed, NULL while it does not */
+    struct invocation_run run;
     /* Called exactly once; the invocation is freed after it by its owner. */
     void (*done)(void *data, struct invocation *invocation);
     void *data;

@@ -16,14 +16,6 @@
 /* Memory for stdout that an idle instance keeps. */
 #define KEEP_MAX (64 * 1024)
 
-/* The last `max` bytes written to it. */
-struct tail {
-    char *bytes; /* owned ring; NULL until something is written */
-    size_t size; /* of the ring; grows up to max */
-    size_t max;
-    uint64_t total; /* bytes ever written in this invocation; the newest is at (total - 1) % size */
-};
-
 struct stream {
     uv_poll_t poll; /* first member; data: the output */
     int fd;
@@ -34,69 +26,18 @@ struct output {
     struct stream *streams[2]; /* stdout, stderr; freed by their close callback */
     struct output_options options;
     struct buffer text; /* collected stdout */
-    struct tail log;
+    struct log_tail log;
     bool over; /* stdout went over its cap in this invocation */
 };
 
 enum { STDOUT, STDERR };
 
-static size_t tail_len(const struct tail *tail)
-{
-    return tail->total < tail->max ? (size_t)tail->total : tail->max;
-}
-
-/* Grows by doubling while nothing was lost yet, so that the ring is linear until it is full-sized.
- */
-static bool tail_grow(struct tail *tail, size_t wanted)
-{
-    if (tail->size == tail->max || wanted <= tail->size)
-        return true;
-    size_t size = tail->size ? tail->size : 4096;
-    while (size < wanted && size < tail->max)
-        size *= 2;
-    if (size > tail->max)
-        size = tail->max;
-    char *bytes = realloc(tail->bytes, size);
-    if (!bytes)
-        return false;
-    tail->bytes = bytes;
-    tail->size = size;
-    return true;
-}
-
-static void tail_append(struct tail *tail, const char *text, size_t len)
-{
-    size_t wanted = tail_len(tail) + len;
-    if (len == 0 || !tail_grow(tail, wanted < tail->max ? wanted : tail->max))
-        return; /* nothing to do, or no memory: the log loses this piece */
-    if (len > tail->size) {
-        text += len - tail->size;
-        tail->total += len - tail->size;
-        len = tail->size;
-    }
-    size_t at = (size_t)(tail->total % tail->size);
-    size_t first = len < tail->size - at ? len : tail->size - at;
-    memcpy(tail->bytes + at, text, first);
-    memcpy(tail->bytes, text + first, len - first);
-    tail->total += len;
-}
-
-/* Copies `len` bytes that start at position `from` of all that was ever written. */
-static void tail_copy(const struct tail *tail, uint64_t from, char *to, size_t len)
-{
-    if (len == 0)
-        return;
-    size_t at = (size_t)(from % tail->size);
-    size_t first = len < tail->size - at ? len : tail->size - at;
-    memcpy(to, tail->bytes + at, first);
-    memcpy(to + first, tail->bytes, len - first);
-}
-
 /* false when stdout went over its cap. */
 static bool take(struct output *output, int which, const char *bytes, size_t len)
 {
     if (which == STDERR || !output->options.collect_stdout) {
-        tail_append(&output->log, bytes, len);
+        if (!output->options.shared || !output->options.shared(output->options.data, bytes, len))
+            log_tail_append(&output->log, bytes, len);
         return true;
     }
     if (!output->over && buffer_append(&output->text, bytes, len, NULL) < 0)
@@ -191,7 +132,7 @@ struct output *output_new(uv_loop_t *loop, int stdout_fd, int stderr_fd,
     }
     output->options = *options;
     buffer_init(&output->text, options->stdout_max);
-    output->log.max = options->log_max;
+    log_tail_init(&output->log, options->log_max);
     return output;
 }
 
@@ -202,7 +143,7 @@ void output_free(struct output *output)
     stream_free(output->streams[STDOUT]);
     stream_free(output->streams[STDERR]);
     buffer_deinit(&output->text);
-    free(output->log.bytes);
+    log_tail_deinit(&output->log);
     free(output);
 }
 
@@ -242,51 +183,17 @@ const char *output_stdout(const struct output *output, size_t *ret_len)
     return output->text.len ? output->text.data : "";
 }
 
-void output_log_append(struct output *output, const char *text, size_t len)
+struct log_tail *output_log(struct output *output)
 {
-    tail_append(&output->log, text, len);
+    return &output->log;
 }
 
 char *output_take_log(struct output *output, size_t *ret_len)
 {
-    struct tail *tail = &output->log;
-    size_t len = tail_len(tail);
-    char marker[80] = "";
-    if (tail->total > len)
-        snprintf(marker, sizeof(marker), "[... %llu bytes of log before this were cut ...]\n",
-                 (unsigned long long)(tail->total - len));
-    size_t marker_len = strlen(marker);
-    char *log = malloc(marker_len + len + 1);
-    if (log) {
-        memcpy(log, marker, marker_len);
-        tail_copy(tail, tail->total - len, log + marker_len, len);
-        log[marker_len + len] = '\0';
-        *ret_len = marker_len + len;
-    }
-    free(tail->bytes);
-    *tail = (struct tail){.max = tail->max};
     if (output->text.cap > KEEP_MAX) {
         size_t max = output->text.max;
         buffer_deinit(&output->text);
         buffer_init(&output->text, max);
     }
-    return log;
-}
-
-int output_log_since(const struct output *output, uint64_t *offset, struct buffer *to,
-                     struct error *err)
-{
-    const struct tail *tail = &output->log;
-    uint64_t from = tail->total - tail_len(tail);
-    if (*offset > from)
-        from = *offset;
-    size_t len = (size_t)(tail->total - from);
-    if (buffer_reserve(to, len, err) < 0)
-        return -1;
-    tail_copy(tail, from, to->data + to->len, len);
-    to->len += len;
-    if (to->data)
-        to->data[to->len] = '\0';
-    *offset = tail->total;
-    return 0;
+    return log_tail_take(&output->log, ret_len);
 }

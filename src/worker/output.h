@@ -8,7 +8,7 @@
  * and nothing that comes later; then the texts are taken. Loop thread only. */
 #pragma once
 
-#include "base/buffer.h"
+#include "worker/log_tail.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -22,6 +22,8 @@ struct output_options {
     size_t log_max;
     /* stdout went over its cap; called at most once an invocation. May free the output. */
     void (*overflow)(void *data);
+    /* Log text that has come, when it is not the only running invocation's; false: it is, and is kept here. May be NULL. */
+    bool (*shared)(void *data, const char *text, size_t len);
     void *data;
 };
 
@@ -38,12 +40,8 @@ void output_begin(struct output *output);
  * called). */
 int output_drain(struct output *output);
 const char *output_stdout(const struct output *output, size_t *ret_len);
-/* Puts text at the end of the log, as if the function had written it to stderr. */
-void output_log_append(struct output *output, const char *text, size_t len);
-/* The log so far (tail, with the marker when cut), which becomes the caller's; the log is empty
+/* The log so far: borrowed, the output's. */
+struct log_tail *output_log(struct output *output);
+/* The same (tail, with the marker when cut), which becomes the caller's; the log is empty
  * afterwards, and what output_stdout() gave is no longer valid. */
 char *output_take_log(struct output *output, size_t *ret_len);
-/* Log bytes from `*offset` on (all bytes ever written in this invocation count; what was cut is
- * skipped). *offset moves behind them. */
-int output_log_since(const struct output *output, uint64_t *offset, struct buffer *to,
-                     struct error *err);

@@ -61,7 +61,9 @@ static struct pool_slot *slot_get(struct pool *pool, struct function *function)
     if (slot->kind)
         slot->kind->slots++;
     TAILQ_INIT(&slot->idle);
+    TAILQ_INIT(&slot->open);
     TAILQ_INIT(&slot->waiting);
+    slot->places = pool_fixed_keep_alive_ms(pool, slot) ? (size_t)function->spec.concurrency : 1;
     TAILQ_INSERT_TAIL(&pool->slots, slot, slots);
     function->slot = slot;
     return slot;
@@ -107,7 +109,6 @@ struct invocation *pool_wait_take(struct pool *pool, struct pool_slot *slot)
 
 static void done(struct invocation *invocation)
 {
-    invocation->instance = NULL;
     invocation->done(invocation->data, invocation);
 }
 
@@ -179,10 +180,21 @@ static void note_risen(struct member *member)
         member->kind->creating--;
 }
 
+static void set_open(struct member *member, bool open)
+{
+    struct member_list *list = member->slot ? &member->slot->open : NULL;
+    if (member->open && !open)
+        TAILQ_REMOVE(list, member, opens);
+    if (!member->open && open)
+        TAILQ_INSERT_HEAD(list, member, opens);
+    member->open = open;
+}
+
 /* Not while it is busy or in the idle lists. */
 void pool_member_stop(struct member *member)
 {
     struct pool *pool = member->pool;
+    set_open(member, false);
     if (is_rising(member))
         note_risen(member);
     note_started(member);
@@ -205,39 +217,56 @@ void pool_evict(struct member *member, const char *why)
     pool_member_stop(member);
 }
 
-static void dispatch(struct member *member, struct invocation *invocation, bool waited)
-{
-    struct execution *execution = &invocation->execution;
-    invocation->instance = member->instance;
-    execution->cold_start = waited && !member->used;
-    execution->metrics.start_time = waited ? clock_monotonic_ns() - invocation->received_ns : 0;
-    member->used = true;
-    pool_idle_used(member, invocation->received_ns);
-    instance_run(member->instance, invocation);
-}
-
-/* ---- events of instances ---- */
-
 /* Used, and none of its function's is used twice. */
 static bool is_spent(const struct member *member)
 {
     return member->used && pool_fixed_keep_alive_ms(member->pool, member->slot) == 0;
 }
 
-/* An instance that can take the next invocation. */
+/* So many more it may be given. */
+static size_t free_places(const struct member *member)
+{
+    return is_spent(member) ? 0 : instance_free_places(member->instance);
+}
+
+static void dispatch(struct member *member, struct invocation *invocation, bool waited, bool cold)
+{
+    struct execution *execution = &invocation->execution;
+    execution->cold_start = cold;
+    execution->metrics.start_time = waited ? clock_monotonic_ns() - invocation->received_ns : 0;
+    member->used = true;
+    pool_idle_used(member, invocation->received_ns);
+    instance_run(member->instance, invocation);
+    set_open(member, free_places(member) > 0);
+}
+
+/* ---- events of instances ---- */
+
+/* A member takes as many of those who wait as it can. What then has nothing to do is idle, or goes. */
 static void offer(struct member *member)
 {
     struct pool *pool = member->pool;
     struct pool_slot *slot = member->slot;
-    struct invocation *invocation = pool_wait_take(pool, slot);
-    if (invocation) {
-        dispatch(member, invocation, true);
+    struct invocation *invocation;
+    bool cold = !member->used;
+    while (free_places(member) > 0 && (invocation = pool_wait_take(pool, slot)))
+        dispatch(member, invocation, true, cold);
+    set_open(member, instance_calls(member->instance) > 0 && free_places(member) > 0);
+    if (instance_calls(member->instance) > 0)
         return;
-    }
-    if (slot->forgotten || pool->stopped || is_spent(member))
+    if (slot->forgotten || pool->stopped || free_places(member) == 0)
         pool_member_stop(member);
     else
         pool_idle_add(member);
+}
+
+/* A busy instance of the slot that has a place, or NULL. */
+static struct member *open_member(struct pool_slot *slot)
+{
+    struct member *member;
+    while ((member = TAILQ_FIRST(&slot->open)) && free_places(member) == 0)
+        set_open(member, false);
+    return member;
 }
 
 static void on_started(void *data, struct instance *instance)
@@ -262,9 +291,10 @@ static void on_warm(void *data, struct instance *instance)
 static void on_ready(void *data, struct instance *instance)
 {
     struct member *member = data;
-    (void)instance;
     note_risen(member);
     pool_note_ready(member->pool, member);
+    if (pool_fixed_keep_alive_ms(member->pool, member->slot) > 0)
+        member->slot->places = instance_places(instance);
     pool_idle_ready(member->slot);
     offer(member);
     pool_schedule(member->pool);
@@ -330,7 +360,6 @@ static void on_broken(void *data, struct instance *instance, struct execution *f
 static void retry(struct member *member, struct invocation *invocation)
 {
     struct error why = {0};
-    invocation->instance = NULL;
     if (!invocation->retried) {
         invocation->retried = true;
         wait_add(member->pool, member->slot, invocation, true);
@@ -353,10 +382,7 @@ static void on_finished(void *data, struct instance *instance, struct invocation
         pool_note_service(slot, &invocation->execution.metrics);
         done(invocation);
     }
-    if (after == INSTANCE_USABLE && !is_spent(member))
-        offer(member);
-    else
-        pool_member_stop(member);
+    offer(member);
     pool_idle_finished(pool, slot);
     pool_schedule(pool);
 }
@@ -435,10 +461,11 @@ void pool_run(struct pool *pool, struct invocation *invocation)
         return;
     }
     slot->forgotten = false;
-    struct member *member = TAILQ_FIRST(&slot->idle);
-    if (member) {
+    struct member *member = open_member(slot);
+    if (!member && (member = TAILQ_FIRST(&slot->idle)))
         pool_idle_remove(member);
-        dispatch(member, invocation, false);
+    if (member) {
+        dispatch(member, invocation, false, false);
         return;
     }
     wait_add(pool, slot, invocation, false);
@@ -449,7 +476,7 @@ void pool_cancel(struct pool *pool, struct invocation *invocation)
 {
     static const char message[] = "the execution was cancelled";
     if (invocation->instance) {
-        instance_abort(invocation->instance, EXECUTION_CANCELLED, "Function.Cancelled", message);
+        instance_abort(invocation, EXECUTION_CANCELLED, "Function.Cancelled", message);
         return;
     }
     struct pool_slot *slot = invocation->function->slot;
@@ -532,8 +559,8 @@ void pool_stop(struct pool *pool, void (*stopped)(void *data), void *data)
             pool_member_stop(member);
             break;
         case INSTANCE_BUSY:
-            instance_abort(member->instance, EXECUTION_LOST, "Platform.Stopping",
-                           "the worker is stopping");
+            instance_abort_all(member->instance, EXECUTION_LOST, "Platform.Stopping",
+                               "the worker is stopping");
             break;
         default:
             break;

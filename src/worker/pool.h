@@ -1,7 +1,7 @@
 /* Which instance runs which invocation.
  *
- * Idle instances are kept per function version; an invocation takes the one that was used last, or
- * waits for one that is made for it. Instances are made within bounds (number, memory, how many at
+ * Idle instances are kept per function version; an invocation takes a place in a busy one that has any (a function's concurrency
+ * above 1), the idle one that was used last, or waits for one that is made for it. Instances are made within bounds (number, memory, how many at
  * once); when there is no room, the idle ones that are worth least go first, and
  * invocations wait in order. An idle instance goes after keep_alive_ms, or when the function's history says that no call
  * is due, and one is made ahead of a call that is; keep_alive_ms 0 means that each

@@ -22,9 +22,11 @@ struct member {
     uint64_t uses;
     double worth;  /* see eviction.h */
     bool unfrozen; /* is in the pool's list of those */
+    bool open;     /* is in its slot's list of those */
     TAILQ_ENTRY(member) all;
     TAILQ_ENTRY(member)
     idle; /* of its slot: last used first; or warm ones of its kind: newest first */
+    TAILQ_ENTRY(member) opens;
     TAILQ_ENTRY(member) age; /* of all idle ones: longest idle first */
     TAILQ_ENTRY(member) to_freeze;
 };
@@ -35,6 +37,8 @@ struct pool_slot {
     struct function *function; /* a reference */
     struct generic_kind *kind; /* that it can be loaded into; NULL: none */
     struct member_list idle;
+    struct member_list
+        open; /* busy ones that had places left when they were last looked at: filled in this order */
     struct invocation_list waiting;
     size_t waiting_count;
     size_t creating;  /* instances that will become ready */
@@ -47,8 +51,9 @@ struct pool_slot {
     uint64_t cpu_ns; /* the CPU time that they take then */
     uint64_t finished_ns; /* when the last one ended */
     bool forgotten;
-    size_t busy;       /* instances that run invocations */
-    size_t kept;       /* so many instances there shall be, idle or busy */
+    size_t busy;   /* invocations that run */
+    size_t places; /* of each of its instances; what its function says until one says what it has */
+    size_t kept;   /* so many instances there shall be, idle or busy */
     uint64_t rests_ns; /* since when it has had nothing to do; 0: it has, or never had */
     bool prewarm;      /* an instance is to be made, for the call that is due */
     unsigned failures; /* of instances that ended before they were of use, in a row */

@@ -51,10 +51,12 @@ static size_t allowed(const struct pool_slot *slot)
     return max > have ? max - have : 0;
 }
 
+/* So many instances it lacks, with all their places, for those who wait. */
 static size_t unserved(const struct pool_slot *slot)
 {
     size_t coming = slot->creating + slot->promised;
-    size_t lack = slot->waiting_count > coming ? slot->waiting_count - coming : 0;
+    size_t wanted = (slot->waiting_count + slot->places - 1) / slot->places;
+    size_t lack = wanted > coming ? wanted - coming : 0;
     return lack < allowed(slot) ? lack : allowed(slot);
 }
 
@@ -63,7 +65,7 @@ static size_t useful_instances(const struct pool *pool, const struct pool_slot *
 {
     if (slot->cpu_ns == 0 || slot->cpu_ns >= slot->service_ns)
         return pool->cpus;
-    return (size_t)(pool->cpus * slot->service_ns / slot->cpu_ns) + 1;
+    return (size_t)(pool->cpus * slot->service_ns / slot->cpu_ns / slot->places) + 1;
 }
 
 /* 0: now; otherwise when to ask again. An instance is made when those that there are need longer to serve everybody than it takes to start, and the

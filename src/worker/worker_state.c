@@ -65,6 +65,8 @@ static void write_instance(void *data, const struct instance *instance)
     }
     json_member_string(writer, "image", instance_spec_of(instance)->image);
     json_member_string(writer, "state", instance_state_name(instance_state(instance)));
+    if (instance_places(instance) > 1)
+        json_member_int(writer, "free", (int64_t)instance_free_places(instance));
     json_object_end(writer);
 }
 

@@ -45,9 +45,10 @@ static void on_frame(void *data, const struct frame_header *header, const char *
         drop_channel();
 }
 
-static void on_too_large(void *data, const struct frame_header *header)
+static void on_too_large(void *data, const struct frame_header *header, const char *meta)
 {
     (void)data;
+    (void)meta;
     (void)header;
     too_large++;
 }

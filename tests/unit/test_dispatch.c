@@ -232,6 +232,21 @@ Test(dispatch, a_function_has_no_more_under_way_than_its_max_instances)
     cr_expect_eq(next(NULL), 4);
 }
 
+Test(dispatch, each_of_its_instances_takes_as_many_as_its_concurrency)
+{
+    add_worker(9);
+    bound("a", 2);
+    function("a")->current->record.spec.concurrency = 2;
+    for (int i = 1; i <= 5; i++)
+        enqueue("a", i);
+    for (int i = 1; i <= 4; i++)
+        cr_expect_eq(next(NULL), i);
+    cr_expect_eq(next(NULL), 0);
+    for (int i = 1; i <= 4; i++)
+        ended("a");
+    cr_expect_eq(next(NULL), 5);
+}
+
 Test(dispatch, a_function_at_its_bound_holds_nobody_up)
 {
     struct dispatch_worker *worker = add_worker(20);
@@ -430,14 +445,14 @@ Test(dispatch, what_is_known_of_instances_follows_assignments_and_reports)
     dispatch_warm_adjust(worker, "a/1", 1);
     const struct dispatch_warm *known = string_map_get(&worker->warm, "a/1");
     cr_assert(known);
-    cr_expect_eq(known->idle, 1);
+    cr_expect_eq(known->places, 1);
     dispatch_warm_adjust(worker, "a/1", -1);
     dispatch_warm_adjust(worker, "a/1", -1);
-    cr_expect_eq(known->idle, 0, "never below none");
+    cr_expect_eq(known->places, 0, "never below none");
     warm(worker, "b/1", 2, 1);
     cr_expect_null(string_map_get(&worker->warm, "a/1"), "the worker does not name it any more");
     known = string_map_get(&worker->warm, "b/1");
-    cr_expect_eq(known->idle, 2);
+    cr_expect_eq(known->places, 2);
     char key[16];
     dispatch_warm_begin(worker);
     for (int i = 0; i < 300; i++) {

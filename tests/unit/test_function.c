@@ -55,6 +55,7 @@ Test(function, the_contracts_defaults_hold)
     cr_assert(!spec.public);
     cr_assert_eq(spec.min_instances, 0);
     cr_assert_eq(spec.max_instances, 0);
+    cr_assert_eq(spec.concurrency, 1);
     cr_assert_eq(spec.keep_alive_ms, -1, "the worker decides");
     cr_assert_eq(spec.retry.max_attempts, 1, "a function need not be made for being called twice");
     cr_assert_eq(spec.env.count, 0);
@@ -144,12 +145,13 @@ Test(function, what_is_written_is_read_back_with_version_and_digests)
 
 Test(function, users_cannot_set_what_the_platform_keeps)
 {
-    assert_refused("{\"runtime\":\"go\",\"version\":3}", "/version",
-                   "unknown field \"version\"; known are cpus, name, runtime, image, contract, "
-                   "handler, env, labels, memory_mb, timeout_ms, tmp_mb, pids, network, "
-                   "network_allow, network_kbps, public, min_instances, max_instances, "
-                   "rate_limit, rate_burst, max_concurrency, reserved_concurrency, "
-                   "keep_alive_ms, retry, code");
+    assert_refused(
+        "{\"runtime\":\"go\",\"version\":3}", "/version",
+        "unknown field \"version\"; known are cpus, name, runtime, image, contract, "
+        "handler, env, labels, memory_mb, timeout_ms, tmp_mb, pids, network, "
+        "network_allow, network_kbps, public, min_instances, max_instances, concurrency, "
+        "rate_limit, rate_burst, max_concurrency, reserved_concurrency, "
+        "keep_alive_ms, retry, code");
     assert_refused("{\"runtime\":\"go\",\"memory\":64}", "/memory",
                    "unknown field \"memory\"; did you mean \"memory_mb\"?");
 }
@@ -174,6 +176,10 @@ Test(function, numbers_are_held_to_the_contracts_ranges)
                    "tmp_mb must be 1 to 10240, not -1");
     assert_refused("{\"runtime\":\"go\",\"min_instances\":-1}", "/min_instances",
                    "min_instances must be 0 to 10000, not -1");
+    assert_refused("{\"runtime\":\"python\",\"concurrency\":101}", "/concurrency",
+                   "concurrency must be 1 to 100, not 101");
+    assert_refused("{\"runtime\":\"python\",\"concurrency\":0}", "/concurrency",
+                   "concurrency must be 1 to 100, not 0");
     assert_refused("{\"runtime\":\"go\",\"max_instances\":10001}", "/max_instances",
                    "max_instances must be 0 to 10000, not 10001");
     assert_refused("{\"runtime\":\"go\",\"keep_alive_ms\":-1}", "/keep_alive_ms",
@@ -197,6 +203,18 @@ Test(function, numbers_are_held_to_the_contracts_ranges)
     assert_refused("{\"runtime\":\"go\",\"retry\":3}", "/retry",
                    "retry: it must be a JSON object, not 3");
     assert_accepted("{\"runtime\":\"go\",\"min_instances\":3,\"max_instances\":3}");
+    assert_accepted("{\"runtime\":\"go\",\"concurrency\":1}");
+    assert_refused(
+        "{\"runtime\":\"python\",\"concurrency\":2}", "/concurrency",
+        "concurrency above 1 needs contract handler: with contract process each call has "
+        "a process of its own; set 1 or leave it out, not 2");
+    assert_accepted("{\"runtime\":\"python\",\"contract\":\"handler\",\"handler\":\"main.f\","
+                    "\"concurrency\":100}");
+    assert_refused("{\"runtime\":\"python\",\"contract\":\"handler\",\"handler\":\"main.f\","
+                   "\"concurrency\":2,\"keep_alive_ms\":0}",
+                   "/concurrency",
+                   "concurrency above 1 does not go with keep_alive_ms 0, which gives each call an "
+                   "instance of its own; set 1 or leave it out, not 2");
     assert_accepted("{\"runtime\":\"go\",\"memory_mb\":16,\"timeout_ms\":1,\"cpus\":0.05}");
     assert_accepted("{\"runtime\":\"go\",\"memory_mb\":10240,\"cpus\":2}");
 }

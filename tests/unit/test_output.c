@@ -161,18 +161,18 @@ Test(output, live_pieces_follow_each_other)
     open_output(true);
     say(log_fd, "one ");
     output_drain(output);
-    cr_assert_eq(output_log_since(output, &offset, &text, NULL), 0);
+    cr_assert_eq(log_tail_since(output_log(output), &offset, &text, NULL), 0);
     cr_expect_str_eq(text.data, "one ");
     say(log_fd, "two");
     output_drain(output);
     buffer_clear(&text);
-    cr_assert_eq(output_log_since(output, &offset, &text, NULL), 0);
+    cr_assert_eq(log_tail_since(output_log(output), &offset, &text, NULL), 0);
     cr_expect_str_eq(text.data, "two");
     cr_expect_eq(offset, 7);
     say_much(log_fd, 'x', 20000);
     output_drain(output);
     buffer_clear(&text);
-    cr_assert_eq(output_log_since(output, &offset, &text, NULL), 0);
+    cr_assert_eq(log_tail_since(output_log(output), &offset, &text, NULL), 0);
     cr_expect_eq(text.len, LOG_MAX, "what was cut is skipped");
     cr_expect_eq(offset, 20007);
 }

@@ -462,3 +462,113 @@ Test(pool, who_has_waited_for_as_long_as_a_start_takes_gets_one)
     fake_answer(&fakes[0], "3", 0);
     cr_expect_str_eq(outcomes[2].result, "2");
 }
+
+/* ---- instances that take several at once ---- */
+
+static void allow_several(int64_t concurrency)
+{
+    alpha->spec.contract = CONTRACT_HANDLER;
+    alpha->spec.concurrency = concurrency;
+}
+
+static void say_ready(size_t fake, uint32_t places)
+{
+    fake_say(&fakes[fake], 1, FRAME_READY, places, "");
+    settle();
+}
+
+static void say_result(size_t fake, const struct invocation *invocation)
+{
+    char id[TIME_ID_LEN + 1];
+    snprintf(id, sizeof(id), "%s", invocation->execution.id);
+    fake_say_of(&fakes[fake], 1, FRAME_RESULT, 0, id, "1");
+    settle();
+}
+
+Test(pool, one_instance_is_made_for_as_many_as_it_takes)
+{
+    open_pool(60000, 1000, 4);
+    allow_several(3);
+    struct invocation *calls[4];
+    for (int i = 0; i < 4; i++)
+        calls[i] = invoke(alpha);
+    cr_assert_eq(fake_count, 2);
+    say_ready(0, 3);
+    for (int i = 0; i < 3; i++)
+        cr_expect_eq(calls[i]->instance, calls[0]->instance);
+    cr_expect_null(calls[3]->instance);
+    for (int i = 0; i < 3; i++)
+        say_result(0, calls[i]);
+    for (int i = 0; i < 3; i++) {
+        cr_expect_eq(outcomes[i].status, EXECUTION_SUCCEEDED);
+        cr_expect(outcomes[i].cold, "each of them waited for it");
+    }
+}
+
+Test(pool, a_busy_instance_with_a_place_is_filled_before_an_idle_one)
+{
+    open_pool(60000, 1000, 4);
+    allow_several(2);
+    struct invocation *first = invoke(alpha), *second = invoke(alpha), *third = invoke(alpha);
+    cr_assert_eq(fake_count, 2);
+    say_ready(0, 2);
+    say_ready(1, 2);
+    say_result(1, third);
+    say_result(0, second);
+    cr_assert_eq(count_state(INSTANCE_IDLE), 1);
+    struct invocation *fourth = invoke(alpha);
+    cr_expect_eq(fourth->instance, first->instance);
+    struct invocation *fifth = invoke(alpha);
+    cr_expect_neq(fifth->instance, first->instance);
+    cr_expect_eq(fake_count, 2);
+    cr_expect_not(outcomes[3].cold);
+    say_result(0, first);
+    say_result(0, fourth);
+    say_result(1, fifth);
+    cr_expect_eq(count_state(INSTANCE_IDLE), 2);
+}
+
+Test(pool, an_instance_with_a_call_that_was_given_up_is_replaced_when_the_others_are_done)
+{
+    open_pool(60000, 1000, 4);
+    allow_several(2);
+    struct invocation *first = invoke(alpha), *second = invoke(alpha);
+    say_ready(0, 2);
+    pool_cancel(pool, first);
+    settle();
+    cr_expect_eq(outcomes[0].status, EXECUTION_CANCELLED);
+    cr_expect_not(fakes[0].stopped);
+    invoke(alpha);
+    await_fakes(2);
+    say_result(0, second);
+    cr_expect_eq(outcomes[1].status, EXECUTION_SUCCEEDED);
+    cr_expect(fakes[0].stopped);
+}
+
+Test(pool, with_a_keep_alive_of_nothing_each_still_has_an_instance_of_its_own)
+{
+    open_pool(0, 1000, 4);
+    allow_several(3);
+    struct invocation *first = invoke(alpha), *second = invoke(alpha);
+    cr_assert_eq(fake_count, 2);
+    say_ready(0, 3);
+    say_ready(1, 3);
+    cr_expect_neq(first->instance, second->instance);
+    say_result(0, first);
+    cr_expect(fakes[0].stopped);
+}
+
+Test(pool, an_adapter_that_takes_one_at_a_time_gets_one_at_a_time)
+{
+    open_pool(60000, 1000, 4);
+    allow_several(3);
+    struct invocation *first = invoke(alpha), *second = invoke(alpha);
+    cr_assert_eq(fake_count, 1);
+    say_ready(0, 0);
+    cr_expect_not_null(first->instance);
+    cr_expect_null(second->instance);
+    fake_say(&fakes[0], 1, FRAME_RESULT, 0, "1");
+    settle();
+    cr_expect_eq(outcomes[0].status, EXECUTION_SUCCEEDED);
+    cr_expect_not_null(second->instance);
+}

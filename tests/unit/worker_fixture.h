@@ -57,12 +57,20 @@ static void fake_close(struct runtime_instance *fake)
     }
 }
 
+static void fake_say_of(struct runtime_instance *fake, int socket, enum frame_type type,
+                        uint32_t value, const char *meta, const char *body)
+{
+    struct frame_header header =
+        frame_header_make(type, 0, value, (uint32_t)strlen(meta), (uint32_t)strlen(body));
+    cr_assert_eq(write(fake->fds[socket], &header, sizeof(header)), (ssize_t)sizeof(header));
+    cr_assert_eq(write(fake->fds[socket], meta, strlen(meta)), (ssize_t)strlen(meta));
+    cr_assert_eq(write(fake->fds[socket], body, strlen(body)), (ssize_t)strlen(body));
+}
+
 static void fake_say(struct runtime_instance *fake, int socket, enum frame_type type,
                      uint32_t value, const char *body)
 {
-    struct frame_header header = frame_header_make(type, 0, value, 0, (uint32_t)strlen(body));
-    cr_assert_eq(write(fake->fds[socket], &header, sizeof(header)), (ssize_t)sizeof(header));
-    cr_assert_eq(write(fake->fds[socket], body, strlen(body)), (ssize_t)strlen(body));
+    fake_say_of(fake, socket, type, value, "", body);
 }
 
 static void fake_started(void *data)
