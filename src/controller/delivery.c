@@ -12,6 +12,7 @@
 /* What waits is looked for so often, for want of better news. */
 #define READ_EVERY_MS 1000
 #define READ_AGAIN_MS 5
+#define COUNT_EVERY_NS (10000 * NS_PER_MS)
 #define BACKOFF_MAX_MS ((uint64_t)3600 * 1000)
 
 static void read_due(void *data);
@@ -34,16 +35,45 @@ static uint64_t until_ms(uint64_t due_ns)
     return due_ns && wait_ms < READ_EVERY_MS ? wait_ms : READ_EVERY_MS;
 }
 
+static void counted(void *data, int64_t count, const struct error *err)
+{
+    struct controller *controller = data;
+    controller->delivery.counting = false;
+    if (!err)
+        controller->delivery.stored = (size_t)count;
+}
+
+/* Counting ends where nothing more is accepted anyway. */
+static int64_t count_limit(const struct controller *controller)
+{
+    return controller->config.async_queue_length + 1;
+}
+
+/* What others accept and take, and what is due later, is not seen from here. */
+static void count_when_due(struct controller *controller, bool at_once)
+{
+    struct delivery *delivery = &controller->delivery;
+    uint64_t now_ns = clock_monotonic_ns();
+    if (delivery->counting || (!at_once && now_ns - delivery->counted_ns < COUNT_EVERY_NS))
+        return;
+    delivery->counting = true;
+    delivery->counted_ns = now_ns;
+    store_count_free(controller->store, count_limit(controller), counted, controller);
+}
+
 static void backlog_came(void *data, const char *const *functions, size_t count,
-                         uint64_t next_due_ns, const struct error *err)
+                         const char *next_after, uint64_t next_due_ns, const struct error *err)
 {
     struct controller *controller = data;
     struct delivery *delivery = &controller->delivery;
     if (delivery->stopped)
         return;
     delivery->reading = false;
-    if (!err && count == 0)
-        delivery->stored = 0;
+    bool whole = !delivery->read_after[0] && !next_after;
+    snprintf(delivery->read_after, sizeof(delivery->read_after), "%s",
+             next_after ? next_after : "");
+    delivery->read_again |= next_after != NULL;
+    count_when_due(controller, !err && whole && count == 0 && delivery->stored > 0);
     for (size_t i = 0; i < count; i++) {
         struct function_entry *function = registry_find(&controller->registry, functions[i]);
         if (!function)
@@ -62,7 +92,9 @@ static void read_due(void *data)
     loop_timer_stop(delivery->read_timer);
     delivery->read_timer = NULL;
     delivery->reading = true;
-    store_read_backlog(controller->store, clock_realtime_ns(), backlog_came, controller);
+    store_read_backlog(controller->store, clock_realtime_ns(),
+                       delivery->read_after[0] ? delivery->read_after : NULL, backlog_came,
+                       controller);
 }
 
 /* Only ever sooner: who asks again and again must not put it off. */
@@ -305,12 +337,16 @@ void delivery_tick(struct controller *controller)
 int delivery_start(struct controller *controller, bool shared, struct error *err)
 {
     struct delivery *delivery = &controller->delivery;
+    int64_t waiting = 0;
     delivery->shared = shared;
     list_init(&delivery->set_aside);
     random_id(delivery->owner);
     if (store_join(controller->store, delivery->owner, controller->config.lease_ms, err) < 0 ||
-        delivery_load_interrupted(controller, err) < 0)
+        delivery_load_interrupted(controller, err) < 0 ||
+        store_count_free_now(controller->store, count_limit(controller), &waiting, err) < 0)
         return error_wrap(err, "taking up accepted executions");
+    delivery->stored = (size_t)waiting;
+    delivery->counted_ns = clock_monotonic_ns();
     delivery->lease_until_ns = clock_monotonic_ns() + lease_ns(controller);
     uint64_t renew_ms = (uint64_t)controller->config.lease_ms / 3;
     if (shared && !(delivery->renew_timer = loop_timer_start(&controller->loop, renew_ms, renew_ms,

@@ -23,8 +23,13 @@ struct delivery {
     uint64_t lease_until_ns; /* monotonic; by this clock it ends earlier than by the store's */
     struct list set_aside;   /* by owner_link: to be begun once the lease is certain */
     size_t window;           /* of all functions together */
-    size_t stored;           /* wait in the store only, as far as is known here */
+    /* Wait in the store only: counted there from time to time, and in between by what this controller does. */
+    size_t stored;
+    uint64_t counted_ns; /* monotonic: when it was last counted, or asked for */
+    bool counting;
     bool reading, read_again;
+    char read_after[FUNCTION_NAME_MAX +
+                    1]; /* the next look begins after this function; "": at the first */
     bool had_workers;
     bool stopped;
     struct loop_timer *read_timer, *renew_timer;

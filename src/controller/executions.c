@@ -280,6 +280,7 @@ void executions_put_back(struct controller *controller, struct live_execution *e
 {
     executions_detach(controller, execution);
     string_map_remove(&controller->executions.by_id, execution->record.id);
+    controller->delivery.stored++;
     store_retry_execution(controller->store, controller->delivery.owner, &execution->record, due_ns,
                           NULL, NULL);
     free_execution(controller, execution);

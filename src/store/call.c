@@ -29,6 +29,7 @@ void store_backlog_clear(struct store_engine_backlog *backlog)
     for (size_t i = 0; i < backlog->count; i++)
         free(backlog->functions[i]);
     free(backlog->functions);
+    free(backlog->next_after);
     memset(backlog, 0, sizeof(*backlog));
 }
 

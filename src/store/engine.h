@@ -24,6 +24,7 @@ struct store_engine_claim {
 struct store_engine_backlog {
     char **functions; /* owned, each malloc'd */
     size_t count;
+    char *next_after; /* owned; NULL: the list has ended */
     uint64_t next_due_ns;
 };
 struct store_engine_settings {
@@ -111,8 +112,10 @@ struct store_engine {
     /* Frees what an earlier claim took, if its commit, which was thought lost, has happened. NULL: none is ever lost. */
     int (*unclaim_executions)(void *db, const char *owner, const struct store_engine_claim *claim,
                               struct error *err);
-    int (*backlog)(void *db, uint64_t now_ns, struct store_engine_backlog *backlog,
-                   struct error *err);
+    /* `after`: "" for the first. */
+    int (*backlog)(void *db, uint64_t now_ns, const char *after,
+                   struct store_engine_backlog *backlog, struct error *err);
+    int (*count_free)(void *db, int64_t limit, int64_t *ret, struct error *err);
     /* Dead letters up to `limit`: of one id, one function, or all (both NULL). */
     int (*redrive_dead)(void *db, const char *id, const char *function, uint64_t now_ns, int limit,
                         int64_t *ret_count, struct error *err);

@@ -236,6 +236,7 @@ const struct store_engine postgres_engine = {
     .claim_executions = postgres_claim_executions,
     .unclaim_executions = postgres_unclaim_executions,
     .backlog = postgres_backlog,
+    .count_free = postgres_count_free,
     .redrive_dead = postgres_redrive_dead,
     .purge_dead = postgres_purge_dead,
     .get_payload = postgres_get_payload,

@@ -68,6 +68,7 @@ enum postgres_statement {
     POSTGRES_UNCLAIM,
     POSTGRES_PROMOTE_DUE,
     POSTGRES_NEXT_DUE,
+    POSTGRES_COUNT_FREE,
     POSTGRES_BACKLOG,
     POSTGRES_CANCEL_WAITING,
     POSTGRES_REDRIVE_ONE,
@@ -242,8 +243,9 @@ int postgres_claim_executions(void *db, const char *owner, const char *function,
                               struct error *err);
 int postgres_unclaim_executions(void *db, const char *owner, const struct store_engine_claim *claim,
                                 struct error *err);
-int postgres_backlog(void *db, uint64_t now_ns, struct store_engine_backlog *backlog,
-                     struct error *err);
+int postgres_count_free(void *db, int64_t limit, int64_t *ret, struct error *err);
+int postgres_backlog(void *db, uint64_t now_ns, const char *after,
+                     struct store_engine_backlog *backlog, struct error *err);
 int postgres_redrive_dead(void *db, const char *id, const char *function, uint64_t now_ns,
                           int limit, int64_t *ret_count, struct error *err);
 int postgres_purge_dead(void *db, const char *id, const char *function, int limit,

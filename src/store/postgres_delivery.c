@@ -264,31 +264,46 @@ int postgres_cancel_waiting(void *db, const char *function, struct error *err)
                           err);
 }
 
-static int list_waiting(struct postgres_store *store, struct store_engine_backlog *backlog,
-                        struct error *err)
+static int list_waiting(struct postgres_store *store, const char *after,
+                        struct store_engine_backlog *backlog, struct error *err)
 {
+    struct postgres_arguments arguments = {0};
+    postgres_bind_text(&arguments, after);
+    postgres_bind_int(&arguments, STORE_BACKLOG_MAX);
     auto_result *rows =
-        postgres_read(store, POSTGRES_BACKLOG, NULL, "looking for executions that wait", err);
+        postgres_read(store, POSTGRES_BACKLOG, &arguments, "looking for executions that wait", err);
     if (!rows)
         return -1;
     for (int row = 0; row < PQntuples(rows); row++) {
         const char *name = PQgetvalue(rows, row, 0);
         int outcome = postgres_get_bool(rows, row, 1) ? record_add_function(backlog, name, err)
                                                       : postgres_cancel_waiting(store, name, err);
-        if (outcome < 0)
+        if (outcome < 0 || (row + 1 == STORE_BACKLOG_MAX && record_go_on(backlog, name, err) < 0))
             return -1;
     }
     return 0;
 }
 
-int postgres_backlog(void *db, uint64_t now_ns, struct store_engine_backlog *backlog,
-                     struct error *err)
+int postgres_count_free(void *db, int64_t limit, int64_t *ret, struct error *err)
+{
+    struct postgres_arguments arguments = {0};
+    postgres_bind_int(&arguments, limit);
+    auto_result *rows =
+        postgres_read(db, POSTGRES_COUNT_FREE, &arguments, "counting executions that wait", err);
+    if (!rows)
+        return -1;
+    *ret = postgres_get_int(rows, 0, 0);
+    return 0;
+}
+
+int postgres_backlog(void *db, uint64_t now_ns, const char *after,
+                     struct store_engine_backlog *backlog, struct error *err)
 {
     struct postgres_arguments arguments = {0};
     postgres_bind_int(&arguments, (int64_t)now_ns);
     if (postgres_write(db, POSTGRES_PROMOTE_DUE, &arguments, "looking for executions that are due",
                        NULL, err) < 0 ||
-        list_waiting(db, backlog, err) < 0)
+        list_waiting(db, after, backlog, err) < 0)
         return -1;
     auto_result *rows =
         postgres_read(db, POSTGRES_NEXT_DUE, NULL, "looking for what is due next", err);

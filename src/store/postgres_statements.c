@@ -140,14 +140,19 @@ const char *const postgres_statement_texts[POSTGRES_STATEMENT_COUNT] = {
         "UPDATE executions SET due_at = 0 WHERE id IN (SELECT id FROM executions WHERE due_at > 0"
         " AND due_at <= $1 FOR UPDATE SKIP LOCKED)",
     [POSTGRES_NEXT_DUE] = "SELECT min(due_at) FROM executions WHERE due_at > 0",
+    [POSTGRES_COUNT_FREE] =
+        "SELECT (SELECT count(*) FROM (SELECT 1 FROM executions WHERE status = 'queued' AND owner"
+        " IS NULL AND due_at = 0 LIMIT $1) AS due) + (SELECT count(*) FROM (SELECT 1 FROM "
+        "executions"
+        " WHERE status = 'queued' AND owner IS NULL AND due_at > 0 LIMIT $1) AS later)",
     [POSTGRES_BACKLOG] =
         "WITH RECURSIVE f (name) AS ((SELECT function FROM executions WHERE status = 'queued' AND "
-        "owner IS NULL AND due_at = 0"
+        "owner IS NULL AND due_at = 0 AND function > $1"
         " ORDER BY function LIMIT 1) UNION ALL SELECT (SELECT function FROM executions WHERE "
         "status = 'queued' AND owner IS NULL AND due_at = 0"
         " AND function > f.name ORDER BY function LIMIT 1) FROM f WHERE f.name IS NOT NULL)"
         " SELECT name, EXISTS (SELECT 1 FROM functions WHERE functions.name = f.name) FROM f"
-        " WHERE name IS NOT NULL LIMIT 1000",
+        " WHERE name IS NOT NULL LIMIT $2",
     [POSTGRES_CANCEL_WAITING] =
         "UPDATE executions SET status = 'cancelled', error = $3, finished_at = $2, due_at = 0,"
         " payload = NULL WHERE function = $1 AND status = 'queued' AND owner IS NULL",

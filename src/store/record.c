@@ -123,3 +123,9 @@ int record_add_function(struct store_engine_backlog *backlog, const char *name, 
     backlog->count++;
     return 0;
 }
+
+int record_go_on(struct store_engine_backlog *backlog, const char *name, struct error *err)
+{
+    backlog->next_after = strdup(name);
+    return backlog->next_after ? 0 : error_set(err, ERROR_INTERNAL, "out of memory");
+}

@@ -70,6 +70,8 @@ int record_read_details(const char *error, const char *metrics, struct execution
 void record_id_bound(uint64_t time_ns, char out[TIME_ID_LEN + 1]);
 
 int record_add_function(struct store_engine_backlog *backlog, const char *name, struct error *err);
+/* The list goes on after `name`. */
+int record_go_on(struct store_engine_backlog *backlog, const char *name, struct error *err);
 
 /* malloc'd, with a NUL behind it; NULL when out of memory. */
 char *record_copy(const void *bytes, size_t len, struct error *err);

@@ -279,6 +279,7 @@ const struct store_engine sqlite_engine = {
     .retry_execution = sqlite_retry_execution,
     .claim_executions = sqlite_claim_executions,
     .backlog = sqlite_backlog,
+    .count_free = sqlite_count_free,
     .redrive_dead = sqlite_redrive_dead,
     .purge_dead = sqlite_purge_dead,
     .get_payload = sqlite_get_payload,

@@ -54,6 +54,7 @@ enum sqlite_statement {
     STATEMENT_CLAIM,
     STATEMENT_PROMOTE_DUE,
     STATEMENT_NEXT_DUE,
+    STATEMENT_COUNT_FREE,
     STATEMENT_BACKLOG,
     STATEMENT_CANCEL_WAITING,
     STATEMENT_REDRIVE_ONE,
@@ -170,8 +171,9 @@ int sqlite_retry_execution(void *db, const char *owner, const struct execution *
                            uint64_t due_at_ns, struct error *err);
 int sqlite_claim_executions(void *db, const char *owner, const char *function, int limit,
                             size_t max_bytes, struct store_engine_claim *claim, struct error *err);
-int sqlite_backlog(void *db, uint64_t now_ns, struct store_engine_backlog *backlog,
-                   struct error *err);
+int sqlite_count_free(void *db, int64_t limit, int64_t *ret, struct error *err);
+int sqlite_backlog(void *db, uint64_t now_ns, const char *after,
+                   struct store_engine_backlog *backlog, struct error *err);
 int sqlite_redrive_dead(void *db, const char *id, const char *function, uint64_t now_ns, int limit,
                         int64_t *ret_count, struct error *err);
 int sqlite_purge_dead(void *db, const char *id, const char *function, int limit, int64_t *ret_count,

@@ -246,26 +246,44 @@ static int read_next_due(struct sqlite_store *store, uint64_t *ret_ns, struct er
 }
 
 /* Functions with something free; `missing`: only those that are no more. */
-static int list_waiting(struct sqlite_store *store, struct store_engine_backlog *backlog,
-                        struct store_engine_backlog *missing, struct error *err)
+static int list_waiting(struct sqlite_store *store, const char *after,
+                        struct store_engine_backlog *backlog, struct store_engine_backlog *missing,
+                        struct error *err)
 {
     auto_statement *statement = sqlite_statement(store, STATEMENT_BACKLOG, err);
     int row;
+    size_t rows = 0;
     if (!statement)
         return -1;
+    sqlite_bind_string(statement, 1, after);
+    sqlite3_bind_int(statement, 2, STORE_BACKLOG_MAX);
     while ((row = sqlite_next(store, statement, "looking for executions that wait", err)) > 0) {
         struct store_engine_backlog *to = sqlite3_column_int(statement, 1) ? backlog : missing;
-        if (record_add_function(to, (const char *)sqlite3_column_text(statement, 0), err) < 0)
+        const char *name = (const char *)sqlite3_column_text(statement, 0);
+        if (record_add_function(to, name, err) < 0 ||
+            (++rows == STORE_BACKLOG_MAX && record_go_on(backlog, name, err) < 0))
             return -1;
     }
     return row;
 }
 
-int sqlite_backlog(void *db, uint64_t now_ns, struct store_engine_backlog *backlog,
-                   struct error *err)
+int sqlite_count_free(void *db, int64_t limit, int64_t *ret, struct error *err)
+{
+    auto_statement *statement = sqlite_statement(db, STATEMENT_COUNT_FREE, err);
+    if (!statement)
+        return -1;
+    sqlite3_bind_int64(statement, 1, limit);
+    if (sqlite_next(db, statement, "counting executions that wait", err) < 0)
+        return -1;
+    *ret = sqlite3_column_int64(statement, 0);
+    return 0;
+}
+
+int sqlite_backlog(void *db, uint64_t now_ns, const char *after,
+                   struct store_engine_backlog *backlog, struct error *err)
 {
     with_cleanup(store_backlog_clear) struct store_engine_backlog missing = {0};
-    if (promote_due(db, now_ns, err) < 0 || list_waiting(db, backlog, &missing, err) < 0 ||
+    if (promote_due(db, now_ns, err) < 0 || list_waiting(db, after, backlog, &missing, err) < 0 ||
         read_next_due(db, &backlog->next_due_ns, err) < 0)
         return -1;
     for (size_t i = 0; i < missing.count; i++)

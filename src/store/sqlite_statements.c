@@ -117,13 +117,17 @@ const char *const sqlite_statement_texts[STATEMENT_COUNT] = {
         "UPDATE executions SET owner = ?1 WHERE id = ?2 RETURNING " RECORD_HEAD ", payload",
     [STATEMENT_PROMOTE_DUE] = "UPDATE executions SET due_at = 0 WHERE due_at > 0 AND due_at <= ?1",
     [STATEMENT_NEXT_DUE] = "SELECT min(due_at) FROM executions WHERE due_at > 0",
+    [STATEMENT_COUNT_FREE] =
+        "SELECT (SELECT count(*) FROM (SELECT 1 FROM executions WHERE status = 'queued' AND owner"
+        " IS NULL AND due_at = 0 LIMIT ?1)) + (SELECT count(*) FROM (SELECT 1 FROM executions"
+        " WHERE status = 'queued' AND owner IS NULL AND due_at > 0 LIMIT ?1))",
     [STATEMENT_BACKLOG] =
         "WITH RECURSIVE f (name) AS (SELECT min(function) FROM executions WHERE status = 'queued' "
-        "AND owner IS NULL AND due_at = 0"
+        "AND owner IS NULL AND due_at = 0 AND function > ?1"
         " UNION ALL SELECT (SELECT min(function) FROM executions WHERE status = 'queued' AND owner "
         "IS NULL AND due_at = 0 AND function > f.name)"
         " FROM f WHERE f.name IS NOT NULL) SELECT name, EXISTS (SELECT 1 FROM functions WHERE"
-        " functions.name = f.name) FROM f WHERE name IS NOT NULL LIMIT 1000",
+        " functions.name = f.name) FROM f WHERE name IS NOT NULL LIMIT ?2",
     [STATEMENT_CANCEL_WAITING] =
         "UPDATE executions SET status = 'cancelled', error = ?3, finished_at = ?2, due_at = 0,"
         " payload = NULL WHERE function = ?1 AND status = 'queued' AND owner IS NULL",

@@ -193,14 +193,21 @@ void store_claim_executions(struct store *store, const char *owner, const char *
 /* Blocking, for start-up only: those of all functions that were under way when their owner was lost. */
 int store_claim_interrupted(struct store *store, const char *owner, store_claimed_fn *each,
                             void *data, struct error *err);
-/* Which functions have free executions that are due (at most 1000 of them), and when the next one will be due (0: none
- * is known). What waits for a function that is no more is cancelled. */
+/* Which functions have free executions that are due, by name, at most STORE_BACKLOG_MAX of them that come after the name
+ * `after` (NULL: from the first); `next_after`: where to go on (NULL: that was the end). And when the next one will be due (0:
+ * none is known). What waits for a function that is no more is cancelled. */
+#define STORE_BACKLOG_MAX 1000
 typedef void store_backlog_fn(void *data, const char *const *functions, size_t count,
-                              uint64_t next_due_ns, const struct error *err);
-void store_read_backlog(struct store *store, uint64_t now_ns, store_backlog_fn *done, void *data);
+                              const char *next_after, uint64_t next_due_ns,
+                              const struct error *err);
+void store_read_backlog(struct store *store, uint64_t now_ns, const char *after,
+                        store_backlog_fn *done, void *data);
+/* How many executions are free; counting ends at `limit`, once for those that are due and once for those that will be. The second is blocking, for start-up only. */
+typedef void store_count_fn(void *data, int64_t count, const struct error *err);
+void store_count_free(struct store *store, int64_t limit, store_count_fn *done, void *data);
+int store_count_free_now(struct store *store, int64_t limit, int64_t *ret, struct error *err);
 
 /* Dead letters, of one id, of a function, or (both NULL) all: queued again under their ids, or removed. In batches. */
-typedef void store_count_fn(void *data, int64_t count, const struct error *err);
 void store_redrive_dead(struct store *store, const char *id, const char *function, uint64_t now_ns,
                         store_count_fn *done, void *data);
 void store_purge_dead(struct store *store, const char *id, const char *function,

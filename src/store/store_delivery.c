@@ -269,23 +269,25 @@ static int run_backlog(struct store_job *job, const struct store_engine *engine,
 {
     struct call *call = call_of(job);
     store_backlog_clear(&call->backlog);
-    return engine->backlog(db, call->time_ns, &call->backlog, err);
+    return engine->backlog(db, call->time_ns, call->name ? call->name : "", &call->backlog, err);
 }
 
 static void finish_backlog(struct store_job *job)
 {
     struct call *call = call_of(job);
     call->backlog_done(call->data, (const char *const *)call->backlog.functions,
-                       job->failed ? 0 : call->backlog.count, call->backlog.next_due_ns,
-                       job->failed ? &job->error : NULL);
+                       job->failed ? 0 : call->backlog.count, call->backlog.next_after,
+                       call->backlog.next_due_ns, job->failed ? &job->error : NULL);
     call_free(call);
 }
 
-void store_read_backlog(struct store *store, uint64_t now_ns, store_backlog_fn *done, void *data)
+void store_read_backlog(struct store *store, uint64_t now_ns, const char *after,
+                        store_backlog_fn *done, void *data)
 {
     struct call *call = call_new("read_backlog", run_backlog, data);
     call->job.finish = finish_backlog;
     call->backlog_done = done;
+    call->name = call_copy_text(after);
     call->time_ns = now_ns;
     store_queue_push(store->queue, &call->job);
 }
@@ -324,6 +326,27 @@ static void finish_count(struct store_job *job)
     struct call *call = call_of(job);
     call->count_done(call->data, call->number, job->failed ? &job->error : NULL);
     call_free(call);
+}
+
+static int run_count_free(struct store_job *job, const struct store_engine *engine, void *db,
+                          struct error *err)
+{
+    struct call *call = call_of(job);
+    return engine->count_free(db, (int64_t)call->max_bytes, &call->number, err);
+}
+
+void store_count_free(struct store *store, int64_t limit, store_count_fn *done, void *data)
+{
+    struct call *call = call_new("count_free", run_count_free, data);
+    call->job.finish = finish_count;
+    call->count_done = done;
+    call->max_bytes = (size_t)limit;
+    store_queue_push(store->queue, &call->job);
+}
+
+int store_count_free_now(struct store *store, int64_t limit, int64_t *ret, struct error *err)
+{
+    return store->engine->count_free(store->db, limit, ret, err);
 }
 
 static struct call *new_count(const char *what, store_run_fn *run, const char *id,

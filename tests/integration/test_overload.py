@@ -212,6 +212,27 @@ class Reserved(Overload):
         self.assertEqual([a.status for a in flood], [200] * 4)
 
 
+class Backlog(Overload):
+    settings = {"CONTROLLER_ASYNC_QUEUE_LENGTH": 5, "CONTROLLER_QUEUE_LENGTH_PER_FUNCTION": 1}
+
+    def test_what_waits_in_the_store_is_counted_after_a_restart_too(self):
+        self.controller.deploy("slow", max_concurrency=1)
+        self.worker.stop()
+        accepted = [self.call("slow", n, query="?mode=async") for n in range(6)]
+        self.assertEqual([a.status for a in accepted], [202] * 6, "one in memory, five in the store")
+        self.assertThrottled(self.call("slow", query="?mode=async"), "5 asynchronous invocations wait")
+        self.controller.kill()
+        self.controller.start()
+        self.assertThrottled(self.call("slow", query="?mode=async"), "asynchronous invocations wait")
+        self.gate.open.set()
+        self.worker.start()
+        for answer in accepted:
+            self.assertEqual(self.controller.wait_execution(answer.json()["id"])["status"], "succeeded")
+        more = self.call("slow", query="?mode=async")
+        self.assertEqual(more.status, 202, "there is room again")
+        self.controller.wait_execution(more.json()["id"])
+
+
 class Tokens(Overload):
     def create(self, name, scope="invoke", **limits):
         answer = self.controller.request("POST", "/v1/tokens", {"name": name, "scope": scope} | limits)

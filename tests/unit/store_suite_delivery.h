@@ -112,10 +112,17 @@ static bool has_payload(const char *id)
 
 static uint64_t next_due_ns;
 
-static void backlog_came(void *data, const char *const *functions, size_t count, uint64_t due_ns,
-                         const struct error *failure)
+static char go_on_after[FUNCTION_NAME_MAX + 1];
+static size_t backlog_count;
+
+static void backlog_came(void *data, const char *const *functions, size_t count,
+                         const char *next_after, uint64_t due_ns, const struct error *failure)
 {
     done(data, failure);
+    snprintf(go_on_after, sizeof(go_on_after), "%s", next_after ? next_after : "");
+    backlog_count = count;
+    if (count > 100)
+        return;
     listed[0] = '\0';
     next_due_ns = due_ns;
     for (size_t i = 0; i < count; i++) {
@@ -127,10 +134,48 @@ static void backlog_came(void *data, const char *const *functions, size_t count,
 static const char *backlog(uint64_t now_ns)
 {
     int before = outcomes;
-    store_read_backlog(store, now_ns, backlog_came, NULL);
+    store_read_backlog(store, now_ns, NULL, backlog_came, NULL);
     wait_for(before + 1);
     cr_assert_eq(failures, 0, "%s", err.message);
     return listed;
+}
+
+static int64_t free_count;
+
+static void count_free_came(void *data, int64_t count, const struct error *failure)
+{
+    done(data, failure);
+    free_count = count;
+}
+
+Test(store, a_backlog_of_many_functions_is_read_page_by_page)
+{
+    for (int i = 0; i < STORE_BACKLOG_MAX + 3; i++) {
+        char name[16];
+        snprintf(name, sizeof(name), "f%04d", i);
+        struct function_record record = make_record(name, 1, FUNCTION_READY);
+        store_put_function(store, &record, NULL, 0, NULL, NULL);
+        function_record_deinit(&record);
+        accept_free(name, "1");
+    }
+    backlog(0);
+    cr_expect_eq(backlog_count, STORE_BACKLOG_MAX);
+    cr_expect_str_eq(go_on_after, "f0999");
+    int before = outcomes;
+    store_read_backlog(store, 0, go_on_after, backlog_came, NULL);
+    wait_for(before + 1);
+    cr_expect_str_eq(listed, "f1000 f1001 f1002 ");
+    cr_expect_str_eq(go_on_after, "");
+    before = outcomes;
+    store_count_free(store, 1000000, count_free_came, NULL);
+    wait_for(before + 1);
+    cr_expect_eq(free_count, STORE_BACKLOG_MAX + 3);
+    store_count_free(store, 10, count_free_came, NULL);
+    wait_for(before + 2);
+    cr_expect_eq(free_count, 10);
+    int64_t now = 0;
+    cr_assert_eq(store_count_free_now(store, 5, &now, &err), 0);
+    cr_expect_eq(now, 5);
 }
 
 /* ---- claims ---- */
