@@ -1,4 +1,4 @@
-"""What runs out: disk, descriptors, processes. Controller and worker survive it, say clearly what is missing, and go on by themselves
+"""What runs out: disk, descriptors, processes, memory. Controller and worker survive it, say clearly what is missing, and go on by themselves
 when it is there again."""
 import contextlib
 import http.client
@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import threading
 import unittest
 import urllib.parse
 
@@ -295,6 +296,75 @@ class Processes(Exhaustion):
         write(f'{cgroup}/pids.max', 'max')
         self.assertWorks('hello')
         self.assertAlive(pids)
+        self.stop_and_check()
+
+
+@unittest.skipUnless(os.path.exists('/sys/fs/cgroup/memory/cgroup.procs'), 'needs the memory controller of cgroup v1')
+class Memory(Exhaustion):
+    """The whole platform, instances included, in a memory cgroup that is too small for what is asked of it."""
+
+    def start_confined(self, megabytes, settings=None):
+        home = '/sys/fs/cgroup/memory' + re.search(r'^\d+:memory:(.*)$', read('/proc/self/cgroup'), re.MULTILINE)[1]
+        cgroup = f'{home}/exhaustion-{os.getpid()}'
+        os.mkdir(cgroup)
+        self.addCleanup(os.rmdir, cgroup)
+        write(f'{cgroup}/memory.limit_in_bytes', megabytes << 20)
+        if os.path.exists(f'{cgroup}/memory.memsw.limit_in_bytes'):
+            write(f'{cgroup}/memory.memsw.limit_in_bytes', megabytes << 20)
+        write(f'{cgroup}/cgroup.procs', os.getpid())
+        try:
+            self.start(settings)
+        finally:
+            write(f'{home}/cgroup.procs', os.getpid())
+        return cgroup
+
+    def test_the_kernel_takes_a_function_before_the_platform(self):
+        cgroup = self.start_confined(384, {'WORKER_MEMORY_MB': '4096', 'WORKER_POOL_SIZE': '1'})
+        pids = self.platform.pids()
+        self.deploy('greedy', python='print(len(bytearray(1 << 30)))', memory_mb=2048)
+        self.deploy('hello', python='print(1)')
+        self.assertSucceeded(self.invoke('hello'), 1)
+        for _ in range(3):
+            execution = self.invoke('greedy')
+            self.assertEqual(execution['status'], 'out_of_memory', execution)
+            self.assertWorks('hello')
+        # It was this limit that they met, not the function's own, which is larger.
+        self.assertGreater(int(read(f'{cgroup}/memory.max_usage_in_bytes')), 380 << 20)
+        self.assertAlive(pids)
+        self.stop_and_check()
+
+    def flood(self, count, payload):
+        """So many calls with a large payload at once; their answers."""
+        answers = []
+
+        def call():
+            # Who still sends when the refusal comes may find the connection closed.
+            with contextlib.suppress(OSError):
+                answers.append(self.api('POST', '/v1/functions/slow/invocations', payload))
+        threads = [threading.Thread(target=call) for _ in range(count)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return answers
+
+    def test_a_flood_of_large_payloads_is_refused_before_memory_is_out(self):
+        cgroup = self.start_confined(224, {'CONTROLLER_BODY_MEMORY_MB': '32', 'CONTROLLER_QUEUE_MAX_MB': '32', 'WORKER_CONCURRENCY': '2',
+                                           'WORKER_POOL_SIZE': '1'})
+        pids = self.platform.pids()
+        self.deploy('slow', python='import sys, time\nsize = len(sys.stdin.read())\ntime.sleep(0.2)\nprint(size)')
+        payload = ('"' + 'x' * (5 << 20) + '"').encode()
+        answers = self.flood(120, payload)
+        served = [answer for answer in answers if answer.status == 200]
+        refused = [answer for answer in answers if answer.status != 200]
+        self.assertTrue(served and refused, [answer.status for answer in answers])
+        for answer in served:
+            self.assertSucceeded(answer.json(), len(payload))
+        for answer in refused:
+            self.assertIn((answer.status, answer.json()['error']['type']), ((429, 'throttled'), (503, 'no_capacity'), (503, 'unavailable')))
+        self.assertIn('oom_kill 0', read(f'{cgroup}/memory.oom_control'))
+        self.assertAlive(pids)
+        self.assertSucceeded(self.invoke('slow', 'x'), 3)
         self.stop_and_check()
 
 
