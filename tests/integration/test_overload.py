@@ -1,6 +1,7 @@
 """Overload: rates, concurrency and places of a function's own. Whoever is over a limit is told so and when to come again; nobody else
 notices. Asynchronous calls wait for their turn, and waiting is not an attempt."""
 import contextlib
+import http.client
 import json
 import os
 import socket
@@ -231,6 +232,94 @@ class Backlog(Overload):
         more = self.call("slow", query="?mode=async")
         self.assertEqual(more.status, 202, "there is room again")
         self.controller.wait_execution(more.json()["id"])
+
+
+class Flood(Overload):
+    settings = {"CONTROLLER_QUEUE_MAX_MB": 8}
+    queue_bytes = 8 << 20
+    slots = 2
+
+    def resident(self):
+        with open(f"/proc/{self.controller.process.pid}/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    def test_memory_is_bounded_and_service_comes_back(self):
+        """Clients send ten times what may wait; nearly all of it is refused, what was accepted ends well, and then all is as before."""
+        self.controller.deploy("slow")
+        self.controller.deploy("own", reserved_concurrency=1)
+        payload = json.dumps("x" * (1 << 20))
+        self.call("own", payload.encode())
+        before = self.resident()
+        answers = []
+
+        def flood():
+            for _ in range(8):
+                answers.append(self.call("slow", payload.encode()))
+                if answers[-1].status != 429:
+                    return
+
+        for _ in range(20):
+            client = threading.Thread(target=flood, daemon=True)
+            client.start()
+            self.clients.append(client)
+        wait_until(lambda: sum(a.status == 429 for a in list(answers)) >= 80, "the queue is full, and more is refused")
+        self.assertLessEqual(self.metric("faas_queue_payload_bytes"), self.queue_bytes)
+        if "ASAN_OPTIONS" not in os.environ and "asan" not in fixture.BIN:  # its quarantine grows
+            self.assertLess(self.resident() - before, self.queue_bytes + (48 << 20), "the queue, and bodies that are on their way")
+        for n in range(5):
+            self.assertEqual(self.call("own", n).json()["result"], n)
+        self.finish()
+        self.assertEqual({a.status for a in answers}, {200, 429})
+        for answer in answers:
+            if answer.status == 429:
+                self.assertThrottled(answer)
+            else:
+                self.assertEqual(answer.json()["result"], "x" * (1 << 20))
+        self.assertEqual((self.metric("faas_executions_queued"), self.metric("faas_queue_payload_bytes")), (0, 0))
+        self.assertEqual(self.call("slow", 7).json()["result"], 7)
+
+    def open_call(self, name, length):
+        url = urllib.parse.urlsplit(self.controller.url)
+        connection = self.stack.enter_context(socket.create_connection((url.hostname, url.port), fixture.WAIT_S))
+        connection.sendall(f"POST /v1/functions/{name}/invocations HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {self.controller.token}\r\n"
+                           f"Content-Length: {length}\r\n\r\n".encode())  # fmt: skip
+        return connection
+
+    def test_clients_that_send_or_read_slowly_hold_nobody_up(self):
+        self.controller.deploy("big")
+        self.controller.deploy("other")
+        big = json.dumps("y" * (4 << 20)).encode()
+        readers = [self.open_call("big", len(big)) for _ in range(8)]
+        for reader in readers:
+            reader.sendall(big)
+        writers = [self.open_call("big", 100) for _ in range(50)]
+        for writer in writers:
+            writer.sendall(b'"half of')
+        wait_until(lambda: len(self.gate.attempts) == len(readers), "their calls have run, and nobody reads the answers")
+        for n in range(20):
+            self.assertEqual(self.controller.invoke("other", n)["result"], n)
+        for reader in readers:
+            answer = http.client.HTTPResponse(reader)
+            answer.begin()
+            self.assertEqual(json.loads(answer.read())["result"], json.loads(big), "whole, however late it was read")
+        for writer in writers:
+            writer.sendall(b'"' + b" " * 91)
+            answer = http.client.HTTPResponse(writer)
+            answer.begin()
+            self.assertEqual((answer.status, json.loads(answer.read())["result"]), (200, "half of"))
+
+    def test_a_worker_that_is_slow_has_what_it_has_and_no_more(self):
+        self.controller.deploy("hello")
+        slow = Gate("hello")
+        self.stack.callback(slow.open.set)
+        self.stack.enter_context(Worker(self.controller, name="slow", slots=2, run=slow))
+        answers = self.start("hello", 40)
+        wait_until(lambda: len(answers) == 38, "all but the two that the slow one has are answered by the other")
+        self.assertEqual({a.status for a in answers}, {200})
+        self.assertEqual(slow.inside["hello"], 2)
+        slow.open.set()
+        self.finish()
+        self.assertEqual([a.status for a in answers], [200] * 40)
 
 
 class Tokens(Overload):
