@@ -2,6 +2,7 @@
  * is wrong. */
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "controller/controller.h"
 
 #include <stdio.h>
@@ -69,6 +70,7 @@ int main(int argc, char **argv)
     const char *file = NULL;
     int status = 0;
 
+    memory_keep_freed();
     log_init("controller", LOG_LEVEL_INFO, LOG_FORMAT_TEXT);
     copy_fn *copy = take_copy_flag(&argc, argv, &file);
     if (settings_load(&controller_settings, argc, argv, &controller.config, &outcome, &err) < 0) {

@@ -1,6 +1,7 @@
 /* faas-worker: settings, log, loop, signals; everything else is worker.c. */
 #include "base/log.h"
 #include "base/loop.h"
+#include "base/memory.h"
 #include "base/notify.h"
 #include "worker/check_host.h"
 #include "worker/worker.h"
@@ -83,6 +84,7 @@ int main(int argc, char **argv)
     struct worker_settings settings = {0};
     enum settings_outcome outcome;
     struct error err = {0};
+    memory_keep_freed();
     int rc = settings_load(&worker_settings_spec, argc, argv, &settings, &outcome, &err);
     if (rc == 0 && outcome == SETTINGS_RUN)
         rc = run(&settings, &err);
