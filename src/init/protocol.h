@@ -97,7 +97,7 @@
  *
  * contract `handler`:
  *     worker -> adapter  INVOKE (as above)
- *     adapter -> worker  RESULT (body: JSON text)
+ *     adapter -> worker  RESULT (body: JSON text; control characters in its strings may stand as they are)
  *                        or ERROR (body: {"type","message","stack":["...", ...]})
  *     The adapter has flushed stdout and stderr before it answers.
  *

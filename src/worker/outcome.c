@@ -185,6 +185,56 @@ void outcome_from_handler_error(struct execution *execution, const char *body, s
     execution->error.stack = copy_stack(json_get(root, "stack"));
 }
 
+/* What a control character becomes in a JSON string; how many bytes. */
+static size_t escape_control(unsigned char byte, char out[8])
+{
+    static const char letters[0x20] = {
+        ['\b'] = 'b', ['\f'] = 'f', ['\n'] = 'n', ['\r'] = 'r', ['\t'] = 't'};
+    if (!letters[byte])
+        return (size_t)snprintf(out, 8, "\\u%04x", byte);
+    out[0] = '\\';
+    out[1] = letters[byte];
+    return 2;
+}
+
+/* Text that is JSON but for control characters in its strings: escapes those, in a copy that takes the place of `*text`. Fails with
+ * ERROR_PAYLOAD_TOO_LARGE when it would be longer than `max_len`. */
+static int escape_controls(char **text, size_t *len, size_t max_len, struct error *err)
+{
+    with_cleanup(buffer_deinit) struct buffer out = BUFFER_INIT(max_len);
+    const char *from = *text;
+    size_t copied = 0;
+    bool in_string = false;
+    for (size_t at = 0; at < *len; at++) {
+        char escaped[8];
+        if (in_string && (unsigned char)from[at] < 0x20) {
+            size_t width = escape_control((unsigned char)from[at], escaped);
+            if (buffer_append(&out, from + copied, at - copied, err) < 0 ||
+                buffer_append(&out, escaped, width, err) < 0)
+                return -1;
+            copied = at + 1;
+        } else if (from[at] == '"') {
+            in_string = !in_string;
+        } else if (in_string && from[at] == '\\') {
+            at++;
+        }
+    }
+    if (copied == 0)
+        return 0;
+    if (buffer_append(&out, from + copied, *len - copied, err) < 0)
+        return -1;
+    free(*text);
+    *text = buffer_take(&out, len);
+    return 0;
+}
+
+/* Whether it is JSON now. */
+static bool make_json(char **text, size_t *len, size_t max_len, struct error *err)
+{
+    return is_json(*text, *len) ||
+           (escape_controls(text, len, max_len, err) == 0 && is_json(*text, *len));
+}
+
 void outcome_from_handler_result(struct execution *execution, char *body, size_t len,
                                  size_t max_len)
 {
@@ -193,12 +243,14 @@ void outcome_from_handler_result(struct execution *execution, char *body, size_t
         outcome_fail(execution, EXECUTION_LOST, "Platform.Internal", "out of memory");
         return;
     }
-    if (len > max_len) {
+    struct error err = {0};
+    bool valid = len <= max_len && make_json(&result, &len, max_len, &err);
+    if (len > max_len || err.code == ERROR_PAYLOAD_TOO_LARGE) {
         outcome_fail(execution, EXECUTION_FAILED, "Function.ResultTooLarge",
                      "the result is larger than the limit of %zu bytes", max_len);
         return;
     }
-    if (!is_json(result, len)) {
+    if (!valid) {
         outcome_fail(execution, EXECUTION_FAILED, "Function.InvalidResult",
                      "the result is not valid JSON");
         return;

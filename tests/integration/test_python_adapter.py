@@ -162,6 +162,11 @@ def without_addresses(output):
 AS_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
+def escape_controls(body):
+    """As the worker does it: no control character of compact JSON is outside of a string."""
+    return re.sub(rb"[\x00-\x1f]", lambda match: json.dumps(match[0].decode())[1:-1].encode(), body)
+
+
 def large_texts(chance):
     """Texts of JSON with strings of some 64 KiB and more, alone, nested, as keys, with and without what needs an escape."""
     yield from ('{"a":"%s","a":1,"b":"%s","a":"%s"}' % tuple(letter * 70_000 for letter in "xyz"),
@@ -524,7 +529,7 @@ def handler(event, context):
                 except ValueError:
                     expected = ERROR, None
                 self.assertEqual(done.kind, expected[0])
-                self.assertTrue(done.kind == ERROR or done.body == expected[1], "another text")
+                self.assertTrue(done.kind == ERROR or escape_controls(done.body) == expected[1], "another text")
 
     def test_large_strings_beside_what_is_not_json(self):
         instance = self.loaded("""

@@ -150,3 +150,36 @@ Test(outcome_execution, handler_results_must_be_json_within_the_limit)
     outcome_from_handler_result(&execution, strdup("[1,2,3]"), 7, 5);
     cr_expect_str_eq(execution.error.type, "Function.ResultTooLarge");
 }
+
+static void expect_result(const char *body, size_t len, size_t max, const char *expected)
+{
+    char *copy = malloc(len + 1);
+    memcpy(copy, body, len + 1);
+    outcome_from_handler_result(&execution, copy, len, max);
+    cr_expect_str_eq(execution.result ? execution.result : "none", expected);
+    cr_expect_eq(execution.result_len, strlen(expected));
+}
+
+/* An adapter leaves them as they are: it does not look at each character of a large string. */
+Test(outcome_execution, control_characters_in_a_handlers_strings_are_escaped)
+{
+    static const char all[] = "\"a\nb\tc\rd\be\ff\x01g\x1fh\0i\x7f\"";
+    expect_result(all, sizeof(all) - 1, 100,
+                  "\"a\\nb\\tc\\rd\\be\\ff\\u0001g\\u001fh\\u0000i\x7f\"");
+    static const char around[] = "[\n\"\\\"\n\\\\\",\n{\"\t\":\n1}\n]\n";
+    expect_result(around, sizeof(around) - 1, 100, "[\n\"\\\"\\n\\\\\",\n{\"\\t\":\n1}\n]\n");
+}
+
+Test(outcome_execution, what_is_escaped_must_be_json_within_the_limit_too)
+{
+    outcome_from_handler_result(&execution, strdup("\"\n\n\""), 4, 5);
+    cr_expect_str_eq(execution.error.type, "Function.ResultTooLarge");
+    outcome_from_handler_result(&execution, strdup("\"\n\n\""), 4, 6);
+    cr_expect_eq(execution.status, EXECUTION_SUCCEEDED);
+    static const char *const wrong[] = {"\"\n",     "[\"\n\"",  "\"\n\\",
+                                        "\x01\"\"", "\"\\\n\"", "\"\n\"\""};
+    for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+        outcome_from_handler_result(&execution, strdup(wrong[i]), strlen(wrong[i]), 100);
+        cr_expect_str_eq(execution.error.type, "Function.InvalidResult", "%zu", i);
+    }
+}

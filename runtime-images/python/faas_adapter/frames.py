@@ -8,6 +8,7 @@ FLAG_DIRTY = 2
 HEADER_BYTES = 16
 META_MAX = 4096
 PIECE_BYTES = 8192
+TEXT_PIECE = 128 * 1024
 BODY_MAX = 64 << 20
 PAYLOAD_ENV_MAX = 96 * 1024
 SOCKET = 3
@@ -83,6 +84,20 @@ def send_frame(fd, kind, flags=0, value=0, body=b"", more=()):
 
 
 def write_all(fd, pieces):
+    """Bytes, and text that is ASCII: a large one is encoded bit by bit, so that no second copy of it is made."""
+    waiting = []
+    for piece in pieces:
+        if type(piece) is not str:
+            waiting.append(piece)
+            continue
+        write_pieces(fd, waiting)
+        waiting = []
+        for at in range(0, len(piece), TEXT_PIECE):
+            send_all(fd, memoryview(piece[at : at + TEXT_PIECE].encode()))
+    write_pieces(fd, waiting)
+
+
+def write_pieces(fd, pieces):
     sent = os.writev(fd, pieces)
     for piece in pieces:
         if sent >= len(piece):

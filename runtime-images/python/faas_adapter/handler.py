@@ -91,7 +91,7 @@ def describe(error):
     return json.dumps({"type": kind, "message": message, "stack": stack}).encode()
 
 
-def encode_result(result, encode_text):
+def encode_result(result, encode, encode_text):
     """In pieces."""
     try:
         return encode(result, encode_text)
@@ -108,12 +108,13 @@ class Caller:
 
     describe = staticmethod(describe)
 
-    def __init__(self, handler, decode):
-        """`decode`: of the payload."""
+    def __init__(self, handler, decode, encode):
+        """`decode`: of the payload; `encode`: of the result, like large.encode()."""
         self.handler = handler
         self.loop = None
         self.constants = context_constants()
         self.decode = decode
+        self.encode_value = encode
         self.encode_text = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
     def call(self, execution_id, timeout_ms, body):
@@ -138,7 +139,7 @@ class Caller:
         return self.handler(event, Context(self.constants, execution_id, deadline))
 
     def encode(self, result):
-        return encode_result(result, self.encode_text)
+        return encode_result(result, self.encode_value, self.encode_text)
 
     def wait_for(self, awaitable):
         import asyncio
@@ -186,7 +187,7 @@ def serve_handler(path):
     limit = concurrency()
     server = Server(fd, limit) if limit > 1 else None
     try:
-        caller = Caller(load_handler(path), decode)
+        caller = Caller(load_handler(path), decode, encode)
     except BaseException as error:
         flush_quietly()
         send_frame(fd, FRAME_ERROR, body=describe(error))
@@ -226,7 +227,7 @@ def handle_once(path):
     payload = sys.stdin.buffer.read() or b"{}"
     try:
         timeout_ms = int(os.environ.get("FUNCTION_TIMEOUT_MS", "30000"))
-        caller = Caller(load_handler(path), json.loads)
+        caller = Caller(load_handler(path), json.loads, lambda value, encode_text: [encode_text(value).encode()])
         result = caller.call(os.environ.get("EXECUTION_ID", "by-hand"), timeout_ms, payload)
     except Exception as error:
         show_exception(error)

@@ -7,8 +7,6 @@ LARGE = 64 * 1024  # characters of a string
 STRINGS_MAX = 64  # looked at in a text, before it is taken for one of many small strings
 VALUES_MAX = 16  # in a list or an object of a result
 DEPTH_MAX = 2
-PIECE = 64 * 1024
-ESCAPED = bytes(range(0x20)) + b'"\\'
 MARK = "\ud800"  # for a large string in a result: no text that can be sent has it
 
 
@@ -64,7 +62,8 @@ def large_strings(body):
 
 
 def encode(value, encode_text):
-    """What `encode_text`, that of a JSONEncoder, makes of it, in UTF-8, in pieces. Raises what that raises."""
+    """What `encode_text`, that of a JSONEncoder, makes of it, in pieces: UTF-8, or text that is ASCII. In large strings
+    control characters are left as they are. Raises what `encode_text` raises."""
     if has_large(value, DEPTH_MAX):
         try:
             pieces = encode_around(value, encode_text)
@@ -104,27 +103,19 @@ def mark_strings(value, strings, depth):
         return [mark_strings(item, strings, depth - 1) for item in value]
     if kind is dict:
         return {key: mark_strings(item, strings, depth - 1) for key, item in value.items()}
-    plain = plain_bytes(value)
+    plain = plain_text(value)
     if plain is None:
         return value
     strings.append(plain)
     return MARK
 
 
-def plain_bytes(text):
-    """In UTF-8; None if JSON has escapes for something in it, or UTF-8 has no form of it."""
-    data = text.encode()
-    return None if has_escapes(data) else data
-
-
-def has_escapes(data):
-    """Piece by piece: what is deleted from is copied, and memory that is new for each call costs as much as the search."""
-    view = memoryview(data)
-    for at in range(0, len(data), PIECE):
-        piece = bytes(view[at : at + PIECE])
-        if len(piece.translate(None, ESCAPED)) < len(piece):
-            return True
-    return False
+def plain_text(text):
+    """As a piece of the answer; None if it has a quote or backslash. Control characters stay: the worker, which checks a result
+    anyway, escapes them. It raises what UTF-8 has no form of."""
+    if '"' in text or "\\" in text:
+        return None
+    return text if text.isascii() else text.encode()
 
 
 def weave(around, strings):
