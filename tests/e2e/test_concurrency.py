@@ -109,7 +109,7 @@ class Concurrency(PlatformTest):
         self.wait_free('wait', 2)
 
     def test_one_that_takes_too_long_does_not_disturb_the_others(self):
-        self.deploy_handler('late', 'python', ORDERS, concurrency=3, max_instances=2, timeout_ms=4000)
+        self.deploy_handler('late', 'python', ORDERS, concurrency=3, max_instances=2, timeout_ms=12000)
         self.assertSucceeded(self.invoke('late', {'n': 0, 'do': 'nothing'}))
         self.wait_free('late', 3)
         (first,) = self.instances('late')
