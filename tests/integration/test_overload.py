@@ -46,7 +46,7 @@ class Overload(unittest.TestCase):
     def setUp(self):
         self.stack = contextlib.ExitStack()
         self.addCleanup(self.stack.close)
-        self.controller = self.stack.enter_context(Controller(**self.settings))
+        self.controller = self.stack.enter_context(Controller(CONTROLLER_DRAIN_MS=1000, **self.settings))
         self.gate = Gate("slow")
         self.stack.callback(self.gate.open.set)
         self.worker = self.stack.enter_context(Worker(self.controller, slots=self.slots, run=self.gate))
@@ -278,6 +278,8 @@ class Flood(Overload):
         self.assertEqual((self.metric("faas_executions_queued"), self.metric("faas_queue_payload_bytes")), (0, 0))
         self.assertEqual(self.call("slow", 7).json()["result"], 7)
 
+
+class Slow(Overload):
     def open_call(self, name, length):
         url = urllib.parse.urlsplit(self.controller.url)
         connection = self.stack.enter_context(socket.create_connection((url.hostname, url.port), fixture.WAIT_S))
