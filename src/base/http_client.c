@@ -36,6 +36,9 @@ struct http_call {
     struct http_answer answer;
     bool too_large;
     bool connects_only;
+    bool refused, connected; /* may_connect said no; it said yes to another address */
+    bool (*may_connect)(void *data, const struct sockaddr *address);
+    void *may_connect_arg;
     int (*on_data)(void *data, const char *bytes, size_t len);
     void *on_data_arg;
     http_call_done_fn *done;
@@ -64,8 +67,13 @@ static void init_curl_once(void)
 
 static curl_socket_t open_socket(void *data, curlsocktype purpose, struct curl_sockaddr *address)
 {
-    (void)data;
+    struct http_call *call = data;
     (void)purpose;
+    if (call->may_connect && !call->may_connect(call->may_connect_arg, &address->addr)) {
+        call->refused = true;
+        return CURL_SOCKET_BAD;
+    }
+    call->connected = true;
     return socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
 }
 
@@ -162,6 +170,7 @@ static void fill_options(struct http_call *call, const struct http_call_options 
      * between. */
     curl_easy_setopt(easy, CURLOPT_PROXY, "");
     curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, open_socket);
+    curl_easy_setopt(easy, CURLOPT_OPENSOCKETDATA, call);
     curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, take_body);
     curl_easy_setopt(easy, CURLOPT_WRITEDATA, call);
     curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, take_header);
@@ -186,7 +195,10 @@ static int call_init(struct http_call *call, const struct http_call_options *opt
                      struct error *err)
 {
     init_curl_once();
-    *call = (struct http_call){.on_data = options->on_data, .on_data_arg = options->on_data_arg};
+    *call = (struct http_call){.on_data = options->on_data,
+                               .on_data_arg = options->on_data_arg,
+                               .may_connect = options->may_connect,
+                               .may_connect_arg = options->may_connect_arg};
     buffer_init(&call->answer.body,
                 options->max_response_bytes ? options->max_response_bytes : DEFAULT_RESPONSE_MAX);
     call->easy = curl_easy_init();
@@ -204,11 +216,15 @@ static int call_outcome(struct http_call *call, CURLcode code, struct error *err
 {
     long status = 0;
     const char *words = call->curl_error[0] ? call->curl_error : curl_easy_strerror(code);
-    if (code == CURLE_OK) {
+    if (code == CURLE_OK || call->too_large) {
         curl_easy_getinfo(call->easy, CURLINFO_RESPONSE_CODE, &status);
         call->answer.status = (int)status;
-        return 0;
     }
+    if (code == CURLE_OK)
+        return 0;
+    if (call->refused && !call->connected)
+        return error_set(err, ERROR_FORBIDDEN, "%s: its address is not one to connect to",
+                         call->url);
     if (call->too_large)
         return error_set(err, ERROR_PAYLOAD_TOO_LARGE, "the answer of %s is over %zu bytes",
                          call->url, call->answer.body.max);

@@ -10,6 +10,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/socket.h>
 #include <uv.h>
 
 struct http_client;
@@ -25,6 +26,10 @@ struct http_call_options {
     uint64_t connect_timeout_ms; /* 0: 5,000 */
     size_t max_response_bytes;   /* 0: 8 MiB; more is ERROR_PAYLOAD_TOO_LARGE */
     const char *ca_file;         /* NULL: the system's */
+    /* Asked about each address that the host's name has, before that very address is connected to; false: it is not.
+     * When none was allowed the error is ERROR_FORBIDDEN. NULL: any. */
+    bool (*may_connect)(void *data, const struct sockaddr *address);
+    void *may_connect_arg;
     /* http_fetch only: body bytes as they come instead of collecting them; non-zero aborts. Only
      * for 2xx answers. */
     int (*on_data)(void *data, const char *bytes, size_t len);
@@ -32,14 +37,14 @@ struct http_call_options {
 };
 
 struct http_answer {
-    int status; /* 0: no answer, see the error */
+    int status; /* 0: no answer, see the error; set also when its body was too large */
     struct buffer body;
     char content_type[96];
     char retry_after[32];
 };
 
 /* `err` is NULL when there was an answer of whatever status, else says why there was none
- * (ERROR_UNAVAILABLE, ERROR_TIMED_OUT, ERROR_PAYLOAD_TOO_LARGE). `answer` is valid during the call;
+ * (ERROR_UNAVAILABLE, ERROR_TIMED_OUT, ERROR_PAYLOAD_TOO_LARGE, ERROR_FORBIDDEN). `answer` is valid during the call;
  * its body may be taken with buffer_take(). */
 typedef void http_call_done_fn(void *data, struct http_answer *answer, const struct error *err);
 

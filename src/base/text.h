@@ -41,6 +41,14 @@ void sha256_final(struct sha256 *sha, uint8_t out[32]);
 #define SHA256_HEX_LEN 64
 void sha256_hex(const void *data, size_t len, char out[SHA256_HEX_LEN + 1]);
 
+/* HMAC-SHA256 (RFC 2104); the end forgets the key. */
+struct hmac_sha256 {
+    struct sha256 inner, outer;
+};
+void hmac_sha256_init(struct hmac_sha256 *hmac, const void *key, size_t key_len);
+void hmac_sha256_update(struct hmac_sha256 *hmac, const void *data, size_t len);
+void hmac_sha256_final(struct hmac_sha256 *hmac, uint8_t out[32]);
+
 /* Compares without telling by its time where the difference is. */
 bool equal_constant_time(const void *a, const void *b, size_t len);
 
