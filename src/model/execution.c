@@ -87,8 +87,19 @@ void execution_drop_result(struct execution *execution)
     execution->result_len = 0;
 }
 
+void execution_callback_free(struct execution_callback *callback)
+{
+    if (!callback)
+        return;
+    free(callback->url);
+    free(callback->state);
+    free(callback->error);
+    free(callback);
+}
+
 void execution_deinit(struct execution *execution)
 {
+    execution_callback_free(execution->callback);
     free(execution->function);
     execution_drop_result(execution);
     free(execution->logs);
@@ -123,6 +134,22 @@ static void write_time(struct json_writer *writer, const char *key, uint64_t rea
     json_member_string(writer, key, text);
 }
 
+static void write_callback(struct json_writer *writer, const struct execution_callback *callback)
+{
+    json_key(writer, "callback");
+    json_object_begin(writer);
+    json_member_string(writer, "url", callback->url);
+    json_member_string(writer, "state", callback->state);
+    json_member_int(writer, "attempts", callback->attempts);
+    if (callback->status > 0)
+        json_member_int(writer, "last_status", callback->status);
+    json_member_string(writer, "last_error", callback->error);
+    if (callback->state && strcmp(callback->state, "pending") == 0)
+        write_time(writer, "next_attempt_at", callback->due_at_ns);
+    write_time(writer, "delivered_at", callback->delivered_at_ns);
+    json_object_end(writer);
+}
+
 void execution_write_before_result(struct json_writer *writer, const struct execution *execution)
 {
     json_object_begin(writer);
@@ -151,6 +178,8 @@ void execution_write_after_result(struct json_writer *writer, const struct execu
     write_time(writer, "started_at", execution->started_at_ns);
     write_time(writer, "finished_at", execution->finished_at_ns);
     write_time(writer, "dead_at", execution->delivery.dead_at_ns);
+    if (execution->callback)
+        write_callback(writer, execution->callback);
     json_key(writer, "metrics");
     execution_metrics_write(writer, &execution->metrics);
     json_object_end(writer);

@@ -51,6 +51,18 @@ struct execution_delivery {
     uint64_t aged_from_ns; /* its age counts from here (wall clock) */
     uint64_t dead_at_ns;   /* given up, payload kept: a dead letter since then; 0: not */
     bool interrupted;      /* queued again, but the attempt before may still run */
+    bool has_callback;     /* the store knows whom to tell of its end */
+};
+
+/* Who is told when an asynchronous execution ends, and how far that has come. Strings are owned. */
+struct execution_callback {
+    char *url;
+    char *state; /* "waiting" for the end, "pending", "delivered", "failed" */
+    int64_t attempts;
+    int64_t status;           /* the receiver's last answer; 0: none */
+    char *error;              /* why the last attempt failed; NULL */
+    uint64_t due_at_ns;       /* pending: the next attempt; wall clock */
+    uint64_t delivered_at_ns; /* 0: not */
 };
 
 struct execution {
@@ -77,6 +89,7 @@ struct execution {
     uint64_t finished_at_ns;
     struct execution_metrics metrics;
     struct execution_delivery delivery;
+    struct execution_callback *callback; /* owned; as read from the store; NULL: none */
 };
 
 /* "high", "normal", "low". */
@@ -89,6 +102,7 @@ void execution_deinit(struct execution *execution);
 struct blob *execution_share_result(struct execution *execution);
 void execution_drop_result(struct execution *execution);
 
+void execution_callback_free(struct execution_callback *callback);
 #define EXECUTION_LOGS_SHOWN 4096
 /* The contract's object; "logs" is the last 4 KiB. */
 void execution_write(struct json_writer *writer, const struct execution *execution);

@@ -43,6 +43,10 @@ void function_spec_deinit(struct function_spec *spec)
     free(spec->name);
     free(spec->image);
     free(spec->handler);
+    free(spec->callback_url);
+    if (spec->callback_secret)
+        explicit_bzero(spec->callback_secret, strlen(spec->callback_secret));
+    free(spec->callback_secret);
     free(spec->code_sha256);
     free(spec->artifact_sha256);
     key_values_deinit(&spec->env);
@@ -83,6 +87,8 @@ int function_spec_copy(struct function_spec *to, const struct function_spec *fro
     bool complete = copy_string(&copy.name, from->name);
     complete &= copy_string(&copy.image, from->image);
     complete &= copy_string(&copy.handler, from->handler);
+    complete &= copy_string(&copy.callback_url, from->callback_url);
+    complete &= copy_string(&copy.callback_secret, from->callback_secret);
     complete &= copy_string(&copy.code_sha256, from->code_sha256);
     complete &= copy_string(&copy.artifact_sha256, from->artifact_sha256);
     complete &= copy_key_values(&copy.env, &from->env);

@@ -30,6 +30,8 @@ enum function_state { FUNCTION_BUILDING, FUNCTION_READY, FUNCTION_FAILED };
 #define FUNCTION_NETWORK_ALLOW_MAX 32
 #define FUNCTION_NETWORK_KBPS_MIN 64
 #define FUNCTION_NETWORK_KBPS_MAX 10000000
+#define FUNCTION_CALLBACK_SECRET_MIN 16
+#define FUNCTION_CALLBACK_SECRET_MAX 256
 #define FUNCTION_RETRY_ATTEMPTS_MAX 100
 #define FUNCTION_RETRY_BACKOFF_MS_MAX 3600000
 #define FUNCTION_RETRY_AGE_MS_MAX 604800000
@@ -79,6 +81,8 @@ struct function_spec {
         reserved_concurrency; /* of all workers' places so many are its own, and it gets no more; 0: none */
     int64_t keep_alive_ms; /* of its idle instances; -1: the worker's policy decides */
     struct function_retry retry;
+    char *callback_url;    /* told of the end of each asynchronous invocation; NULL: nobody is */
+    char *callback_secret; /* signs what it is told; NULL: none. Only ever written to the store */
     char *code_sha256;     /* of the code as it was handed in; NULL until known */
     char *artifact_sha256; /* of what the worker runs: the code, or what was compiled from it; NULL
                               until known */
@@ -103,6 +107,8 @@ int function_spec_read(const struct json *value, struct function_spec *spec, str
 /* Members only, so that the caller can add more: between json_object_begin() and json_object_end().
  */
 void function_spec_write_members(struct json_writer *writer, const struct function_spec *spec);
+/* What is kept and never shown: for the store alone. */
+void function_spec_write_secrets(struct json_writer *writer, const struct function_spec *spec);
 
 /* What a rate must be, a function's or a token's. */
 int function_check_rate(double rate_limit, int64_t rate_burst, struct error *err);

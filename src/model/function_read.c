@@ -2,6 +2,7 @@
 #include "model/function_rules.h"
 
 #include "base/cleanup.h"
+#include "base/http_url.h"
 
 #include <stddef.h>
 #include <stdio.h>
@@ -230,6 +231,40 @@ static int read_stored_retry(void *object, const struct json *value, const char 
     return json_read_known(value, retry_fields, ARRAY_LENGTH(retry_fields), &spec->retry, err);
 }
 
+static int read_callback_url(void *object, const struct json *value, const char *pointer,
+                             struct error *err)
+{
+    struct function_spec *spec = object;
+    struct http_url url;
+    struct error why = {0};
+    size_t len = 0;
+    const char *text = json_string(value, &len);
+    if (!text || strlen(text) != len)
+        return error_set_field(err, ERROR_INVALID_REQUEST, pointer,
+                               "callback_url must be a URL, not %s", kind_of(value));
+    if (http_url_parse(text, &url, &why) < 0)
+        return error_set_field(err, why.code, pointer, "callback_url: %s", why.message);
+    spec->callback_url = strdup(text);
+    return spec->callback_url ? 0 : error_set(err, ERROR_INTERNAL, "out of memory");
+}
+
+/* The error does not show what was given. */
+static int read_callback_secret(void *object, const struct json *value, const char *pointer,
+                                struct error *err)
+{
+    struct function_spec *spec = object;
+    size_t len = 0;
+    const char *text = json_string(value, &len);
+    bool fits = text && strlen(text) == len && len >= FUNCTION_CALLBACK_SECRET_MIN &&
+                len <= FUNCTION_CALLBACK_SECRET_MAX;
+    if (!fits)
+        return error_set_field(err, ERROR_INVALID_REQUEST, pointer,
+                               "callback_secret must be a string of %d to %d bytes",
+                               FUNCTION_CALLBACK_SECRET_MIN, FUNCTION_CALLBACK_SECRET_MAX);
+    spec->callback_secret = strdup(text);
+    return spec->callback_secret ? 0 : error_set(err, ERROR_INTERNAL, "out of memory");
+}
+
 #define MEMBER(member) .name = #member, .offset = offsetof(struct function_spec, member)
 
 enum { FIELD_CPUS };
@@ -261,6 +296,8 @@ enum { FIELD_CPUS };
     {MEMBER(rate_burst), .type = JSON_FIELD_INT64, .max = FUNCTION_BURST_MAX},                     \
     {MEMBER(max_concurrency), .type = JSON_FIELD_INT64, .max = FUNCTION_CONCURRENCY_MAX},          \
     {MEMBER(reserved_concurrency), .type = JSON_FIELD_INT64, .max = FUNCTION_CONCURRENCY_MAX},     \
+    {MEMBER(callback_url), .type = JSON_FIELD_CUSTOM, .read = read_callback_url},                  \
+    {MEMBER(callback_secret), .type = JSON_FIELD_CUSTOM, .read = read_callback_secret},            \
     {                                                                                              \
         MEMBER(keep_alive_ms), .type = JSON_FIELD_INT64, .max = FUNCTION_KEEP_ALIVE_MS_MAX         \
     }

@@ -56,6 +56,12 @@ void function_spec_write_members(struct json_writer *writer, const struct functi
     json_member_int(writer, "backoff_ms", spec->retry.backoff_ms);
     json_member_int(writer, "max_age_ms", spec->retry.max_age_ms);
     json_object_end(writer);
+    json_member_string(writer, "callback_url", spec->callback_url);
     json_member_string(writer, "code_sha256", spec->code_sha256);
     json_member_string(writer, "artifact_sha256", spec->artifact_sha256);
+}
+
+void function_spec_write_secrets(struct json_writer *writer, const struct function_spec *spec)
+{
+    json_member_string(writer, "callback_secret", spec->callback_secret);
 }

@@ -33,6 +33,20 @@ void store_backlog_clear(struct store_engine_backlog *backlog)
     memset(backlog, 0, sizeof(*backlog));
 }
 
+void store_callbacks_clear(struct store_engine_callbacks *callbacks)
+{
+    for (size_t i = 0; i < callbacks->count; i++) {
+        struct store_callback *item = &callbacks->items[i];
+        if (item->secret)
+            explicit_bzero(item->secret, strlen(item->secret));
+        free(item->secret);
+        free(item->url);
+        free(item->host);
+    }
+    free(callbacks->items);
+    memset(callbacks, 0, sizeof(*callbacks));
+}
+
 void store_functions_clear(struct store_engine_functions *functions)
 {
     for (size_t i = 0; i < functions->count; i++)
@@ -54,6 +68,12 @@ void call_free(struct call *call)
     store_backlog_clear(&call->backlog);
     store_functions_clear(&call->functions);
     store_settings_clear(&call->settings);
+    store_callbacks_clear(&call->callbacks);
+    free(call->callback_url);
+    free(call->callback_host);
+    if (call->callback_secret)
+        explicit_bzero(call->callback_secret, strlen(call->callback_secret));
+    free(call->callback_secret);
     free(call);
 }
 

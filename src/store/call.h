@@ -38,6 +38,7 @@ struct call {
     store_count_fn *count_done;
     store_functions_fn *functions_done;
     store_settings_fn *settings_done;
+    store_callbacks_fn *callbacks_done;
     void *data;
 
     char *name, *value, *owner;
@@ -58,6 +59,10 @@ struct call {
     struct store_engine_backlog backlog;
     struct store_engine_functions functions;
     struct store_engine_settings settings;
+    struct store_callback_claim callback_claim; /* its string is `value` */
+    struct store_callback_outcome outcome;      /* its strings are `name`, `owner` and `value` */
+    struct store_engine_callbacks callbacks;
+    char *callback_url, *callback_host, *callback_secret; /* of `acceptance` */
 };
 
 static inline struct call *call_of(struct store_job *job)

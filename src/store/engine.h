@@ -37,6 +37,13 @@ struct store_setting *store_settings_add(struct store_engine_settings *settings,
 
 void store_backlog_clear(struct store_engine_backlog *backlog);
 
+struct store_engine_callbacks {
+    struct store_callback *items; /* owned, room for the claim's limit */
+    size_t count;
+    uint64_t next_due_ns;
+};
+void store_callbacks_clear(struct store_engine_callbacks *callbacks);
+
 typedef void store_heard_fn(void *data, const char *channel, const char *payload);
 #define STORE_CHANNEL_FUNCTIONS "faas_functions" /* payload: a function's name */
 #define STORE_CHANNEL_SETTINGS "faas_settings"   /* payload: a setting's name */
@@ -123,6 +130,14 @@ struct store_engine {
                       struct error *err);
     int (*get_payload)(void *db, const char *id, char **ret_payload, size_t *ret_len,
                        struct error *err);
+
+    /* Of callbacks; `out` is empty, with room for the limit. */
+    int (*claim_callbacks)(void *db, const struct store_callback_claim *claim,
+                           struct store_engine_callbacks *out, struct error *err);
+    int (*finish_callback)(void *db, const struct store_callback_outcome *outcome,
+                           struct error *err);
+    int (*redrive_callback)(void *db, const char *id, uint64_t now_ns, int64_t *ret_count,
+                            struct error *err);
 
     /* News from other users of the database, on a thread of the listener's: `heard` is called for each, and with channel
      * NULL when some may have been missed. NULL: there are no others. */

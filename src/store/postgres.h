@@ -82,6 +82,12 @@ enum postgres_statement {
     POSTGRES_LIST_DEAD_OF,
     POSTGRES_EXPIRE_DEAD,
     POSTGRES_EXPIRE_KEYS,
+    POSTGRES_PUT_CALLBACK,
+    POSTGRES_GET_CALLBACK,
+    POSTGRES_CLAIM_CALLBACKS,
+    POSTGRES_NEXT_CALLBACK,
+    POSTGRES_FINISH_CALLBACK,
+    POSTGRES_REDRIVE_CALLBACK,
     POSTGRES_STATEMENT_COUNT
 };
 
@@ -252,3 +258,16 @@ int postgres_purge_dead(void *db, const char *id, const char *function, int limi
                         int64_t *ret_count, struct error *err);
 int postgres_get_payload(void *db, const char *id, char **ret_payload, size_t *ret_len,
                          struct error *err);
+
+/* ---- postgres_callbacks.c ---- */
+int postgres_put_callback(struct postgres_store *store, const char *id,
+                          const struct store_acceptance *acceptance, struct error *err);
+/* The callback of an execution, if it has one. */
+int postgres_get_callback(struct postgres_store *store, struct execution *execution,
+                          struct error *err);
+int postgres_claim_callbacks(void *db, const struct store_callback_claim *claim,
+                             struct store_engine_callbacks *out, struct error *err);
+int postgres_finish_callback(void *db, const struct store_callback_outcome *outcome,
+                             struct error *err);
+int postgres_redrive_callback(void *db, const char *id, uint64_t now_ns, int64_t *ret_count,
+                              struct error *err);

@@ -89,8 +89,10 @@ int postgres_accept_execution(void *db, const struct execution *execution, const
     postgres_bind_bytes(&arguments, payload ? payload : "", payload_len);
     postgres_bind_text(&arguments, acceptance->owner);
     tell_when_free(db, acceptance->owner == NULL);
-    return postgres_write(db, POSTGRES_ACCEPT_EXECUTION, &arguments, "writing an execution", NULL,
-                          err);
+    if (postgres_write(db, POSTGRES_ACCEPT_EXECUTION, &arguments, "writing an execution", NULL,
+                       err) < 0)
+        return -1;
+    return acceptance->callback_url ? postgres_put_callback(db, execution->id, acceptance, err) : 0;
 }
 
 int postgres_withdraw_execution(void *db, const char *id, const char *function, const char *key,
@@ -219,6 +221,7 @@ static int read_claimed(const PGresult *rows, struct store_engine_claim *claim, 
     for (int row = 0; row < PQntuples(rows); row++) {
         struct store_claimed *item = &claim->items[claim->count++];
         execution_init(&item->execution);
+        item->execution.delivery.has_callback = postgres_get_bool(rows, row, RECORD_HEAD_END + 1);
         if (postgres_read_head(rows, row, &item->execution, err) < 0 ||
             postgres_get_copy(rows, row, RECORD_HEAD_END, &item->payload, &item->payload_len, err) <
                 0)

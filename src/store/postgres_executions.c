@@ -102,7 +102,7 @@ int postgres_get_execution(void *db, const char *id, struct execution *execution
             0 ||
         postgres_get_copy(rows, 0, RECORD_LOGS, &execution->logs, &execution->logs_len, err) < 0)
         return error_wrap(err, "reading execution %s", id);
-    return 0;
+    return execution->async ? postgres_get_callback(db, execution, err) : 0;
 }
 
 static enum postgres_statement list_statement(const struct execution_query *query)

@@ -62,6 +62,26 @@ static const char *const migrations[] = {
     "  execution_id text COLLATE \"C\" NOT NULL, ends_at bigint NOT NULL,"
     "  PRIMARY KEY (function, key));"
     "CREATE INDEX idempotency_keys_by_end ON idempotency_keys (ends_at);",
+
+    /* 3: callbacks. They become due with the end of their execution, and go with its record. */
+    "CREATE TABLE callbacks (execution_id text COLLATE \"C\" PRIMARY KEY, url text NOT NULL,"
+    "  host text COLLATE \"C\" NOT NULL, secret text NOT NULL,"
+    "  state text COLLATE \"C\" NOT NULL DEFAULT 'waiting', attempts bigint NOT NULL DEFAULT 0,"
+    "  fence bigint NOT NULL DEFAULT 0, due_at bigint NOT NULL DEFAULT 0,"
+    "  since bigint NOT NULL DEFAULT 0, delivered_at bigint NOT NULL DEFAULT 0,"
+    "  status bigint NOT NULL DEFAULT 0, error text);"
+    "CREATE INDEX callbacks_due ON callbacks (due_at) WHERE state = 'pending';"
+    "CREATE FUNCTION callbacks_end() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+    "  UPDATE callbacks SET state = 'pending', attempts = 0, fence = fence + 1, status = 0,"
+    "  error = NULL, delivered_at = 0, due_at = NEW.finished_at, since = NEW.finished_at"
+    "  WHERE execution_id = NEW.id; RETURN NULL; END $$;"
+    "CREATE FUNCTION callbacks_gone() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+    "  DELETE FROM callbacks WHERE execution_id = OLD.id; RETURN NULL; END $$;"
+    "CREATE TRIGGER callbacks_end AFTER UPDATE OF status ON executions FOR EACH ROW"
+    "  WHEN (NEW.async AND OLD.status IN ('queued', 'running') AND"
+    "  NEW.status NOT IN ('queued', 'running')) EXECUTE FUNCTION callbacks_end();"
+    "CREATE TRIGGER callbacks_gone AFTER DELETE ON executions FOR EACH ROW WHEN (OLD.async)"
+    "  EXECUTE FUNCTION callbacks_gone();",
 };
 
 const int postgres_schema_version = sizeof(migrations) / sizeof(migrations[0]);

@@ -22,6 +22,9 @@
     " version = (SELECT max(version) FROM functions WHERE name = f.name AND state = 'ready'))"     \
     " ORDER BY name, version"
 
+/* Candidates: the longest due of hosts that are not busy, so many that one host's cannot hide the others'. */
+#define CALLBACK_CANDIDATES "1024"
+
 const char *const postgres_statement_texts[POSTGRES_STATEMENT_COUNT] = {
     [POSTGRES_BEGIN] = "BEGIN",
     [POSTGRES_COMMIT] = "COMMIT",
@@ -133,7 +136,7 @@ const char *const postgres_statement_texts[POSTGRES_STATEMENT_COUNT] = {
         " ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED",
     [POSTGRES_CLAIM] =
         "UPDATE executions SET owner = $1 WHERE id = ANY($2::text[]) RETURNING " RECORD_HEAD
-        ", payload",
+        ", payload, EXISTS (SELECT 1 FROM callbacks WHERE execution_id = executions.id)",
     [POSTGRES_UNCLAIM] = "UPDATE executions SET owner = NULL WHERE id = ANY($2::text[]) AND"
                          " owner = $1 AND status = 'queued'",
     [POSTGRES_PROMOTE_DUE] =
@@ -179,6 +182,29 @@ const char *const postgres_statement_texts[POSTGRES_STATEMENT_COUNT] = {
     [POSTGRES_EXPIRE_KEYS] =
         "DELETE FROM idempotency_keys WHERE (function, key) IN (SELECT function, key FROM "
         "idempotency_keys WHERE ends_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED)",
+    [POSTGRES_PUT_CALLBACK] = "INSERT INTO callbacks (execution_id, url, host, secret)"
+                              " VALUES ($1, $2, $3, $4) ON CONFLICT (execution_id) DO NOTHING",
+    [POSTGRES_GET_CALLBACK] = "SELECT url, state, attempts, status, error, due_at, delivered_at"
+                              " FROM callbacks WHERE execution_id = $1",
+    [POSTGRES_CLAIM_CALLBACKS] =
+        "UPDATE callbacks SET attempts = attempts + 1, fence = fence + 1, due_at = $5"
+        " WHERE execution_id IN (SELECT execution_id FROM callbacks WHERE state = 'pending' AND"
+        " due_at <= $1 AND execution_id = ANY (ARRAY("
+        "SELECT execution_id FROM (SELECT execution_id, due_at, row_number() OVER (PARTITION BY"
+        " host ORDER BY due_at) AS n FROM (SELECT execution_id, host, due_at FROM callbacks WHERE"
+        " state = 'pending' AND due_at <= $1 AND strpos($2, ' ' || host || ' ') = 0"
+        " ORDER BY due_at LIMIT " CALLBACK_CANDIDATES ") AS due) AS ranked WHERE n <= $3"
+        " ORDER BY due_at LIMIT $4)) FOR UPDATE SKIP LOCKED) RETURNING execution_id, url, host, "
+        "secret, attempts, fence,"
+        " since",
+    [POSTGRES_NEXT_CALLBACK] = "SELECT min(due_at) FROM callbacks WHERE state = 'pending'",
+    [POSTGRES_FINISH_CALLBACK] =
+        "UPDATE callbacks SET state = $3, due_at = $4, delivered_at = $5, status = $6, error = $7"
+        " WHERE execution_id = $1 AND fence = $2 AND state = 'pending'",
+    [POSTGRES_REDRIVE_CALLBACK] =
+        "UPDATE callbacks SET state = 'pending', attempts = 0, fence = fence + 1, due_at = $2,"
+        " since = $2, delivered_at = 0, status = 0, error = NULL"
+        " WHERE execution_id = $1 AND state <> 'waiting'",
     [POSTGRES_PUT_EXECUTION] =
         "INSERT INTO executions (" RECORD_HEAD ", " RECORD_BODY ")"
         " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, "

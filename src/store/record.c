@@ -16,6 +16,7 @@ int record_write_spec(const struct function_spec *spec, struct buffer *out, stru
         return error_set(err, ERROR_INTERNAL, "out of memory");
     json_object_begin(writer);
     function_spec_write_members(writer, spec);
+    function_spec_write_secrets(writer, spec);
     json_object_end(writer);
     return json_writer_finish(writer, err);
 }

@@ -68,6 +68,13 @@ enum sqlite_statement {
     STATEMENT_LIST_DEAD_OF,
     STATEMENT_EXPIRE_DEAD,
     STATEMENT_EXPIRE_KEYS,
+    STATEMENT_PUT_CALLBACK,
+    STATEMENT_GET_CALLBACK,
+    STATEMENT_DUE_CALLBACKS,
+    STATEMENT_CLAIM_CALLBACK,
+    STATEMENT_NEXT_CALLBACK,
+    STATEMENT_FINISH_CALLBACK,
+    STATEMENT_REDRIVE_CALLBACK,
     STATEMENT_COUNT
 };
 
@@ -180,3 +187,15 @@ int sqlite_purge_dead(void *db, const char *id, const char *function, int limit,
                       struct error *err);
 int sqlite_get_payload(void *db, const char *id, char **ret_payload, size_t *ret_len,
                        struct error *err);
+
+/* ---- sqlite_callbacks.c ---- */
+int sqlite_put_callback(struct sqlite_store *store, const char *id,
+                        const struct store_acceptance *acceptance, struct error *err);
+/* The callback of an execution, if it has one. */
+int sqlite_get_callback(struct sqlite_store *store, struct execution *execution, struct error *err);
+int sqlite_claim_callbacks(void *db, const struct store_callback_claim *claim,
+                           struct store_engine_callbacks *out, struct error *err);
+int sqlite_finish_callback(void *db, const struct store_callback_outcome *outcome,
+                           struct error *err);
+int sqlite_redrive_callback(void *db, const char *id, uint64_t now_ns, int64_t *ret_count,
+                            struct error *err);

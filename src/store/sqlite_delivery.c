@@ -87,7 +87,9 @@ int sqlite_accept_execution(void *db, const struct execution *execution, const c
         return -1;
     sqlite_bind_bytes(statement, RECORD_HEAD_END + 1, payload, payload_len);
     sqlite_bind_string(statement, RECORD_HEAD_END + 2, acceptance->owner);
-    return sqlite_run(db, statement, "writing an execution", err);
+    if (sqlite_run(db, statement, "writing an execution", err) < 0)
+        return -1;
+    return acceptance->callback_url ? sqlite_put_callback(db, execution->id, acceptance, err) : 0;
 }
 
 int sqlite_withdraw_execution(void *db, const char *id, const char *function, const char *key,
@@ -165,6 +167,7 @@ static int claim_one(struct sqlite_store *store, const char *owner, const char *
         return -1;
     if (sqlite_read_head(statement, &item->execution, err) < 0)
         return error_wrap(err, "reading execution %s", id);
+    item->execution.delivery.has_callback = sqlite3_column_int(statement, RECORD_HEAD_END + 1) != 0;
     return sqlite_column_copy(statement, RECORD_HEAD_END, &item->payload, &item->payload_len, err);
 }
 

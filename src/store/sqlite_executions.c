@@ -115,7 +115,7 @@ int sqlite_get_execution(void *db, const char *id, struct execution *execution, 
                            err) < 0 ||
         sqlite_column_copy(statement, RECORD_LOGS, &execution->logs, &execution->logs_len, err) < 0)
         return error_wrap(err, "reading execution %s", id);
-    return 0;
+    return execution->async ? sqlite_get_callback(db, execution, err) : 0;
 }
 
 static enum sqlite_statement list_statement(const struct execution_query *query)

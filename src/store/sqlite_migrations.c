@@ -56,6 +56,22 @@ static const char *const migrations[] = {
     "CREATE TABLE idempotency_keys (function TEXT, key TEXT, execution_id TEXT NOT NULL,"
     "  ends_at INTEGER NOT NULL, PRIMARY KEY (function, key)) WITHOUT ROWID;"
     "CREATE INDEX idempotency_keys_by_end ON idempotency_keys (ends_at);",
+
+    /* 5: callbacks. They become due with the end of their execution, and go with its record. */
+    "CREATE TABLE callbacks (execution_id TEXT PRIMARY KEY, url TEXT NOT NULL, host TEXT NOT NULL,"
+    "  secret TEXT NOT NULL, state TEXT NOT NULL DEFAULT 'waiting',"
+    "  attempts INTEGER NOT NULL DEFAULT 0, fence INTEGER NOT NULL DEFAULT 0,"
+    "  due_at INTEGER NOT NULL DEFAULT 0, since INTEGER NOT NULL DEFAULT 0,"
+    "  delivered_at INTEGER NOT NULL DEFAULT 0, status INTEGER NOT NULL DEFAULT 0, error TEXT)"
+    "  WITHOUT ROWID;"
+    "CREATE INDEX callbacks_due ON callbacks (due_at) WHERE state = 'pending';"
+    "CREATE TRIGGER callbacks_end AFTER UPDATE OF status ON executions WHEN new.async AND"
+    "  old.status IN ('queued', 'running') AND new.status NOT IN ('queued', 'running') BEGIN"
+    "  UPDATE callbacks SET state = 'pending', attempts = 0, fence = fence + 1, status = 0,"
+    "  error = NULL, delivered_at = 0, due_at = new.finished_at, since = new.finished_at"
+    "  WHERE execution_id = new.id; END;"
+    "CREATE TRIGGER callbacks_gone AFTER DELETE ON executions WHEN old.async BEGIN"
+    "  DELETE FROM callbacks WHERE execution_id = old.id; END;",
 };
 
 const int sqlite_schema_version = sizeof(migrations) / sizeof(migrations[0]);

@@ -19,6 +19,9 @@
     " version = (SELECT max(version) FROM functions WHERE name = f.name AND state = 'ready'))"     \
     " ORDER BY name, version"
 
+/* Candidates: the longest due of hosts that are not busy, so many that one host's cannot hide the others'. */
+#define CALLBACK_CANDIDATES "1024"
+
 const char *const sqlite_statement_texts[STATEMENT_COUNT] = {
     [STATEMENT_BEGIN] = "BEGIN",
     [STATEMENT_COMMIT] = "COMMIT",
@@ -114,7 +117,8 @@ const char *const sqlite_statement_texts[STATEMENT_COUNT] = {
         "due_at = 0 AND priority < 0"
         " ORDER BY id LIMIT ?1",
     [STATEMENT_CLAIM] =
-        "UPDATE executions SET owner = ?1 WHERE id = ?2 RETURNING " RECORD_HEAD ", payload",
+        "UPDATE executions SET owner = ?1 WHERE id = ?2 RETURNING " RECORD_HEAD ", payload,"
+        " EXISTS (SELECT 1 FROM callbacks WHERE execution_id = executions.id)",
     [STATEMENT_PROMOTE_DUE] = "UPDATE executions SET due_at = 0 WHERE due_at > 0 AND due_at <= ?1",
     [STATEMENT_NEXT_DUE] = "SELECT min(due_at) FROM executions WHERE due_at > 0",
     [STATEMENT_COUNT_FREE] =
@@ -151,6 +155,27 @@ const char *const sqlite_statement_texts[STATEMENT_COUNT] = {
                               "dead_at > 0 AND dead_at < ?1 ORDER BY id LIMIT ?2)",
     [STATEMENT_EXPIRE_KEYS] = "DELETE FROM idempotency_keys WHERE (function, key) IN (SELECT "
                               "function, key FROM idempotency_keys WHERE ends_at < ?1 LIMIT ?2)",
+    [STATEMENT_PUT_CALLBACK] = "INSERT INTO callbacks (execution_id, url, host, secret)"
+                               " VALUES (?1, ?2, ?3, ?4) ON CONFLICT (execution_id) DO NOTHING",
+    [STATEMENT_GET_CALLBACK] = "SELECT url, state, attempts, status, error, due_at, delivered_at"
+                               " FROM callbacks WHERE execution_id = ?1",
+    [STATEMENT_DUE_CALLBACKS] =
+        "SELECT execution_id FROM (SELECT execution_id, due_at, row_number() OVER (PARTITION BY"
+        " host ORDER BY due_at) AS n FROM (SELECT execution_id, host, due_at FROM callbacks WHERE"
+        " state = 'pending' AND due_at <= ?1 AND instr(?2, ' ' || host || ' ') = 0"
+        " ORDER BY due_at LIMIT " CALLBACK_CANDIDATES ")) WHERE n <= ?3 ORDER BY due_at LIMIT ?4",
+    [STATEMENT_CLAIM_CALLBACK] =
+        "UPDATE callbacks SET attempts = attempts + 1, fence = fence + 1, due_at = ?2"
+        " WHERE execution_id = ?1 RETURNING execution_id, url, host, secret, attempts, fence,"
+        " since",
+    [STATEMENT_NEXT_CALLBACK] = "SELECT min(due_at) FROM callbacks WHERE state = 'pending'",
+    [STATEMENT_FINISH_CALLBACK] =
+        "UPDATE callbacks SET state = ?3, due_at = ?4, delivered_at = ?5, status = ?6, error = ?7"
+        " WHERE execution_id = ?1 AND fence = ?2 AND state = 'pending'",
+    [STATEMENT_REDRIVE_CALLBACK] =
+        "UPDATE callbacks SET state = 'pending', attempts = 0, fence = fence + 1, due_at = ?2,"
+        " since = ?2, delivered_at = 0, status = 0, error = NULL"
+        " WHERE execution_id = ?1 AND state <> 'waiting'",
     [STATEMENT_PUT_EXECUTION] =
         "INSERT OR REPLACE INTO executions (" RECORD_HEAD ", " RECORD_BODY ")"
         " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, "

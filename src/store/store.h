@@ -156,6 +156,8 @@ struct store_acceptance {
     const char *key;       /* idempotency key; NULL: none */
     uint64_t key_until_ns; /* wall clock */
     uint64_t now_ns;
+    const char *callback_url; /* to be told of its end; NULL: nobody */
+    const char *callback_host, *callback_secret;
 };
 /* A new execution, queued. Takes its content and the payload (free()d). With a key that the function has had before (and
  * that has not ended), nothing is written, and `id` is that execution's. */
@@ -214,6 +216,48 @@ void store_purge_dead(struct store *store, const char *id, const char *function,
                       store_count_fn *done, void *data);
 /* The payload of one that is not final, or a dead letter. ERROR_NOT_FOUND when there is none. As store_get_code(). */
 void store_get_payload(struct store *store, const char *id, store_code_fn *done, void *data);
+
+/* ---- callbacks ----
+ *
+ * Who is to be told of an execution's end is stored with its acceptance, and becomes due in the transaction that stores
+ * the end, by whichever way it came. Whoever claims one has it until its lease ends, and then it is due again: it is told
+ * at least once. `fence` grows with each claim; an outcome with an old one changes nothing. It goes with its execution. */
+
+struct store_callback {
+    char id[TIME_ID_LEN + 1];  /* the execution's */
+    char *url, *host, *secret; /* owned; the callback of a claim may take them (leaving NULL) */
+    int64_t attempt;           /* from 1 */
+    int64_t fence;
+    uint64_t since_ns; /* when the execution ended, or it was asked to be told again; wall clock */
+};
+
+struct store_callback_claim {
+    uint64_t now_ns, lease_until_ns; /* wall clock */
+    int limit;                       /* at most STORE_CALLBACKS_MAX */
+    int per_host;
+    const char *busy; /* hosts of which none is to come, each with a space before and behind it */
+};
+#define STORE_CALLBACKS_MAX 256
+
+/* Those that are due, longest first; `next_due_ns`: when another will be (0: none is known). */
+typedef void store_callbacks_fn(void *data, struct store_callback *items, size_t count,
+                                uint64_t next_due_ns, const struct error *err);
+void store_claim_callbacks(struct store *store, const struct store_callback_claim *claim,
+                           store_callbacks_fn *done, void *data);
+
+struct store_callback_outcome {
+    const char *id;
+    int64_t fence;
+    const char *state; /* "delivered", "failed", or "pending" until due_at_ns */
+    uint64_t due_at_ns, delivered_at_ns;
+    int64_t status;
+    const char *error; /* NULL: none */
+};
+void store_finish_callback(struct store *store, const struct store_callback_outcome *outcome,
+                           store_done_fn *done, void *data);
+/* One whose execution has ended is due again, with all its attempts: the count is 1, or 0 when there is none. */
+void store_redrive_callback(struct store *store, const char *id, uint64_t now_ns,
+                            store_count_fn *done, void *data);
 
 /* ---- other controllers ---- */
 

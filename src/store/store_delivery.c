@@ -123,6 +123,11 @@ void store_accept_execution(struct store *store, struct execution *execution, ch
     call->acceptance = *acceptance;
     call->acceptance.owner = call->owner;
     call->acceptance.key = call->value;
+    call->acceptance.callback_url = call->callback_url = call_copy_text(acceptance->callback_url);
+    call->acceptance.callback_host = call->callback_host =
+        call_copy_text(acceptance->callback_host);
+    call->acceptance.callback_secret = call->callback_secret =
+        call_copy_text(acceptance->callback_secret);
     call->job.bytes += payload_len;
     store_queue_push(store->queue, &call->job);
 }

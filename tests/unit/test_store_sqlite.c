@@ -4,6 +4,7 @@
 
 #include "store_suite.h"
 #include "store_suite_delivery.h"
+#include "store_suite_callbacks.h"
 
 #include <sys/stat.h>
 
