@@ -61,7 +61,7 @@ int api_call(const struct api *api, const struct api_call *call, struct http_ans
 {
     char url[2048];
     char type[128];
-    const char *headers[4] = {NULL};
+    const char *headers[5] = {NULL};
     size_t count = 0;
 
     if ((size_t)snprintf(url, sizeof(url), "%s%s", api->url, call->path) >= sizeof(url))
@@ -73,6 +73,8 @@ int api_call(const struct api *api, const struct api_call *call, struct http_ans
                  call->content_type ? call->content_type : "application/json");
         headers[count++] = type;
     }
+    if (call->header)
+        headers[count++] = call->header;
     struct http_call_options options = {
         .method = call->method,
         .url = url,

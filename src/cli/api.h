@@ -27,6 +27,7 @@ struct api_call {
     const char *path; /* "/v1/functions" */
     const char *body;
     size_t body_len;
+    const char *header;       /* one more line; NULL: none */
     const char *content_type; /* NULL: application/json */
     uint64_t timeout_ms;      /* 0: 960 s, longer than any function may run */
     int (*on_data)(void *data, const char *bytes, size_t len);

@@ -218,6 +218,25 @@ static int write_pairs(const struct cli *cli, struct json_writer *writer, const 
     return 0;
 }
 
+/* From a file, so that it is in no list of processes. A line end behind it is not part of it. */
+static int write_callback_secret(const struct cli *cli, struct json_writer *writer,
+                                 struct error *err)
+{
+    const char *path = cli_option(cli, "callback-secret-file");
+    with_cleanup(buffer_deinit) struct buffer text = BUFFER_INIT(4096);
+    if (!path)
+        return 0;
+    if (buffer_read_file(&text, path, err) < 0)
+        return error_wrap(err, "--callback-secret-file");
+    size_t len = text.len;
+    while (len > 0 && (text.data[len - 1] == '\n' || text.data[len - 1] == '\r'))
+        len--;
+    json_key(writer, "callback_secret");
+    json_write_string_len(writer, text.data ? text.data : "", len);
+    explicit_bzero(text.data, text.len);
+    return 0;
+}
+
 /* All --network-allow options as one list. */
 static void write_network_allow(const struct cli *cli, struct json_writer *writer)
 {
@@ -233,11 +252,9 @@ static void write_network_allow(const struct cli *cli, struct json_writer *write
 
 static const struct {
     const char *option, *key;
-} string_options[] = {{"runtime", "runtime"},
-                      {"contract", "contract"},
-                      {"handler", "handler"},
-                      {"network", "network"},
-                      {"image", "image"}};
+} string_options[] = {{"runtime", "runtime"}, {"contract", "contract"},
+                      {"handler", "handler"}, {"network", "network"},
+                      {"image", "image"},     {"callback", "callback_url"}};
 
 /* Whether an option on the command line replaces the field `key` of faas.json. */
 static bool field_overridden(const struct cli *cli, const char *key)
@@ -261,6 +278,7 @@ static bool field_overridden(const struct cli *cli, const char *key)
                   {"rate-burst", "rate_burst"},
                   {"max-concurrency", "max_concurrency"},
                   {"reserved-concurrency", "reserved_concurrency"},
+                  {"callback-secret-file", "callback_secret"},
                   {"keep-alive", "keep_alive_ms"}};
     for (size_t i = 0; i < ARRAY_LENGTH(string_options); i++)
         if (strcmp(string_options[i].key, key) == 0)
@@ -300,7 +318,7 @@ static int write_fields(const struct cli *cli, struct json_writer *writer,
         json_member_bool(writer, "public", true);
     write_network_allow(cli, writer);
     if (write_number_options(cli, writer, err) || write_retry(cli, writer, settings, err) ||
-        write_pairs(cli, writer, "env", "env", err) ||
+        write_callback_secret(cli, writer, err) || write_pairs(cli, writer, "env", "env", err) ||
         write_pairs(cli, writer, "label", "labels", err))
         return -1;
     return 0;
@@ -430,6 +448,9 @@ static const struct cli_option options[] = {
     {"retry-backoff", 0, "DUR", "pause before the second attempt, then doubled (default 1s)", NULL},
     {"retry-max-age", 0, "DUR", "no attempt begins later than this (default 24h)", NULL},
     {"keep-alive", 0, "DUR", "how long an idle instance is kept; 0s: none is used twice", NULL},
+    {"callback", 0, "URL", "told of the end of each asynchronous call", NULL},
+    {"callback-secret-file", 0, "F", "signs what is told: 16 to 256 bytes, never shown again",
+     NULL},
     {"label", 0, "K=V", "a label; may be given often", NULL},
     {"public", 0, NULL, "/fn/NAME needs no token", NULL},
     {"no-wait", 0, NULL, "do not wait until a compiled function is built", NULL},

@@ -98,12 +98,18 @@ static int invoke(const struct cli *cli, const struct api *api, const struct buf
     autojson *execution = NULL;
     bool async = cli_flag(cli, "async");
     const char *priority = cli_option(cli, "priority");
+    const char *callback = cli_option(cli, "callback");
+    autofree char *callback_line = callback ? string_printf("Callback-Url: %s", callback) : NULL;
+    if (callback && (!async || strpbrk(callback, "\r\n")))
+        return error_set(err, ERROR_INVALID_REQUEST,
+                         async ? "--callback must be a URL" : "--callback is for --async only");
     if (priority && !async)
         return error_set(err, ERROR_INVALID_REQUEST, "--priority is for --async only");
     snprintf(path, sizeof(path), "/v1/functions/%s/invocations%s%s%s", cli->arguments[0],
              async ? "?mode=async" : "", priority ? "&priority=" : "", priority ? priority : "");
     struct api_call call = {.method = "POST",
                             .path = path,
+                            .header = callback_line,
                             .body = payload->data ? payload->data : "",
                             .body_len = payload->len};
 
@@ -175,6 +181,7 @@ static const struct cli_option options[] = {
      "return the execution's id at once; `faas executions` and `faas logs` tell the rest", NULL},
     {"priority", 0, "P", "with --async: among the function's invocations that wait",
      "high|normal|low"},
+    {"callback", 0, "URL", "with --async: told of the end; needs a callback secret", NULL},
     {"raw", 0, NULL, "print the result's own bytes and nothing else", NULL},
 };
 

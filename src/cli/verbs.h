@@ -20,6 +20,7 @@ extern const struct cli_verb cli_verb_dlq_purge;
 extern const struct cli_verb cli_verb_tokens_create;
 extern const struct cli_verb cli_verb_tokens_list;
 extern const struct cli_verb cli_verb_tokens_rm;
+extern const struct cli_verb cli_verb_callback_redrive;
 extern const struct cli_verb cli_verb_bundle;
 extern const struct cli_verb cli_verb_image_import;
 extern const struct cli_verb cli_verb_image_list;

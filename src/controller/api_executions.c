@@ -39,19 +39,6 @@ static void respond_not_found(struct http_request *request)
     http_respond_error(request, &err);
 }
 
-static void execution_came(void *data, const struct execution *execution, const struct error *err)
-{
-    struct execution_read *read = data;
-    read->controller->pending_reads--;
-    if (err)
-        http_respond_error(read->request, err);
-    else if (execution)
-        respond_record(read->request, execution);
-    else
-        respond_not_found(read->request);
-    free(read);
-}
-
 /* The log so far of one that runs. Borrowed: the record must not be freed. */
 static struct execution running_view(const struct live_execution *execution)
 {
@@ -63,15 +50,36 @@ static struct execution running_view(const struct live_execution *execution)
     return view;
 }
 
+static void execution_came(void *data, const struct execution *execution, const struct error *err)
+{
+    struct execution_read *read = data;
+    read->controller->pending_reads--;
+    const struct live_execution *live =
+        execution ? executions_find(read->controller, execution->id) : NULL;
+    if (err) {
+        http_respond_error(read->request, err);
+    } else if (live && !execution_status_final(execution->status)) {
+        /* Memory knows better of all but its callback. */
+        struct execution view = running_view(live);
+        view.callback = execution->callback;
+        respond_record(read->request, &view);
+    } else if (execution)
+        respond_record(read->request, execution);
+    else
+        respond_not_found(read->request);
+    free(read);
+}
+
 void serve_get_execution(struct http_request *request, void *data)
 {
     struct controller *controller = data;
     struct error err = {0};
     const char *id = http_request_param(request, "id");
     const struct live_execution *live = executions_find(controller, id);
-    /* What is final here may have been taken over by another controller: the store knows. */
-    if (live && live->record.async && controller->delivery.shared &&
-        execution_status_final(live->record.status)) {
+    /* What is final here may have been taken over by another controller: the store knows, and it knows of callbacks. */
+    if (live && live->record.async &&
+        (live->record.delivery.has_callback ||
+         (controller->delivery.shared && execution_status_final(live->record.status)))) {
         executions_flush(controller);
         live = NULL;
     }

@@ -149,7 +149,8 @@ static void start_sync(struct controller *controller, struct http_request *reque
 
 /* What only an asynchronous invocation can be asked for. */
 struct async_options {
-    const char *key; /* borrowed; NULL: none */
+    const char *key;      /* borrowed; NULL: none */
+    const char *callback; /* borrowed; NULL: none */
     int64_t priority;
 };
 
@@ -169,6 +170,23 @@ static int read_async_options(const struct http_request *request, bool async,
         return error_set_field(err, ERROR_INVALID_REQUEST, "Idempotency-Key",
                                "the header Idempotency-Key must be 1 to %d bytes of text", KEY_MAX);
     return priority ? execution_priority_parse(priority, &options->priority, err) : 0;
+}
+
+/* The call's own URL, or else its function's. */
+static int read_callback(const struct controller *controller, const struct http_request *request,
+                         const struct function_version *version, bool async,
+                         struct async_options *options, struct error *err)
+{
+    const char *given = http_request_header(request, "Callback-Url");
+    const struct function_spec *spec = &version->record.spec;
+    options->callback = given ? given : spec->callback_url;
+    if (given && !async)
+        return error_set_field(err, ERROR_INVALID_REQUEST, "Callback-Url",
+                               "the header Callback-Url is for asynchronous invocations "
+                               "(mode=async) only");
+    if (!async || !options->callback)
+        return 0;
+    return callback_check(controller, options->callback, spec, "Callback-Url", err);
 }
 
 /* ---- handlers ---- */
@@ -195,11 +213,13 @@ void serve_invoke(struct http_request *request, void *data)
     struct function_version *version =
         find_version(controller, http_request_param(request, "name"), &err);
     struct token *token = tokens_of_request(controller, request);
-    char *payload = version && read_mode(request, &async, &err) == 0 &&
-                            read_async_options(request, async, &options, &err) == 0 &&
-                            (async || admission_check_token_place(controller, token, &err) == 0)
-                        ? take_json_payload(request, &len, &err)
-                        : NULL;
+    char *payload =
+        version && read_mode(request, &async, &err) == 0 &&
+                read_async_options(request, async, &options, &err) == 0 &&
+                read_callback(controller, request, version, async, &options, &err) == 0 &&
+                (async || admission_check_token_place(controller, token, &err) == 0)
+            ? take_json_payload(request, &len, &err)
+            : NULL;
     struct live_execution *execution =
         payload ? executions_accept(controller, version, payload, len, async, &err) : NULL;
     if (!execution) {
@@ -210,7 +230,7 @@ void serve_invoke(struct http_request *request, void *data)
         start_sync(controller, request, execution, token, ANSWER_EXECUTION);
     } else {
         execution->record.delivery.priority = options.priority;
-        delivery_accept(controller, request, execution, options.key);
+        delivery_accept(controller, request, execution, options.key, options.callback);
     }
 }
 

@@ -132,6 +132,7 @@ static int spec_text(const struct function_spec *spec, struct buffer *out)
         return -1;
     json_object_begin(writer);
     function_spec_write_members(writer, spec);
+    function_spec_write_secrets(writer, spec);
     json_object_end(writer);
     return json_writer_finish(writer, NULL);
 }
@@ -196,6 +197,19 @@ static void version_stored(void *data, const struct error *err)
     answer_function(change, change->created ? 201 : 200);
 }
 
+/* A secret that was not sent again is the newest version's. */
+static int take_over_callback(struct change *change, struct error *err)
+{
+    struct function_spec *spec = &change->spec;
+    const struct function_version *newest = change->function->newest;
+    const char *before = newest ? newest->record.spec.callback_secret : NULL;
+    if (!spec->callback_secret && before && !(spec->callback_secret = strdup(before)))
+        return error_set(err, ERROR_INTERNAL, "out of memory");
+    if (!spec->callback_url)
+        return 0;
+    return callback_check(change->controller, spec->callback_url, spec, "/callback_url", err);
+}
+
 /* Code that was not sent again is the newest version's; what was compiled from the same code is used again. */
 static int take_over(struct change *change, struct error *err)
 {
@@ -245,7 +259,7 @@ static void start_put(struct change *change)
         refuse(change, &err);
         return;
     }
-    if (take_over(change, &err) < 0) {
+    if (take_over_callback(change, &err) < 0 || take_over(change, &err) < 0) {
         refuse(change, &err);
         return;
     }

@@ -3,6 +3,7 @@
 
 #include "base/cleanup.h"
 #include "base/text.h"
+#include "controller/callback_guard.h"
 #include "store/store.h"
 
 #include <string.h>
@@ -83,6 +84,27 @@ static const struct setting rows[] = {
         "An Idempotency-Key stands for the same asynchronous invocation so long."),
     INT("CONTROLLER_DEAD_LETTER_RETENTION_HOURS", dead_letter_hours, "336", 1, 876000, "hours",
         "Asynchronous invocations that were given up, and their payloads, are kept so long."),
+    STRING("CONTROLLER_CALLBACK_ALLOW", callback_allow, NULL,
+           "Networks (CIDR, comma-separated; 10.1.0.0/16,fd00:1::/64) that callbacks may go to "
+           "besides the internet's public addresses; only to these may they go without TLS."),
+    STRING("CONTROLLER_CALLBACK_CA_FILE", callback_ca_file, NULL,
+           "Certificate authorities (PEM) that receivers of callbacks are checked against; empty "
+           "means the system's."),
+    INT("CONTROLLER_CALLBACK_TIMEOUT_MS", callback_timeout_ms, "10000", 100, 120000, "ms",
+        "A receiver of a callback must have answered within this."),
+    INT("CONTROLLER_CALLBACK_ATTEMPTS", callback_attempts, "12", 1, 1000, "attempts",
+        "A callback that was not taken so often is given up."),
+    INT("CONTROLLER_CALLBACK_BACKOFF_MS", callback_backoff_ms, "1000", 1, 3600000, "ms",
+        "Pause before the second attempt of a callback; doubled before each later one up to an "
+        "hour, with jitter."),
+    INT("CONTROLLER_CALLBACK_MAX_AGE_HOURS", callback_age_hours, "24", 1, 720, "hours",
+        "No attempt of a callback begins later than this after the end of its invocation."),
+    INT("CONTROLLER_CALLBACK_CONCURRENCY", callback_concurrency, "64", 1, 256, "callbacks",
+        "Most callbacks that this controller sends at once."),
+    INT("CONTROLLER_CALLBACK_CONCURRENCY_PER_HOST", callback_per_host, "8", 1, 256, "callbacks",
+        "Most callbacks that this controller sends to one host and port at once."),
+    INT("CONTROLLER_CALLBACK_RESULT_MAX_BYTES", callback_result_max_bytes, "262144", 0, 6291456,
+        "bytes", "A larger result is left out of a callback, which then has result_link."),
     INT("CONTROLLER_DRAIN_MS", drain_ms, "30000", 0, 3600000, "ms",
         "How long a stopping controller waits for the invocations under way."),
     INT("CONTROLLER_CONNECTIONS", connections, "4096", 16, 100000, "connections",
@@ -117,6 +139,9 @@ static int check(const void *object, struct error *err)
             err, ERROR_INVALID_REQUEST,
             "CONTROLLER_DATABASE_URL must begin with sqlite:// (sqlite:///path/to/file) "
             "or postgresql://");
+    struct callback_guard guard;
+    if (callback_guard_init(&guard, config->callback_allow, err) < 0)
+        return error_wrap(err, "CONTROLLER_CALLBACK_ALLOW");
     if (config->worker_token[0] && strlen(config->worker_token) < 16)
         return error_set(err, ERROR_INVALID_REQUEST,
                          "WORKER_TOKEN must have 16 characters or more");

@@ -25,6 +25,14 @@ struct controller_config {
     int64_t async_queue_length;
     int64_t idempotency_hours;
     int64_t dead_letter_hours;
+    char *callback_allow;   /* networks; "": none but the internet's */
+    char *callback_ca_file; /* "": the system's */
+    int64_t callback_timeout_ms;
+    int64_t callback_attempts;
+    int64_t callback_backoff_ms;
+    int64_t callback_age_hours;
+    int64_t callback_concurrency, callback_per_host;
+    int64_t callback_result_max_bytes;
     int64_t drain_ms;
     int64_t connections;
     int64_t connections_per_client;

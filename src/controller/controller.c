@@ -469,9 +469,9 @@ int controller_start(struct controller *controller, struct error *err)
         tokens_load(controller, err) < 0 ||
         registry_load(&controller->registry, controller->store, err) < 0 ||
         delivery_start(controller, is_shared(config->database_url), err) < 0 ||
-        builds_resume(controller, err) < 0 || refresh_start(controller, err) < 0 ||
-        read_tls(controller, err) < 0 || start_server(controller, err) < 0 ||
-        start_timers(controller, err) < 0)
+        callbacks_start(controller, err) < 0 || builds_resume(controller, err) < 0 ||
+        refresh_start(controller, err) < 0 || read_tls(controller, err) < 0 ||
+        start_server(controller, err) < 0 || start_timers(controller, err) < 0)
         return -1;
     watch_parent(controller);
     if (write_url_file(controller, err) < 0)
@@ -532,6 +532,7 @@ void controller_deinit(struct controller *controller)
     if (controller->store)
         executions_flush(controller);
     delivery_stop(controller);
+    callbacks_stop(controller);
     store_close(controller->store);
     http_server_free(controller->server);
     buffer_deinit(&controller->tls_certificate);

@@ -10,6 +10,7 @@
 #include "base/loop.h"
 #include "controller/auth.h"
 #include "controller/builds.h"
+#include "controller/callbacks.h"
 #include "controller/config.h"
 #include "controller/delivery.h"
 #include "controller/dispatch.h"
@@ -35,6 +36,7 @@ struct controller {
     struct executions executions;
     struct dispatch dispatch;
     struct delivery delivery;
+    struct callbacks callbacks;
     struct sessions sessions;
     struct builds builds;
     struct log_followers followers;

@@ -44,9 +44,9 @@ void delivery_stop(struct controller *controller);
 /* ERROR_THROTTLED when too much waits. */
 int delivery_check_room(const struct controller *controller, struct error *err);
 /* Stores an execution that was accepted and answers the request with 202; then it waits in memory or in the store. Takes
- * the execution. `key`: idempotency key or NULL. */
+ * the execution. `key`: idempotency key or NULL. `callback`: a URL that was checked, or NULL. */
 void delivery_accept(struct controller *controller, struct http_request *request,
-                     struct live_execution *execution, const char *key);
+                     struct live_execution *execution, const char *key, const char *callback);
 
 /* Whether a worker may be given it now; if not, it has been taken care of. */
 bool delivery_may_begin(struct controller *controller, struct live_execution *execution);

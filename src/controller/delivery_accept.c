@@ -161,8 +161,9 @@ static int copy_for_store(const struct live_execution *execution, struct executi
     return 0;
 }
 
-static void put(struct commit *commit, struct execution *copy, char *payload)
+static void put(struct commit *commit, struct execution *copy, char *payload, const char *callback)
 {
+    char host[CALLBACK_HOST_SIZE];
     struct controller *controller = commit->controller;
     uint64_t now_ns = clock_realtime_ns();
     struct store_acceptance acceptance = {
@@ -170,6 +171,12 @@ static void put(struct commit *commit, struct execution *copy, char *payload)
         .key = commit->key,
         .now_ns = now_ns,
         .key_until_ns = now_ns + (uint64_t)controller->config.idempotency_hours * NS_PER_HOUR};
+    if (callback && callback_host(callback, host) == 0) {
+        acceptance.callback_url = callback;
+        acceptance.callback_host = host;
+        acceptance.callback_secret = commit->execution->version->record.spec.callback_secret;
+        commit->execution->record.delivery.has_callback = true;
+    }
     controller->executions.committing++;
     commit->execution->committing = true;
     store_accept_execution(controller->store, copy, payload, commit->execution->payload_len,
@@ -177,7 +184,7 @@ static void put(struct commit *commit, struct execution *copy, char *payload)
 }
 
 void delivery_accept(struct controller *controller, struct http_request *request,
-                     struct live_execution *execution, const char *key)
+                     struct live_execution *execution, const char *key, const char *callback)
 {
     struct commit *commit = calloc(1, sizeof(*commit));
     struct execution copy;
@@ -197,5 +204,5 @@ void delivery_accept(struct controller *controller, struct http_request *request
         memcpy(commit->owner, controller->delivery.owner, sizeof(commit->owner));
         delivery_enter_window(controller, execution);
     }
-    put(commit, &copy, payload);
+    put(commit, &copy, payload, callback);
 }

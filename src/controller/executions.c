@@ -219,11 +219,13 @@ void executions_flush(struct controller *controller)
     struct executions *executions = &controller->executions;
     loop_timer_stop(executions->flush_timer);
     executions->flush_timer = NULL;
+    bool tells = false;
     list_for_each(link, &executions->finals)
     {
         struct live_execution *execution = list_entry(link, struct live_execution, owner_link);
         list_remove(link);
         executions->handed_over++;
+        tells = tells || execution->record.delivery.has_callback;
         string_map_remove(&executions->by_id, execution->record.id);
         if (execution->record.async)
             store_finish_execution(controller->store, controller->delivery.owner,
@@ -233,6 +235,8 @@ void executions_flush(struct controller *controller)
         free(execution);
     }
     executions->final_count = 0;
+    if (tells)
+        callbacks_look(controller);
 }
 
 /* What is no longer needed goes now; the record waits for company. */

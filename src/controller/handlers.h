@@ -15,6 +15,7 @@ void serve_invoke(struct http_request *request, void *data);
 void serve_invoke_raw(struct http_request *request, void *data);
 /* api_executions.c */
 void serve_get_execution(struct http_request *request, void *data);
+void serve_redrive_callback(struct http_request *request, void *data);
 void serve_list_executions(struct http_request *request, void *data);
 /* api_dead_letters.c */
 void serve_list_dead_letters(struct http_request *request, void *data);

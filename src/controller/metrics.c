@@ -138,6 +138,13 @@ static void write_executions(struct page *page, const struct controller *control
             "Asynchronous executions queued again after the function's failure.", metrics->retries);
     counter(page, "faas_dead_letters_total", "Asynchronous executions given up.",
             metrics->dead_letters);
+    counter(page, "faas_callbacks_delivered_total", "Callbacks that their receiver took.",
+            metrics->callbacks_delivered);
+    counter(page, "faas_callback_retries_total",
+            "Attempts of callbacks that failed and are made again.", metrics->callback_retries);
+    counter(page, "faas_callbacks_failed_total", "Callbacks given up.", metrics->callbacks_failed);
+    gauge(page, "faas_callbacks_sending", "Callbacks under way now.",
+          (double)controller->callbacks.count);
     gauge(page, "faas_async_stored", "Asynchronous executions that wait in the store only.",
           (double)controller->delivery.stored);
     gauge(page, "faas_executions_queued", "Executions that wait for a worker.",

@@ -31,7 +31,8 @@ struct metrics {
     uint64_t workers_lost;
     uint64_t builds_ok, builds_failed;
     uint64_t retries, dead_letters; /* of asynchronous executions */
-    uint64_t records_failed;        /* that the store did not take */
+    uint64_t callbacks_delivered, callbacks_failed, callback_retries;
+    uint64_t records_failed; /* that the store did not take */
     struct histogram duration, queue_time, start_time;
 };
 

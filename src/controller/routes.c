@@ -24,6 +24,8 @@ const struct api_route api_routes[] = {
     {"GET", "/v1/executions", serve_list_executions, ACCESS_USER, BODY_NONE},
     {"GET", "/v1/executions/{id}", serve_get_execution, ACCESS_RESULT, BODY_NONE},
     {"GET", "/v1/executions/{id}/logs", serve_execution_logs, ACCESS_RESULT, BODY_NONE},
+    {"POST", "/v1/executions/{id}/callback/redrive", serve_redrive_callback, ACCESS_USER,
+     BODY_NONE},
     {"GET", "/v1/dead-letters", serve_list_dead_letters, ACCESS_USER, BODY_NONE},
     {"DELETE", "/v1/dead-letters", serve_delete_dead_letters, ACCESS_USER, BODY_NONE},
     {"POST", "/v1/dead-letters/redrive", serve_redrive_dead_letters, ACCESS_USER, BODY_NONE},

@@ -72,8 +72,8 @@ class Docs(unittest.TestCase):
             for line in code_lines(read(page)):
                 for command in re.findall(r'(?:^|[|;&(] *|bin/)faas ([a-z][^|;&#)]*)', line):
                     words = command.split()
-                    verb = tuple(words[:2]) if words[0] in ('image', 'dlq', 'tokens') else (words[0],)
-                    if verb[0] in ('image', 'dlq', 'tokens') and len(verb) < 2:
+                    verb = tuple(words[:2]) if words[0] in ('image', 'dlq', 'tokens', 'callback') else (words[0],)
+                    if verb[0] in ('image', 'dlq', 'tokens', 'callback') and len(verb) < 2:
                         continue
                     where = f'{os.path.relpath(page, TOP)}: faas {command}'
                     if verb not in known:

@@ -2,7 +2,6 @@
 #include "http_fixture.h"
 
 #include <dirent.h>
-#include <errno.h>
 
 static struct http_request *held; /* by a handler that answers later or never */
 static struct http_stream *stream;
@@ -412,61 +411,6 @@ Test(http_server, a_thousand_connections_leave_no_descriptor)
     for (int i = 0; i < 1000; i++)
         cr_assert_not_null(strstr(exchange("GET /later HTTP/1.1\r\n" CLOSE "\r\n"), "later"));
     cr_expect_leq(open_descriptors(), before + 2);
-}
-
-/* ---- how many one client may have ---- */
-
-static void setup_two_per_client(void)
-{
-    fixture_start((struct http_server_options){.routes = routes,
-                                               .route_count = sizeof(routes) / sizeof(routes[0]),
-                                               .authorize = authorize,
-                                               .connections_per_client = 2});
-}
-
-TestSuite(http_two_per_client, .init = setup_two_per_client, .fini = fixture_end, .timeout = 60);
-
-/* From 127.0.0.<host>. */
-static int connect_from(uint8_t host)
-{
-    struct sockaddr_in own = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(0x7f000000u | host)};
-    struct sockaddr_in address = {.sin_family = AF_INET,
-                                  .sin_port = htons(http_server_port(fixture.server)),
-                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    struct timeval patience = {.tv_sec = 20};
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
-    cr_assert_eq(bind(fd, (struct sockaddr *)&own, sizeof(own)), 0);
-    cr_assert_eq(connect(fd, (struct sockaddr *)&address, sizeof(address)), 0);
-    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
-    return fd;
-}
-
-static bool is_served(int fd)
-{
-    static const char request[] = "GET /hello HTTP/1.1\r\nHost: x\r\n\r\n";
-    return send(fd, request, strlen(request), MSG_NOSIGNAL) == (ssize_t)strlen(request) &&
-           strstr(receive_until(fd, "hello"), "hello");
-}
-
-Test(http_two_per_client, a_third_connection_is_closed_and_others_are_served)
-{
-    char byte;
-    int first = connect_from(2), second = connect_from(2);
-    cr_assert(is_served(first) && is_served(second));
-    int third = connect_from(2);
-    ssize_t got = recv(third, &byte, 1, 0);
-    cr_expect(got == 0 || (got < 0 && errno == ECONNRESET), "it is not closed");
-    int other = connect_from(3);
-    cr_expect(is_served(other), "another client suffers");
-    cr_expect(is_served(first) && is_served(second), "those that are open suffer");
-    close(first);
-    /* The server hears of it a moment later. */
-    close(third);
-    for (third = connect_from(2); !is_served(third); third = connect_from(2))
-        close(third);
-    close(third);
-    close(second);
-    close(other);
 }
 
 Test(http_server, an_address_in_use_or_malformed_is_said)

@@ -5,7 +5,7 @@
 #include "postgresql_server.h"
 #include "store_suite.h"
 #include "store_suite_delivery.h"
-#include "store_suite_callbacks.h"
+#include "store_suite_delivery_callbacks.h"
 
 #include <criterion/hooks.h>
 #include <sys/wait.h>

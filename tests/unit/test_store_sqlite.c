@@ -4,7 +4,7 @@
 
 #include "store_suite.h"
 #include "store_suite_delivery.h"
-#include "store_suite_callbacks.h"
+#include "store_suite_delivery_callbacks.h"
 
 #include <sys/stat.h>
 
