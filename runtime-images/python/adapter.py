@@ -67,7 +67,7 @@ def start_generic():
         os._exit(1)  # not a word: it would stand in the log of whose instance this becomes, which starts as usual then
     if mode == "process":
         run_process(target, zygote)
-    run_handler(target)
+    run_handler(target, zygote.library)
 
 
 def main():

@@ -513,6 +513,16 @@ async def handler(event, context):
         text = "ä" * (3 << 20)
         self.assertEqual(self.result(instance, text), text * 2)
 
+    def test_memory_of_a_large_payload_is_there_for_the_next(self):
+        if not self.generic:
+            self.skipTest("the C library is found by the keeper")
+        instance = self.loaded("""
+import resource
+def handler(event, context):
+    return [resource.getrusage(resource.RUSAGE_SELF).ru_minflt, event]""", env={"FUNCTION_MEMORY_MB": "128"})  # fmt: skip
+        faults = [self.result(instance, "x" * (6 << 20))[0] for _ in range(6)]
+        self.assertLess(faults[5] - faults[3], 1536, "page faults of two calls; the payload has 1536 pages")
+
     def test_large_strings_are_what_json_makes_of_them(self):
         instance = self.loaded("""
 import hashlib

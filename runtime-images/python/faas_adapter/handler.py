@@ -9,13 +9,15 @@ import time
 from faas_adapter.frames import (
     FRAME_ERROR, FRAME_READY, FRAME_RESULT, PAYLOAD_ENV_MAX, SOCKET, FrameReader, HungUp, is_socket, send_frame,
 )  # fmt: skip
-from faas_adapter.large import decode, encode
+from faas_adapter.large import LARGE, decode, encode
 from faas_adapter.modules import OWN_FOLDER, enter_folder
 from faas_adapter.script import show_exception
 from faas_adapter.several import Server
 
 STACK_FRAMES_MAX = 64
 MESSAGE_MAX = 16 * 1024
+KEEP_FREED = 16 << 20  # bytes: payload and event of 6 MiB, and some more
+KEEP_FREED_FROM_MB = 128  # of memory
 
 
 class Context:
@@ -182,7 +184,7 @@ def concurrency():
     return int(text) if text.isdecimal() else 1
 
 
-def serve_handler(path):
+def serve_handler(path, library):
     fd = hide_socket()
     limit = concurrency()
     server = Server(fd, limit) if limit > 1 else None
@@ -199,6 +201,10 @@ def serve_handler(path):
     reader = FrameReader(fd)
     while True:
         invocation = reader.read_invoke()
+        if library and len(invocation[2]) >= LARGE:
+            if caller.constants["memory_limit_mb"] >= KEEP_FREED_FROM_MB:
+                library.keep_freed(KEEP_FREED)
+            library = None
         try:
             kind, (body, *more) = FRAME_RESULT, caller.call(*invocation)
         except BaseException as error:
@@ -206,10 +212,11 @@ def serve_handler(path):
         invocation = None
         flush_quietly()
         send_frame(fd, kind, body=body, more=more)
+        body = more = None
 
 
-def run_handler(path):
-    """Returns never."""
+def run_handler(path, library=None):
+    """Returns never. `library`: a CLibrary, or None."""
     enter_folder(script=False)
     gc.freeze()
     gc.enable()
@@ -217,7 +224,7 @@ def run_handler(path):
     if not is_socket(SOCKET):
         sys.exit(handle_once(path))
     try:
-        serve_handler(path)
+        serve_handler(path, library)
     except (HungUp, BrokenPipeError, ConnectionResetError):
         os._exit(0)  # the worker is gone; threads of the function must not keep the process
 
