@@ -233,7 +233,8 @@ static int write_callback_secret(const struct cli *cli, struct json_writer *writ
         len--;
     json_key(writer, "callback_secret");
     json_write_string_len(writer, text.data ? text.data : "", len);
-    explicit_bzero(text.data, text.len);
+    if (text.data)
+        explicit_bzero(text.data, text.len);
     return 0;
 }
 
