@@ -70,6 +70,9 @@ static const struct setting rows[] = {
         "How long a synchronous invocation waits for a worker before it is answered with 503."),
     INT("CONTROLLER_WORKER_LOST_MS", worker_lost_ms, "15000", 1000, 600000, "ms",
         "A worker that is silent for so long is lost, and with it what it was running."),
+    INT("CONTROLLER_WORKER_RECONNECT_MS", worker_reconnect_ms, "3000", 100, 600000, "ms",
+        "A worker whose connection has ended and that makes no other for so long is lost, too: its "
+        "process is gone."),
     INT("CONTROLLER_ASYNC_ATTEMPTS", async_attempts, "10", 1, 100, "attempts",
         "How often an asynchronous invocation may lose its worker, or meet one that cannot run it, "
         "before it is given up."),

@@ -20,6 +20,7 @@ struct controller_config {
     int64_t queue_max_mb;
     int64_t queue_wait_ms;
     int64_t worker_lost_ms;
+    int64_t worker_reconnect_ms;
     int64_t async_attempts;
     int64_t lease_ms;
     int64_t async_queue_length;

@@ -58,6 +58,7 @@ void session_detach(struct worker_session *session)
 {
     session->stream = NULL;
     session->dispatch.reachable = false;
+    session->detached_ns = clock_monotonic_ns();
 }
 
 /* Ending takes a while, and every state until then names the execution. */
@@ -155,15 +156,16 @@ static void lose_work(struct controller *controller, struct worker_session *sess
         controller, list_entry(link, struct live_execution, owner_link), why);
 }
 
-static void lose_session(struct controller *controller, struct worker_session *session)
+static void lose_session(struct controller *controller, struct worker_session *session,
+                         const char *why)
 {
     log_warn("worker lost", LOG_STR("worker", session->name), LOG_STR("session", session->id),
-             LOG_INT("running", (int64_t)session->dispatch.busy));
+             LOG_STR("why", why), LOG_INT("running", (int64_t)session->dispatch.busy));
     controller->metrics.workers_lost++;
     session->lost = true;
     if (session->stream)
         worker_stream_close(session->stream);
-    lose_work(controller, session, "it was not heard of for too long");
+    lose_work(controller, session, why);
 }
 
 void sessions_deinit(struct controller *controller)
@@ -365,6 +367,19 @@ void session_take_state(struct controller *controller, struct worker_stream *str
 
 /* ---- time ---- */
 
+/* Why it is to be taken for lost; NULL: it is not. */
+static const char *why_lost(const struct controller *controller,
+                            const struct worker_session *session, uint64_t now_ns)
+{
+    const struct controller_config *config = &controller->config;
+    if (now_ns - session->last_contact_ns > (uint64_t)config->worker_lost_ms * NS_PER_MS)
+        return "it was not heard of for too long";
+    if (!session->stream &&
+        now_ns - session->detached_ns > (uint64_t)config->worker_reconnect_ms * NS_PER_MS)
+        return "its connection ended and it made no other";
+    return NULL;
+}
+
 void sessions_tick(struct controller *controller)
 {
     uint64_t now_ns = clock_monotonic_ns();
@@ -373,10 +388,11 @@ void sessions_tick(struct controller *controller)
     list_for_each(link, &controller->sessions.all)
     {
         struct worker_session *session = session_of(list_entry(link, struct dispatch_worker, link));
-        uint64_t silent_ns = now_ns - session->last_contact_ns;
-        if (!session->lost && silent_ns > lost_ns)
-            lose_session(controller, session);
-        if (session->lost && silent_ns > lost_ns + LOST_SHOWN_MS * NS_PER_MS)
+        const char *why = session->lost ? NULL : why_lost(controller, session, now_ns);
+        if (why)
+            lose_session(controller, session, why);
+        if (session->lost &&
+            now_ns - session->last_contact_ns > lost_ns + LOST_SHOWN_MS * NS_PER_MS)
             free_session(&controller->sessions, session);
     }
 }

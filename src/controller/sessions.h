@@ -2,8 +2,8 @@
  *
  * A worker is known by its name; each start of it is a session. A state with another session
  * replaces the earlier one: what that was running is lost, as it is when nothing was heard for
- * CONTROLLER_WORKER_LOST_MS. A cut connection alone loses nothing: the session goes on with the next one. A lost worker stays on
- * the list for a while, so that users see it, and comes back with its next state. Loop thread only. */
+ * CONTROLLER_WORKER_LOST_MS, or when its connection has ended and CONTROLLER_WORKER_RECONNECT_MS later there is no other: a worker
+ * whose process has died. A cut connection alone loses nothing: the session goes on with the next one. A lost worker stays on the list for a while, so that users see it, and comes back with its next state. Loop thread only. */
 #pragma once
 
 #include "base/json.h"
@@ -31,6 +31,7 @@ struct worker_session {
     char id[SESSION_ID_MAX + 1];
     struct json *described;        /* owned: the last state that had all members */
     uint64_t last_contact_ns;      /* monotonic */
+    uint64_t detached_ns;          /* monotonic: when its last connection ended */
     uint64_t last_contact_wall_ns; /* realtime */
     bool lost;
     struct list running;          /* struct live_execution by owner_link */

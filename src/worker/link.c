@@ -13,7 +13,7 @@
 #define ASSIGNMENT_MAX_BYTES (128UL * 1024 * 1024)
 #define QUEUED_MAX_BYTES (1024UL * 1024 * 1024)
 #define BACKOFF_FIRST_MS 100
-#define BACKOFF_LAST_MS 5000
+#define BACKOFF_LAST_MS 1000
 /* Until the controller says how often it wants the state. */
 #define STATE_MS 5000
 /* After something has changed the state is said so soon. */

@@ -22,7 +22,7 @@ RELEASE = os.path.join(TOP, "build", "release", "bin")
 os.environ.setdefault("FAAS_BIN", RELEASE)
 sys.path.insert(0, os.path.join(TOP, "tests", "integration"))
 import controller as fixture  # noqa: E402
-from postgresql import PASSWORD, PostgreSQL  # noqa: E402
+from postgresql import PostgreSQL  # noqa: E402
 
 CLIENTS = 32
 TABLE = "CREATE TABLE bare (id text PRIMARY KEY, function text, status text, payload {})"
@@ -52,7 +52,7 @@ def bare_postgresql(server, count):
     with open(script, "w", encoding="utf-8") as file:
         file.write("\\startpipeline\nBEGIN;\n" + insert * CLIENTS + "COMMIT;\n\\endpipeline\n")
     shown = subprocess.run([os.path.join(server.bin, "pgbench"), "-n", "-M", "prepared", "-c", "1", "-t", str(count // CLIENTS), "-f", script,
-                            "-h", server.folder, "-U", "tester", "postgres"], env={"PATH": os.environ["PATH"], "PGPASSWORD": PASSWORD},
+                            "-h", server.folder, "-U", "tester", "postgres"], env=server.client_environment(),
                            capture_output=True, text=True, check=True).stdout  # fmt: skip
     return next(float(line.split()[2]) for line in shown.splitlines() if line.startswith("tps")) * CLIENTS
 

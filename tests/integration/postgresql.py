@@ -99,8 +99,11 @@ class PostgreSQL:
 
     def psql(self, sql, database="postgres", check=True):
         return subprocess.run([os.path.join(self.bin, "psql"), "-XAtq", "-v", "ON_ERROR_STOP=1", "-h", self.folder, "-U", "tester", "-d", database,
-                               "-c", sql], env={"PATH": os.environ["PATH"], "PGPASSWORD": PASSWORD}, capture_output=True, text=True,
-                              check=check)  # fmt: skip
+                               "-c", sql], env=self.client_environment(), capture_output=True, text=True, check=check)  # fmt: skip
+
+    @staticmethod
+    def client_environment():
+        return {"PATH": os.environ["PATH"], "PGPASSWORD": PASSWORD}
 
     def create_database(self, name):
         self.psql(f"CREATE DATABASE {name}")

@@ -640,6 +640,25 @@ class Loss(WorkersTest):
         self.assertEqual((execution["result"], execution["attempt"], len(blocker.heads)), ("kept", 1, 1))
 
 
+class Ended(WorkersTest):
+    """Of a process that was killed the connection's end is heard at once; nobody waits for its silence."""
+
+    settings = {"CONTROLLER_WORKER_LOST_MS": 600000, "CONTROLLER_WORKER_RECONNECT_MS": 500}
+
+    def test_a_worker_whose_connection_has_ended_and_that_makes_no_other_is_lost(self):
+        blocker = Blocker()
+        first = self.worker("first", run=blocker)
+        self.controller.deploy("f")
+        waiting = self.in_background(self.controller.invoke, "f")
+        id_ = self.controller.invoke_async("f", "x")
+        blocker.wait(2)
+        first.stop()
+        self.assertEqual((waiting()["status"], waiting()["error"]["type"]), ("lost", "Platform.WorkerLost"))
+        self.worker("second")
+        execution = self.controller.wait_execution(id_)
+        self.assertEqual((execution["status"], execution["worker"], execution["attempt"]), ("succeeded", "second", 2))
+
+
 class Builds(WorkersTest):
     settings = {"CONTROLLER_WORKER_LOST_MS": 1000}
 
