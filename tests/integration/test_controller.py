@@ -249,6 +249,14 @@ class Invocations(ApiTest):
         numbers = b"[" + b"1," * (3 * 1024 * 1024 - 2) + b"1]"
         self.assertEqual(self.api("POST", "/fn/large", numbers).body, numbers)
 
+    def test_answer_and_record_have_the_same_large_result(self):
+        self.controller.deploy("shared")
+        for size in (65535, 65536, 65537, 1 << 20):
+            payload = "a" * (size - 2)
+            execution = self.controller.invoke("shared", payload)
+            self.assertEqual((execution["status"], execution["result"] == payload), ("succeeded", True), size)
+            self.assertTrue(self.controller.execution(execution["id"]) == execution, size)
+
     def test_a_result_over_the_limit_is_the_functions_failure(self):
         self.run_with(lambda head, payload: ({"status": "succeeded"}, b'"' + b"a" * (6 * 1024 * 1024) + b'"', b""))
         self.controller.deploy("too-large")
