@@ -35,6 +35,7 @@ Usage: ./build.sh VERB [ARGUMENT...]
   hostile [GROUP...]         functions that attack, bystanders, and the table of what came of it
   bench [--quick] [ROW...]   the benchmarks, with an optimised build; see docs/performance.md
   bench profile [--write]    where the time of a pooled cold start goes
+  bench acceptance|backlog|failover    asynchronous calls: accepted, drained, gone on elsewhere after a death; each has --help
   lint [CHECK...]            checks without running: format shell clang cppcheck tidy
   fuzz [TARGET] [SECONDS]    fuzz one parser or all of them, 60 seconds each
   coverage                   line coverage of src/ and oci/ by the tests
@@ -419,13 +420,13 @@ verb_bench() {
     need_packages "${PACKAGES_BUILD[@]}" libcriterion-dev "${PACKAGES_RUN[@]}" "${PACKAGES_IMAGES[@]}"
     build_preset release faas faas-controller faas-worker faas-init bench-load bench-hello bench-spawn
     make_images "${IMAGES[@]}"
-    if [ "${1:-}" = profile ]; then
-        shift
-        need_packages strace
-        as_root env FAAS_BIN="$OUT/release/bin" tests/bench/profile "$@"
-    else
-        as_root env FAAS_BIN="$OUT/release/bin" tests/bench/run "$@"
-    fi
+    local program=run
+    case ${1:-} in
+        profile) program=profile && need_packages strace ;;
+        acceptance | backlog | failover) program=$1.py && need_packages postgresql ;;
+    esac
+    [ "$program" = run ] || shift
+    as_root env FAAS_BIN="$OUT/release/bin" "tests/bench/$program" "$@"
 }
 
 # ---- lint ----

@@ -16,6 +16,7 @@ import cluster
 
 SLEEP = base64.b64encode(b'import os, time\ntime.sleep(float(os.environ["FUNCTION_PAYLOAD"]))\nprint(1)\n').decode()
 CALLS = 4
+TOKEN = 'a token of the benchmark'
 
 
 def ms(started):
@@ -53,10 +54,11 @@ def worker_dies(signal_number):
 def controller_dies(server, number):
     """(ms to a call served by the other, ms to the end of what the dead one had accepted)"""
     url = server.create_database(f'failover{number}')
-    with cluster.Controller(LOG_LEVEL='warn', CONTROLLER_DATABASE_URL=url, WORKER_TOKEN='bench') as first:
-        settings = {'LOG_LEVEL': 'warn', 'CONTROLLER_DATABASE_URL': url, 'WORKER_TOKEN': 'bench', 'FAAS_TOKEN': first.token}
-        with cluster.Controller(**settings) as second, cluster.RealWorker(0, first, second):
-            second.token = first.token
+    with cluster.Controller(LOG_LEVEL='warn', CONTROLLER_DATABASE_URL=url, WORKER_TOKEN=TOKEN) as first:
+        settings = {'LOG_LEVEL': 'warn', 'CONTROLLER_DATABASE_URL': url, 'WORKER_TOKEN': TOKEN}
+        second = cluster.Controller(**settings)
+        second.use_token(first.token)
+        with second, cluster.RealWorker(0, first, second):
             first.deploy('sleep', code=SLEEP, network='none')
             cluster.wait_until(lambda: active(first) == 1 and active(second) == 1, 'the worker is there')
             assert second.invoke('sleep', 0)['status'] == 'succeeded'

@@ -98,6 +98,12 @@ class Controller:
             self.stop()
         shutil.rmtree(self.folder)
 
+    def use_token(self, token):
+        """Before the start: the one that another controller on its database accepts."""
+        os.makedirs(self.data_dir, exist_ok=True)
+        with open(os.path.join(self.data_dir, "token"), "w", encoding="utf-8", opener=lambda p, f: os.open(p, f, 0o600)) as file:
+            file.write(token + "\n")
+
     def start(self, **settings):
         self.settings |= {key: str(value) for key, value in settings.items()}
         self.log = open(os.path.join(self.folder, "log"), "ab")

@@ -103,9 +103,7 @@ class Controllers(unittest.TestCase):
 
     def test_the_tokens_are_the_same(self):
         other = Controller(CONTROLLER_DATABASE_URL=self.url)
-        os.makedirs(other.data_dir)
-        with open(os.path.join(other.data_dir, "token"), "w", encoding="utf-8", opener=lambda p, f: os.open(p, f, 0o600)) as file:
-            file.write("another-token-than-the-first\n")
+        other.use_token("another-token-than-the-first")
         with self.assertRaisesRegex(AssertionError, "not the one that the controllers on this database accept"):
             with other:
                 pass
