@@ -148,6 +148,9 @@ static int check(const void *object, struct error *err)
     if (config->worker_token[0] && strlen(config->worker_token) < 16)
         return error_set(err, ERROR_INVALID_REQUEST,
                          "WORKER_TOKEN must have 16 characters or more");
+    if (config->worker_token[strcspn(config->worker_token, " \t\r\n")])
+        return error_set(err, ERROR_INVALID_REQUEST,
+                         "WORKER_TOKEN must be one word, without blanks");
     return 0;
 }
 

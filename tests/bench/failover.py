@@ -16,7 +16,7 @@ import cluster
 
 SLEEP = base64.b64encode(b'import os, time\ntime.sleep(float(os.environ["FUNCTION_PAYLOAD"]))\nprint(1)\n').decode()
 CALLS = 4
-TOKEN = 'a token of the benchmark'
+TOKEN = 'a-token-of-the-benchmark'
 
 
 def ms(started):

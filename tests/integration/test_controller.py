@@ -633,5 +633,13 @@ class RateLimit(ApiTest):
         self.assertGreater(float(next(line.split()[1] for line in page.splitlines() if line.startswith("faas_http_throttled_total "))), 0)
 
 
+class Settings(unittest.TestCase):
+    def test_a_worker_token_that_no_header_can_carry_is_refused(self):
+        for token, words in (("short", "16 characters"), ("of several words and long", "one word")):
+            with self.assertRaisesRegex(AssertionError, "ended with 2: .*" + words):
+                with Controller(WORKER_TOKEN=token):
+                    pass
+
+
 if __name__ == "__main__":
     unittest.main()
