@@ -7,11 +7,37 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
 static int uv_failed(struct error *err, int status, const char *what)
 {
     return error_set(err, ERROR_INTERNAL, "%s: %s", what, uv_strerror(status));
+}
+
+/* ---- priority ---- */
+
+#define NICE_OF_LOOP (-10)
+#define RESET_ON_FORK 1 /* SCHED_FLAG_RESET_ON_FORK: what it starts has priority 0 */
+
+/* struct sched_attr of sched_setattr(2) as in its first version; not every C library has one. */
+struct priority_attributes {
+    uint32_t size, policy;
+    uint64_t flags;
+    int32_t nice;
+    uint32_t realtime_priority;
+    uint64_t runtime, deadline, period;
+};
+
+void loop_raise_priority(void)
+{
+    struct priority_attributes attributes = {
+        .size = sizeof(attributes), .flags = RESET_ON_FORK, .nice = NICE_OF_LOOP};
+
+    if (getpriority(PRIO_PROCESS, 0) == 0)
+        (void)syscall(SYS_sched_setattr, 0, &attributes, 0);
 }
 
 /* ---- pool jobs ---- */

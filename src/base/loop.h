@@ -14,6 +14,9 @@ int loop_work(uv_loop_t *loop, void (*work)(void *job), void (*done)(void *job),
 /* Starts the pool's threads, which otherwise come with the first job: libuv aborts where they cannot be made, and that
  * is to be when a program starts, not in the middle of its work. */
 int loop_start_pool(uv_loop_t *loop, struct error *err);
+/* The calling thread, which is to run the loop, goes before functions and before all that it starts: its threads and child processes begin
+ * at the usual priority again. Nothing happens without CAP_SYS_NICE, or when the program was started with a priority of its own. */
+void loop_raise_priority(void);
 /* Calls `fn` on the loop thread in the next iteration (loop thread only). "A callback that may be
  * async always is." */
 int loop_defer(uv_loop_t *loop, void (*fn)(void *data), void *data, struct error *err);

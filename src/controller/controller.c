@@ -482,6 +482,7 @@ int controller_start(struct controller *controller, struct error *err)
 
 void controller_run(struct controller *controller)
 {
+    loop_raise_priority();
     while (!controller->stopped)
         uv_run(&controller->loop, UV_RUN_DEFAULT);
 }

@@ -60,6 +60,7 @@ static int run(struct worker_settings *settings, struct error *err)
     if (program.signals)
         program.worker = worker_new(&loop, settings, on_stopped, &program, err);
     if (program.worker) {
+        loop_raise_priority();
         worker_start(program.worker);
         program.notify = notify_ready(&loop);
         uv_run(&loop, UV_RUN_DEFAULT);

@@ -118,6 +118,14 @@ class Isolation(PlatformTest):
         self.deploy(name, python='print(1)')
         return self.invoke(name)
 
+    def test_the_platform_goes_before_functions(self):
+        self.deploy('behind', python='import os\nprint(os.getpriority(os.PRIO_PROCESS, 0))')
+        own = os.getpriority(os.PRIO_PROCESS, 0)
+        self.assertSucceeded(self.invoke('behind'), own)
+        if own == 0:
+            for name in ('faas-worker', 'faas-controller'):
+                self.assertLess(os.getpriority(os.PRIO_PROCESS, self.platform.pids()[name]), 0, name)
+
     def test_dangerous_system_calls_are_refused(self):
         calls = {'mount': 165, 'umount2': 166, 'ptrace(attach 1)': 101, 'unshare(newuser)': 272, 'setns': 308, 'keyctl': 250, 'bpf': 321,
                  'kexec_load': 246, 'init_module': 175, 'reboot': 169, 'swapon': 167, 'open_by_handle_at': 304, 'perf_event_open': 298,
