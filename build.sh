@@ -32,7 +32,7 @@ Usage: ./build.sh VERB [ARGUMENT...]
   deps                       install what building, running and testing need (apt; elsewhere: say what is needed)
   build                      the programs, into build/bin/
   images [NAME...]           the runtime images (python nodejs go native), into build/images/ and the image store
-  hostile [GROUP...]         functions that attack, bystanders, and the table of what came of it
+  hostile [--with-vm] [GROUP...]   functions that attack, bystanders, and the table of what came of it; then the same in the virtual machine
   bench [--quick] [ROW...]   the benchmarks, with an optimised build; see docs/performance.md
   bench profile [--write]    where the time of a pooled cold start goes
   bench acceptance|backlog|failover    asynchronous calls: accepted, drained, gone on elsewhere after a death; each has --help
@@ -410,10 +410,21 @@ verb_fuzz() {
 }
 
 verb_hostile() {
+    local with_vm="" groups
+    if [ "${1:-}" = --with-vm ]; then
+        with_vm=1
+        shift
+    fi
     need_packages "${PACKAGES_BUILD[@]}" libcriterion-dev "${PACKAGES_RUN[@]}" "${PACKAGES_IMAGES[@]}"
     build_preset dev
     make_images "${IMAGES[@]}"
-    as_root env FAAS_BIN="$OUT/bin" FAAS_HOSTILE_BIN="$OUT/hostile" python3 -B tests/hostile/run.py "$@"
+    mkdir -p "$LOGS"
+    as_root env FAAS_BIN="$OUT/bin" FAAS_HOSTILE_BIN="$OUT/hostile" PYTHONUNBUFFERED=1 python3 -B tests/hostile/run.py "$@" |
+        tee "$LOGS/hostile.log"
+    [ -n "$with_vm" ] || return 0
+    groups=("$@")
+    [ $# -gt 0 ] || groups=(limits kernel instance secrets network archives)
+    verb_test_vm --measure "${groups[@]/#/hostile/}" | tee "$LOGS/hostile-vm.log"
 }
 
 verb_bench() {

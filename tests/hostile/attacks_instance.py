@@ -2,6 +2,7 @@
 import json
 
 from hostile import group
+from world import PATIENCE
 
 attack = group('instance')
 
@@ -126,7 +127,7 @@ try:
     if kind == 'full': open(folder + '/full', 'wb').write(b'x' * (64 << 20))
 except OSError: pass
 print(payload)
-''', timeout_ms=5000)
+''', timeout_ms=int(5000 * PATIENCE))
     for kind in ('link', 'look', 'fifo', 'look', 'folder', 'look', 'full', 'look'):
         execution = suite.invoke({'kind': kind})
         if kind == 'look':

@@ -2,7 +2,7 @@
 import os
 
 from hostile import group
-from world import settle
+from world import PATIENCE, settle
 
 attack = group('limits')
 
@@ -96,7 +96,7 @@ for _ in range(2):
             try: total += len(open(os.path.join(root, name), "rb").read())
             except OSError: pass
 print(total)
-''', 'succeeded', timeout_ms=20000)
+''', 'succeeded', timeout_ms=int(20000 * PATIENCE))
 
 
 @attack('memory-pipes', 'full pipes', 'an error, or out_of_memory', 'memory cgroup; descriptor limit')

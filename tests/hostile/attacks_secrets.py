@@ -3,6 +3,7 @@ import uuid
 
 from faas_platform import archive
 from hostile import group
+from world import PATIENCE
 
 attack = group('secrets')
 
@@ -45,7 +46,7 @@ def _(suite):
     suite.invoke({'secret': secrets['payload']}, name='victim')
     with open(suite.platform.data_dir + '/worker-token', encoding='ascii') as file:
         worker_token = file.read().strip()
-    suite.deploy(python=SEARCH, timeout_ms=25000, memory_mb=256)
+    suite.deploy(python=SEARCH, timeout_ms=int(25000 * PATIENCE), memory_mb=256)
     words = [halves(word) for word in (secrets['env'], secrets['code'], secrets['payload'], suite.platform.token, worker_token)]
     # They are in the searcher's own payload, in halves; in nothing else.
     found, looked = suite.result({'words': words})

@@ -10,24 +10,21 @@ while bystanders, functions of other users, are called all the time: their resul
 
 It returns a few words of what was seen; what must not be is an AssertionError."""
 import base64
-import hashlib
 import io
 import json
 import os
-import statistics
 import sys
 import tarfile
-import threading
-import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(os.path.dirname(HERE), 'e2e'))
 from faas_platform import archive  # noqa: E402  pylint: disable=wrong-import-position
+from world import PATIENCE  # noqa: E402  pylint: disable=wrong-import-position
 
 NATIVE = os.environ.get('FAAS_HOSTILE_BIN', os.path.join(os.path.dirname(os.path.dirname(HERE)), 'build', 'hostile'))
 
 # In front of every attack in Python. done: it worked; refused: with this errno.
-PRELUDE = '''
+PRELUDE = f'PATIENCE = {PATIENCE}' + '''
 import ctypes, errno, json, os, signal, socket, stat, struct, sys, threading, time
 libc = ctypes.CDLL(None, use_errno=True)
 tried = {}
@@ -48,7 +45,7 @@ def read(path, size=4096):
     with open(path, 'rb') as file: return file.read(size)
 def write(path, text='x'):
     with open(path, 'wb', buffering=0) as file: return file.write(text.encode())
-def connect(*targets, timeout=0.8):
+def connect(*targets, timeout=0.8 * PATIENCE):
     """Which of these (host, port) can be reached over TCP."""
     import select
     waiting = {}
@@ -109,44 +106,6 @@ def tar(*entries):
     return out.getvalue()
 
 
-class Bystander(threading.Thread):
-    """A function that somebody else calls all the time, with a payload that is new each time; each result is checked."""
-
-    CODE = {'process': "import hashlib, json, os\nprint(json.dumps({'sum': hashlib.sha256(os.environ['FUNCTION_PAYLOAD'].encode()).hexdigest()}))",
-            'handler': "import hashlib, json\ndef handler(event, context):\n"
-                       "    return {'sum': hashlib.sha256(json.dumps(event, separators=(',', ':')).encode()).hexdigest()}"}
-    PAUSE = 0.02
-
-    def __init__(self, platform, contract):
-        super().__init__(daemon=True)
-        self.platform, self.contract, self.name_of_function = platform, contract, 'bystander-' + contract
-        self.ended = threading.Event()
-        self.wrong, self.times = [], []
-        platform.deploy(self.name_of_function, python=self.CODE[contract], contract=contract, network='none',
-                        **({'handler': 'main.handler'} if contract == 'handler' else {}))
-
-    def call(self, number):
-        payload = json.dumps({'n': number, 'who': self.contract}, separators=(',', ':')).encode()
-        start = time.monotonic()
-        execution = self.platform.invoke(self.name_of_function, payload)
-        self.times.append(time.monotonic() - start)
-        if execution['status'] != 'succeeded' or execution['result'] != {'sum': hashlib.sha256(payload).hexdigest()}:
-            self.wrong.append(execution)
-
-    def run(self):
-        number = 0
-        while not self.ended.wait(self.PAUSE):
-            number += 1
-            try:
-                self.call(number)
-            except Exception as error:  # pylint: disable=broad-except
-                self.wrong.append(repr(error))
-
-    def take_times(self):
-        times, self.times = self.times, []
-        return times
-
-
 class Suite:
     """What an attack's action is given."""
 
@@ -165,14 +124,14 @@ class Suite:
                 fields.update(runtime='native', code=archive({'bootstrap': file.read()}))
         elif 'python' in fields and prelude:
             fields['python'] = PRELUDE + fields['python']
-        fields.setdefault('timeout_ms', 10000)
+        fields.setdefault('timeout_ms', int(10000 * PATIENCE))
         fields.setdefault('network', 'none')
         function = self.platform.deploy(name, **fields)
         self.deployed.append(name)
         return function
 
     def invoke(self, payload=None, name=None):
-        return self.platform.invoke(name or self.attack.name, payload, timeout=60)
+        return self.platform.invoke(name or self.attack.name, payload, timeout=60 * PATIENCE)
 
     def expect(self, execution, *statuses):
         """Its end is one of these ("failed/Function.ResultTooLarge" names the error, too)."""
@@ -226,7 +185,3 @@ class Suite:
         for name in self.deployed:
             self.platform.api('DELETE', '/v1/functions/' + name)
         self.deployed = []
-
-
-def median_ms(times):
-    return statistics.median(times) * 1000 if times else float('nan')
