@@ -53,7 +53,7 @@ static int read_number(const struct json_field *field, const struct json *value,
     const char *whole = " that is whole";
     bool integer = field->type == JSON_FIELD_INT64;
     if (has_range(field)) {
-        snprintf(expected, sizeof(expected), "%.10g to %.10g", field->min, field->max);
+        snprintf(expected, sizeof(expected), "%.15g to %.15g", field->min, field->max);
         whole = ", a whole number";
     }
     if (json_type(value) != JSON_NUMBER)
@@ -101,7 +101,7 @@ static int refuse_unknown(const char *key, const struct json_field *fields, size
                           struct error *err)
 {
     struct nearest nearest = {.wanted = key};
-    char pointer[128], known[320] = "";
+    char pointer[128], known[512] = "";
     json_pointer_join(pointer, sizeof(pointer), "", key);
     for (size_t i = 0; i < field_count; i++) {
         size_t len = strlen(known);

@@ -151,7 +151,7 @@ Test(function, users_cannot_set_what_the_platform_keeps)
         "handler, env, labels, memory_mb, timeout_ms, tmp_mb, pids, network, "
         "network_allow, network_kbps, public, min_instances, max_instances, concurrency, "
         "rate_limit, rate_burst, max_concurrency, reserved_concurrency, "
-        "keep_alive_ms, retry, code");
+        "callback_url, callback_secret, keep_alive_ms, retry, code");
     assert_refused("{\"runtime\":\"go\",\"memory\":64}", "/memory",
                    "unknown field \"memory\"; did you mean \"memory_mb\"?");
 }
