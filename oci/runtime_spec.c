@@ -70,7 +70,8 @@ static int check_spec(const struct oci_runtime_spec *spec, struct error *err)
     for (size_t i = 0; i < spec->mount_count; i++)
         if (check_mount(&spec->mounts[i], err) < 0)
             return -1;
-    if (spec->memory_bytes < 0 || spec->cpu_quota_us < 0 || spec->pids < 0 || spec->shm_bytes < 0)
+    if (spec->memory_bytes < 0 || spec->cpu_quota_us < 0 || spec->pids < 0 || spec->shm_bytes < 0 ||
+        spec->io_bps < 0 || spec->io_iops < 0)
         return error_set_field(err, ERROR_INVALID_REQUEST, "/linux/resources",
                                "a limit must not be negative");
     return 0;
@@ -222,6 +223,32 @@ static void write_memory(struct json_writer *json, const struct oci_runtime_spec
     json_object_end(json);
 }
 
+static void write_throttle(struct json_writer *json, const char *key,
+                           const struct oci_runtime_spec *spec, int64_t rate)
+{
+    if (rate == 0)
+        return;
+    json_key(json, key);
+    json_array_begin(json);
+    json_object_begin(json);
+    json_member_int(json, "major", spec->io_major);
+    json_member_int(json, "minor", spec->io_minor);
+    json_member_int(json, "rate", rate);
+    json_object_end(json);
+    json_array_end(json);
+}
+
+static void write_block_io(struct json_writer *json, const struct oci_runtime_spec *spec)
+{
+    json_key(json, "blockIO");
+    json_object_begin(json);
+    write_throttle(json, "throttleReadBpsDevice", spec, spec->io_bps);
+    write_throttle(json, "throttleWriteBpsDevice", spec, spec->io_bps);
+    write_throttle(json, "throttleReadIOPSDevice", spec, spec->io_iops);
+    write_throttle(json, "throttleWriteIOPSDevice", spec, spec->io_iops);
+    json_object_end(json);
+}
+
 static void write_resources(struct json_writer *json, const struct oci_runtime_spec *spec)
 {
     json_key(json, "resources");
@@ -245,6 +272,8 @@ static void write_resources(struct json_writer *json, const struct oci_runtime_s
         json_member_int(json, "limit", spec->pids);
         json_object_end(json);
     }
+    if (spec->io_bps > 0 || spec->io_iops > 0)
+        write_block_io(json, spec);
     json_object_end(json);
 }
 

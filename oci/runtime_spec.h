@@ -55,6 +55,9 @@ struct oci_runtime_spec {
     int64_t cpu_quota_us;   /* CPU time per period */
     uint64_t cpu_period_us; /* 0 with a quota: 100000 */
     int64_t pids;
+    /* Of a whole disk (not a partition): bytes and operations a second, of reads and of writes. */
+    uint32_t io_major, io_minor;
+    int64_t io_bps, io_iops;
     const char *cgroups_path; /* absolute below the hierarchies' root, or (v1) relative to the
                                  runtime's own; NULL: its choice */
 

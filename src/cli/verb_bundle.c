@@ -117,6 +117,7 @@ static int collect(const struct cli *cli, const struct json *function, struct pa
         .hostname = parts->function.name,
         .command = parts->command,
         .id_base = INSTANCE_ID_BASE,
+        .without = LIMIT_BIT(LIMIT_IO), /* which disk it will run from is not known */
         .open_files = 1024,
         .payload_max_bytes = 6UL * 1024 * 1024,
     };

@@ -153,6 +153,8 @@ static int write_number_options(const struct cli *cli, struct json_writer *write
         write_double_option(cli, writer, "cpus", "cpus", err) ||
         write_int_option(cli, writer, "tmp", "tmp_mb", err) ||
         write_int_option(cli, writer, "pids", "pids", err) ||
+        write_int_option(cli, writer, "io-bps", "io_bps", err) ||
+        write_int_option(cli, writer, "io-iops", "io_iops", err) ||
         write_int_option(cli, writer, "network-kbps", "network_kbps", err) ||
         write_int_option(cli, writer, "min-instances", "min_instances", err) ||
         write_int_option(cli, writer, "max-instances", "max_instances", err) ||
@@ -265,6 +267,8 @@ static bool field_overridden(const struct cli *cli, const char *key)
     } others[] = {{"memory", "memory_mb"},
                   {"tmp", "tmp_mb"},
                   {"pids", "pids"},
+                  {"io-bps", "io_bps"},
+                  {"io-iops", "io_iops"},
                   {"cpus", "cpus"},
                   {"timeout", "timeout_ms"},
                   {"env", "env"},
@@ -436,6 +440,8 @@ static const struct cli_option options[] = {
     {"image", 0, "NAME", "another image than the runtime's own", NULL},
     {"tmp", 0, "MB", "size of /tmp in MiB (default 64)", NULL},
     {"pids", 0, "N", "most processes and threads at once (default 64)", NULL},
+    {"io-bps", 0, "N", "bytes a second from disk, and to it (default: no limit)", NULL},
+    {"io-iops", 0, "N", "reads a second from disk, and writes (default: no limit)", NULL},
     {"min-instances", 0, "N", "instances kept ready (default 0)", NULL},
     {"max-instances", 0, "N", "most instances at the same time; 0, the default, is no bound", NULL},
     {"concurrency", 0, "N",

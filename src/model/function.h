@@ -30,6 +30,11 @@ enum function_state { FUNCTION_BUILDING, FUNCTION_READY, FUNCTION_FAILED };
 #define FUNCTION_NETWORK_ALLOW_MAX 32
 #define FUNCTION_NETWORK_KBPS_MIN 64
 #define FUNCTION_NETWORK_KBPS_MAX 10000000
+/* Slower, a start would take minutes, and whoever waits for the same page of an image with it. */
+#define FUNCTION_IO_BPS_MIN 1048576
+#define FUNCTION_IO_BPS_MAX 100000000000
+#define FUNCTION_IO_IOPS_MIN 50
+#define FUNCTION_IO_IOPS_MAX 10000000
 #define FUNCTION_CALLBACK_SECRET_MIN 16
 #define FUNCTION_CALLBACK_SECRET_MAX 256
 #define FUNCTION_RETRY_ATTEMPTS_MAX 100
@@ -67,6 +72,8 @@ struct function_spec {
     int64_t timeout_ms;
     int64_t tmp_mb;
     int64_t pids;
+    int64_t io_bps;  /* bytes a second from the disk, and as many to it; 0: no limit */
+    int64_t io_iops; /* operations a second, likewise */
     enum function_network network;
     struct destinations network_allow; /* empty: everything that bridge reaches */
     int64_t network_kbps;              /* kilobits a second, each way; 0: no limit */

@@ -285,6 +285,8 @@ enum { FIELD_CPUS };
     {MEMBER(timeout_ms), .type = JSON_FIELD_INT64, .min = 1, .max = FUNCTION_TIMEOUT_MS_MAX},      \
     {MEMBER(tmp_mb), .type = JSON_FIELD_INT64, .min = 1, .max = TMP_MB_MAX},                       \
     {MEMBER(pids), .type = JSON_FIELD_INT64, .min = 1, .max = PIDS_MAX},                           \
+    {MEMBER(io_bps), .type = JSON_FIELD_INT64, .max = FUNCTION_IO_BPS_MAX},                        \
+    {MEMBER(io_iops), .type = JSON_FIELD_INT64, .max = FUNCTION_IO_IOPS_MAX},                      \
     {MEMBER(network), .type = JSON_FIELD_CUSTOM, .read = read_network},                            \
     {MEMBER(network_allow), .type = JSON_FIELD_CUSTOM, .read = read_network_allow},                \
     {MEMBER(network_kbps), .type = JSON_FIELD_INT64, .min = 0, .max = FUNCTION_NETWORK_KBPS_MAX},  \

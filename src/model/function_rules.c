@@ -264,11 +264,26 @@ static int check_network(const struct function_spec *spec, struct error *err)
     return 0;
 }
 
+static int check_io(const struct function_spec *spec, struct error *err)
+{
+    if (spec->io_bps != 0 && spec->io_bps < FUNCTION_IO_BPS_MIN)
+        return error_set_field(err, ERROR_INVALID_REQUEST, "/io_bps",
+                               "io_bps must be 0 (no limit) or %lld to %lld, not %lld",
+                               (long long)FUNCTION_IO_BPS_MIN, (long long)FUNCTION_IO_BPS_MAX,
+                               (long long)spec->io_bps);
+    if (spec->io_iops != 0 && spec->io_iops < FUNCTION_IO_IOPS_MIN)
+        return error_set_field(err, ERROR_INVALID_REQUEST, "/io_iops",
+                               "io_iops must be 0 (no limit) or %d to %d, not %lld",
+                               FUNCTION_IO_IOPS_MIN, FUNCTION_IO_IOPS_MAX,
+                               (long long)spec->io_iops);
+    return 0;
+}
+
 int function_check_whole(struct function_spec *spec, struct error *err)
 {
     if (check_contract(spec, err) < 0 || check_scaling(spec, err) < 0 ||
         check_concurrency(spec, err) < 0 || check_admission(spec, err) < 0 ||
-        check_network(spec, err) < 0)
+        check_network(spec, err) < 0 || check_io(spec, err) < 0)
         return -1;
     if (!spec->image)
         spec->image = strdup(function_runtime_default_image(spec->runtime));

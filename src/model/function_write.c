@@ -37,6 +37,8 @@ void function_spec_write_members(struct json_writer *writer, const struct functi
     json_member_int(writer, "timeout_ms", spec->timeout_ms);
     json_member_int(writer, "tmp_mb", spec->tmp_mb);
     json_member_int(writer, "pids", spec->pids);
+    json_member_int(writer, "io_bps", spec->io_bps);
+    json_member_int(writer, "io_iops", spec->io_iops);
     json_member_string(writer, "network", function_network_name(spec->network));
     write_destinations(writer, &spec->network_allow);
     json_member_int(writer, "network_kbps", spec->network_kbps);

@@ -29,6 +29,8 @@
 
 /* The controllers that limits need. */
 static const char *const needed[] = {"memory", "cpu", "pids"};
+/* Those that instances' cgroups have where the host has them. */
+static const char *const wanted[] = {"memory", "cpu", "pids", "io"};
 
 struct worker_cgroup {
     struct cgroup_hierarchies hierarchies;
@@ -70,6 +72,7 @@ static void support_v1(const struct cgroup_hierarchies *all, const char *members
                        struct cgroup_support *ret)
 {
     autofree char *memory = v1_own_folder(all, membership, "memory");
+    autofree char *blkio = v1_own_folder(all, membership, "blkio");
 
     ret->version = CGROUP_V1;
     ret->hybrid = cgroup_hierarchies_find_v2(all) != NULL;
@@ -78,6 +81,8 @@ static void support_v1(const struct cgroup_hierarchies *all, const char *members
     ret->pids = v1_usable(all, membership, "pids");
     ret->devices = v1_usable(all, membership, "devices");
     ret->freezer = v1_usable(all, membership, "freezer");
+    ret->io = blkio && v1_usable(all, membership, "blkio") &&
+              has_file(blkio, "blkio.throttle.read_bps_device");
     ret->swap = memory && has_file(memory, "memory.memsw.limit_in_bytes");
 }
 
@@ -152,6 +157,7 @@ static void support_v2(const struct cgroup_hierarchy *v2, const char *membership
     ret->memory = list_has(folder, "cgroup.controllers", "memory");
     ret->cpu = list_has(folder, "cgroup.controllers", "cpu");
     ret->pids = list_has(folder, "cgroup.controllers", "pids");
+    ret->io = list_has(folder, "cgroup.controllers", "io");
     ret->devices = true; /* by BPF, which every v2 kernel has */
     ret->freezer = true;
     /* Only cgroups below the root have the file itself; a kernel without swap has no /proc/swaps.
@@ -252,18 +258,18 @@ static int make_leaf_and_move(struct worker_cgroup *cgroup, const char *base, st
 
 static int enable_in_base(struct worker_cgroup *cgroup, const char *base, struct error *err)
 {
-    for (size_t i = 0; i < ARRAY_LENGTH(needed); i++) {
+    for (size_t i = 0; i < ARRAY_LENGTH(wanted); i++) {
         struct error failed = {0};
-        if (!list_has(base, "cgroup.controllers", needed[i]) ||
-            list_has(base, "cgroup.subtree_control", needed[i]))
+        if (!list_has(base, "cgroup.controllers", wanted[i]) ||
+            list_has(base, "cgroup.subtree_control", wanted[i]))
             continue;
-        if (switch_controller(base, '+', needed[i], &failed) < 0) {
+        if (switch_controller(base, '+', wanted[i], &failed) < 0) {
             /* EBUSY: the cgroup still holds processes. */
             if (failed.sys_errno == EBUSY && !cgroup->moved &&
                 make_leaf_and_move(cgroup, base, err) < 0)
                 return -1;
-            if (switch_controller(base, '+', needed[i], err) < 0)
-                return error_wrap(err, "cgroup controller %s", needed[i]);
+            if (switch_controller(base, '+', wanted[i], err) < 0)
+                return error_wrap(err, "cgroup controller %s", wanted[i]);
         }
     }
     return 0;
@@ -284,10 +290,10 @@ static int layout_v2(struct worker_cgroup *cgroup, struct error *err)
         return -1;
     if (mkdir(folder, 0755) < 0 && errno != EEXIST)
         return error_set_errno(err, ERROR_UNAVAILABLE, errno, "make the cgroup %s", folder);
-    for (size_t i = 0; i < ARRAY_LENGTH(needed); i++)
-        if (list_has(folder, "cgroup.controllers", needed[i]) &&
-            switch_controller(folder, '+', needed[i], err) < 0)
-            return error_wrap(err, "cgroup controller %s", needed[i]);
+    for (size_t i = 0; i < ARRAY_LENGTH(wanted); i++)
+        if (list_has(folder, "cgroup.controllers", wanted[i]) &&
+            switch_controller(folder, '+', wanted[i], err) < 0)
+            return error_wrap(err, "cgroup controller %s", wanted[i]);
     cgroup->support.swap = has_file(folder, "memory.swap.max");
     return 0;
 }

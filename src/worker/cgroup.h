@@ -17,6 +17,7 @@
 #pragma once
 
 #include "base/error.h"
+#include "worker/disk.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -29,6 +30,7 @@ struct cgroup_support {
     enum cgroup_version version; /* where the controllers are */
     bool hybrid;                 /* v1 controllers and a mounted v2 hierarchy */
     bool memory, cpu, pids;      /* limits that every instance needs (worker/enforcement.h) */
+    bool io;                     /* rates of a disk can be limited */
     bool swap;                   /* swap can be limited (struct oci_runtime_spec.limit_swap) */
     bool devices, freezer;
 };
@@ -97,6 +99,9 @@ struct cgroup_limits {
     bool limit_swap;      /* memory and swap together are memory_bytes */
     int64_t cpu_quota_us; /* of the period that the cgroup has */
     int64_t pids;
+    struct disk
+        disk; /* the next two are of it: bytes and operations a second, of reads and of writes */
+    int64_t io_bps, io_iops;
 };
 /* From the limits that it has to others; writes what differs. ERROR_NO_CAPACITY when it uses more memory than it may now. After a
  * failure the limits are something between the two. */

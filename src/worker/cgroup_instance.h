@@ -31,6 +31,9 @@ struct instance_cgroup {
 
 /* Socket buffers of the v1 memory cgroup `folder`, in proportion to its memory; nothing where the kernel cannot. */
 int cgroup_limit_sockets_v1(const char *folder, int64_t memory_bytes, struct error *err);
+/* The line of v2 io.max for the limits of I/O. `out`: CGROUP_IO_MAX_SIZE bytes. */
+#define CGROUP_IO_MAX_SIZE 160
+void cgroup_io_max_v2(const struct cgroup_limits *limits, char out[CGROUP_IO_MAX_SIZE]);
 /* `hierarchies` and `owner` must live until instance_cgroup_close(). */
 struct instance_cgroup *instance_cgroup_new(const struct cgroup_hierarchies *hierarchies,
                                             const char *owner, enum cgroup_version version,

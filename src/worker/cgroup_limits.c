@@ -87,6 +87,53 @@ static int limit_pids(struct instance_cgroup *instance, const struct cgroup_limi
     return write_number(folder, "pids.max", to->pids, err);
 }
 
+/* "max" for none. */
+static const char *io_rate(int64_t rate, char text[24])
+{
+    snprintf(text, 24, "%lld", (long long)rate);
+    return rate > 0 ? text : "max";
+}
+
+void cgroup_io_max_v2(const struct cgroup_limits *limits, char out[CGROUP_IO_MAX_SIZE])
+{
+    char bytes[24], operations[24];
+    const char *bps = io_rate(limits->io_bps, bytes), *iops = io_rate(limits->io_iops, operations);
+    snprintf(out, CGROUP_IO_MAX_SIZE, "%u:%u rbps=%s wbps=%s riops=%s wiops=%s", limits->disk.major,
+             limits->disk.minor, bps, bps, iops, iops);
+}
+
+/* A rate of 0 takes the limit away. */
+static int throttle_v1(const char *folder, const char *what, struct disk disk, int64_t rate,
+                       struct error *err)
+{
+    static const char *const ways[] = {"read", "write"};
+    char file[64], text[64];
+    snprintf(text, sizeof(text), "%u:%u %lld", disk.major, disk.minor, (long long)rate);
+    for (int i = 0; i < 2; i++) {
+        snprintf(file, sizeof(file), "blkio.throttle.%s_%s_device", ways[i], what);
+        if (write_limit(folder, file, text, err) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+static int limit_io(struct instance_cgroup *instance, const struct cgroup_limits *from,
+                    const struct cgroup_limits *to, struct error *err)
+{
+    char text[CGROUP_IO_MAX_SIZE];
+    bool v2 = instance->version == CGROUP_V2;
+    autofree char *folder = instance_cgroup_folder(instance, v2 ? "io" : "blkio");
+    if (v2) {
+        cgroup_io_max_v2(to, text);
+        return write_limit(folder, "io.max", text, err);
+    }
+    if (to->io_bps != from->io_bps && throttle_v1(folder, "bps", to->disk, to->io_bps, err) < 0)
+        return -1;
+    if (to->io_iops != from->io_iops)
+        return throttle_v1(folder, "iops", to->disk, to->io_iops, err);
+    return 0;
+}
+
 int instance_cgroup_limit(struct instance_cgroup *instance, const struct cgroup_limits *from,
                           const struct cgroup_limits *to, struct error *err)
 {
@@ -96,5 +143,8 @@ int instance_cgroup_limit(struct instance_cgroup *instance, const struct cgroup_
         return error_wrap(err, "CPU limit");
     if (to->pids != from->pids && limit_pids(instance, to, err) < 0)
         return error_wrap(err, "limit of processes");
+    if ((to->io_bps != from->io_bps || to->io_iops != from->io_iops) &&
+        limit_io(instance, from, to, err) < 0)
+        return error_wrap(err, "I/O limit");
     return 0;
 }

@@ -76,6 +76,11 @@ static void check_kernel(struct finding *finding)
     say(finding, VERDICT_OK, "%s %s, %s", system.sysname, system.release, system.machine);
 }
 
+static const char *data_dir(const struct finding *finding)
+{
+    return finding->settings->data_dir ? finding->settings->data_dir : "/";
+}
+
 /* Says so when one of the limits `concerned` is missing: whether the worker may do without is the operator's word. */
 static bool is_missing(struct finding *finding, limit_set concerned)
 {
@@ -84,7 +89,7 @@ static bool is_missing(struct finding *finding, limit_set concerned)
     limit_set allowed = 0;
     char names[LIMIT_NAMES_SIZE];
     if (limit_set_parse(finding->settings->allow_unenforced, &allowed, &err) < 0 ||
-        host_means_read(&means, &err) < 0 ||
+        host_means_read(data_dir(finding), &means, &err) < 0 ||
         enforcement_check(&means, allowed | ~concerned, &err) < 0) {
         say_error(finding, VERDICT_NO, &err);
         return true;
@@ -113,6 +118,28 @@ static void check_swap(struct finding *finding)
         return;
     cgroup_detect(&support, NULL);
     say(finding, VERDICT_OK, support.swap ? "is part of the memory limit" : "the host has none");
+}
+
+/* Only functions that ask for it need it. */
+static void check_io(struct finding *finding)
+{
+    struct cgroup_support support;
+    struct disk disk = {0};
+    struct error err = {0};
+    limit_set allowed = 0;
+    limit_set_parse(finding->settings->allow_unenforced, &allowed, NULL);
+    if (cgroup_detect(&support, &err) == 0 && !support.io)
+        error_set(&err, ERROR_UNAVAILABLE, "no usable cgroup controller (v1: blkio, v2: io)");
+    else if (!err.code)
+        disk_find(data_dir(finding), &disk, &err);
+    if (!err.code)
+        say(finding, VERDICT_OK, "io_bps and io_iops limit disk %u:%u", disk.major, disk.minor);
+    else if (allowed & LIMIT_BIT(LIMIT_IO))
+        say(finding, VERDICT_WARN,
+            "functions run without a limit, as WORKER_ALLOW_UNENFORCED lets them: io: %s",
+            err.message);
+    else
+        say(finding, VERDICT_WARN, "functions with io_bps or io_iops cannot run: %s", err.message);
 }
 
 static void check_namespaces(struct finding *finding)
@@ -285,19 +312,13 @@ static const struct {
     const char *name;
     void (*check)(struct finding *finding);
 } checks[] = {
-    {"user", check_user},
-    {"kernel", check_kernel},
-    {"cgroups", check_cgroups},
-    {"swap", check_swap},
-    {"namespaces", check_namespaces},
-    {"seccomp", check_seccomp},
-    {"AppArmor", check_apparmor},
-    {"mounts", check_mounts},
-    {"OCI runtime", check_oci_runtime},
-    {"CNI plugins", check_cni},
-    {"nftables", check_nftables},
-    {"faas-init", check_init},
-    {"images", check_images},
+    {"user", check_user},       {"kernel", check_kernel},
+    {"cgroups", check_cgroups}, {"swap", check_swap},
+    {"disk I/O", check_io},     {"namespaces", check_namespaces},
+    {"seccomp", check_seccomp}, {"AppArmor", check_apparmor},
+    {"mounts", check_mounts},   {"OCI runtime", check_oci_runtime},
+    {"CNI plugins", check_cni}, {"nftables", check_nftables},
+    {"faas-init", check_init},  {"images", check_images},
 };
 
 int check_host(const struct worker_settings *settings, FILE *out)

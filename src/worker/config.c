@@ -59,8 +59,9 @@ static const struct setting rows[] = {
     ROW("WORKER_ALLOW_UNENFORCED", STRING, allow_unenforced,
         .text =
             "Limits that functions may run without where the host cannot enforce them, separated "
-            "by commas: memory, swap, cpu, pids, userns (user namespaces), seccomp. Without it "
-            "the worker does not start on such a host."),
+            "by commas: memory, swap, cpu, pids, userns (user namespaces), seccomp, io. Without it "
+            "the worker does not start on such a host, or, with io, refuses the functions that "
+            "ask for it."),
     ROW("WORKER_NETWORK_DENY", STRING, network_deny,
         .text = "Networks that no function may reach, separated by commas, such as "
                 "10.0.0.0/8,192.168.0.0/16; name servers stay reachable on port 53."),

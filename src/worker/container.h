@@ -22,6 +22,8 @@ struct container_runtime {
     const struct worker_settings *settings;
     struct oci_runtime oci;
     struct worker_cgroup *cgroup;
+    limit_set refused; /* functions that ask for one of these are */
+    struct disk disk;  /* that limits of I/O are of */
     struct network *network;
     struct image_store *images;
     char *bundles, *netns, *state, *attach, *resolv_conf, *image_index; /* owned paths */

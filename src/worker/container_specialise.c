@@ -78,8 +78,10 @@ static int set_limits(struct runtime_instance *instance, const struct function_s
 {
     const struct container_runtime *runtime = instance->runtime;
     bool swap = worker_cgroup_support(runtime->cgroup)->swap;
-    struct cgroup_limits from = instance_cgroup_limits(instance->spec, swap, runtime->base.without);
-    struct cgroup_limits to = instance_cgroup_limits(spec, swap, runtime->base.without);
+    struct cgroup_limits from =
+        instance_cgroup_limits(instance->spec, swap, runtime->base.without, runtime->disk);
+    struct cgroup_limits to =
+        instance_cgroup_limits(spec, swap, runtime->base.without, runtime->disk);
     return instance_cgroup_limit(instance->cgroup, &from, &to, err);
 }
 
@@ -103,7 +105,8 @@ static int limit_network(struct runtime_instance *instance, const struct functio
 static int enter(struct runtime_instance *instance, const struct runtime_load *load,
                  struct error *err)
 {
-    if (set_limits(instance, load->spec, err) < 0 || limit_network(instance, load->spec, err) < 0 ||
+    if (enforcement_check_function(load->spec, instance->runtime->refused, err) < 0 ||
+        set_limits(instance, load->spec, err) < 0 || limit_network(instance, load->spec, err) < 0 ||
         attach_hostname(instance->pidfd, load->spec->name, err) < 0)
         return -1;
     if (load->spec->tmp_mb != instance->spec->tmp_mb &&

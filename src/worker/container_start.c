@@ -127,6 +127,7 @@ int container_write_bundle(struct runtime_instance *instance, const struct image
         .apparmor_profile = runtime->apparmor_profile,
         .id_base = id_base(instance),
         .limit_swap = worker_cgroup_support(runtime->cgroup)->swap,
+        .disk = runtime->disk,
         .without = runtime->base.without,
         .open_files = (uint64_t)runtime->settings->open_files,
         .payload_max_bytes = (uint64_t)runtime->settings->payload_max_bytes,
@@ -191,7 +192,8 @@ static void run(struct runtime_instance *instance)
     instance->created = true;
     if (worker_cgroup_prepare(
             runtime->cgroup, instance->id,
-            instance_cgroup_limits(instance->spec, false, runtime->base.without).memory_bytes,
+            instance_cgroup_limits(instance->spec, false, runtime->base.without, runtime->disk)
+                .memory_bytes,
             &instance->err) < 0 ||
         oci_runtime_start(&runtime->oci, runtime->loop, &call, on_run, instance, &instance->err) <
             0)
@@ -283,6 +285,8 @@ static int fill_instance(struct runtime_instance *instance, const struct runtime
                          struct error *err)
 {
     struct container_runtime *runtime = instance->runtime;
+    if (enforcement_check_function(start->spec, runtime->refused, err) < 0)
+        return -1;
     instance->id = strdup(start->id);
     instance->bundle = string_printf("%s/%s", runtime->bundles, start->id);
     instance->cgroups_path = worker_cgroup_path(runtime->cgroup, start->id);

@@ -14,6 +14,7 @@
 static const char *const names[LIMIT_KIND_COUNT] = {
     [LIMIT_MEMORY] = "memory", [LIMIT_SWAP] = "swap",     [LIMIT_CPU] = "cpu",
     [LIMIT_PIDS] = "pids",     [LIMIT_USERNS] = "userns", [LIMIT_SECCOMP] = "seccomp",
+    [LIMIT_IO] = "io",
 };
 
 const char *limit_name(enum limit_kind kind)
@@ -93,11 +94,12 @@ static bool has_user_namespaces(void)
            strtol(most.data, NULL, 10) != 0;
 }
 
-int host_means_read(struct host_means *ret, struct error *err)
+int host_means_read(const char *data_dir, struct host_means *ret, struct error *err)
 {
     *ret = (struct host_means){.swap = has_swap(),
                                .seccomp = path_exists("/proc/sys/kernel/seccomp/actions_avail"),
                                .user_namespaces = has_user_namespaces()};
+    ret->has_disk = disk_find(data_dir, &ret->disk, NULL) == 0;
     return cgroup_detect(&ret->cgroups, err);
 }
 
@@ -118,6 +120,8 @@ limit_set host_means_missing(const struct host_means *means)
         missing |= LIMIT_BIT(LIMIT_USERNS);
     if (!means->seccomp)
         missing |= LIMIT_BIT(LIMIT_SECCOMP);
+    if (!cgroups->io || !means->has_disk)
+        missing |= LIMIT_BIT(LIMIT_IO);
     return missing;
 }
 
@@ -138,7 +142,7 @@ static const char *advice(limit_set missing)
 
 int enforcement_check(const struct host_means *means, limit_set allowed, struct error *err)
 {
-    limit_set missing = host_means_missing(means) & ~allowed;
+    limit_set missing = host_means_missing(means) & ~(allowed | LIMITS_ASKED_FOR);
     char words[LIMIT_NAMES_SIZE];
 
     if (!missing)
@@ -150,4 +154,15 @@ int enforcement_check(const struct host_means *means, limit_set allowed, struct 
         " what functions may run without",
         words, (int)means->cgroups.version, means->cgroups.hybrid ? ", hybrid" : "",
         advice(missing));
+}
+
+int enforcement_check_function(const struct function_spec *function, limit_set refused,
+                               struct error *err)
+{
+    bool asks = function->io_bps > 0 || function->io_iops > 0;
+    if (!asks || !(refused & LIMIT_BIT(LIMIT_IO)))
+        return 0;
+    return error_set(err, ERROR_UNAVAILABLE,
+                     "this worker's host cannot limit I/O, which io_bps and io_iops ask for: leave "
+                     "them out, or name io in " SETTING " there");
 }

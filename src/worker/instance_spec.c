@@ -359,7 +359,7 @@ static int add_mounts(struct instance_spec *spec, const struct function_spec *fu
 }
 
 struct cgroup_limits instance_cgroup_limits(const struct function_spec *function, bool limit_swap,
-                                            limit_set without)
+                                            limit_set without, struct disk disk)
 {
     struct cgroup_limits limits = {.limit_swap =
                                        limit_swap && !(without & LIMIT_BIT(LIMIT_MEMORY))};
@@ -369,6 +369,11 @@ struct cgroup_limits instance_cgroup_limits(const struct function_spec *function
         limits.cpu_quota_us = (int64_t)(function->cpus * CPU_PERIOD_US);
     if (!(without & LIMIT_BIT(LIMIT_PIDS)))
         limits.pids = function->pids + OWN_TASKS;
+    if (!(without & LIMIT_BIT(LIMIT_IO))) {
+        limits.disk = disk;
+        limits.io_bps = function->io_bps;
+        limits.io_iops = function->io_iops;
+    }
     return limits;
 }
 
@@ -377,12 +382,16 @@ static void set_limits(struct instance_spec *spec, const struct function_spec *f
 {
     struct oci_runtime_spec *oci = &spec->oci;
     struct cgroup_limits limits =
-        instance_cgroup_limits(function, options->limit_swap, options->without);
+        instance_cgroup_limits(function, options->limit_swap, options->without, options->disk);
     oci->memory_bytes = limits.memory_bytes;
     oci->limit_swap = limits.limit_swap;
     oci->cpu_period_us = CPU_PERIOD_US;
     oci->cpu_quota_us = limits.cpu_quota_us;
     oci->pids = limits.pids;
+    oci->io_major = limits.disk.major;
+    oci->io_minor = limits.disk.minor;
+    oci->io_bps = limits.io_bps;
+    oci->io_iops = limits.io_iops;
     oci->nofile = options->open_files;
     oci->shm_bytes = SHM_BYTES;
     spec->oom_score_adj = OOM_SCORE_ADJ;

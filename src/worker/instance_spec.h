@@ -37,6 +37,7 @@ struct instance_spec_options {
     const char *apparmor_profile;  /* NULL: none */
     uint32_t id_base;              /* first host id of the user namespace */
     bool limit_swap;
+    struct disk disk;           /* that limits of I/O are of */
     limit_set without;          /* limits that the host cannot enforce */
     uint64_t open_files;        /* 0: 1024 */
     uint64_t payload_max_bytes; /* for the size of the run folder; 0: 6 MiB */
@@ -77,7 +78,7 @@ const char **instance_strings_join(const char *const *first, const char *const *
 
 /* What the container's cgroup gets, also when the function comes to a container that runs already. */
 struct cgroup_limits instance_cgroup_limits(const struct function_spec *function, bool limit_swap,
-                                            limit_set without);
+                                            limit_set without, struct disk disk);
 
 int instance_spec_init(struct instance_spec *spec, const struct function_spec *function,
                        const struct instance_spec_options *options, struct error *err);

@@ -257,9 +257,12 @@ static int check_limits(struct container_runtime *runtime, struct error *err)
     struct host_means means;
     limit_set allowed = 0;
     if (limit_set_parse(runtime->settings->allow_unenforced, &allowed, err) < 0 ||
-        host_means_read(&means, err) < 0 || enforcement_check(&means, allowed, err) < 0)
+        host_means_read(runtime->settings->data_dir, &means, err) < 0 ||
+        enforcement_check(&means, allowed, err) < 0)
         return -1;
-    runtime->base.without = host_means_missing(&means);
+    runtime->base.without = host_means_missing(&means) & allowed;
+    runtime->refused = host_means_missing(&means) & ~allowed;
+    runtime->disk = means.disk;
     for (int kind = 0; kind < LIMIT_KIND_COUNT; kind++)
         if (runtime->base.without & LIMIT_BIT(kind))
             log_warn("FUNCTIONS RUN WITHOUT A LIMIT THAT THIS HOST CANNOT ENFORCE, as "

@@ -22,7 +22,7 @@ class Functions(PlatformTest):
         self.assertEqual(created.status, 201, created)
         function = created.json()
         expected = {'name': 'life', 'runtime': 'python', 'image': 'faas-runtime-python:latest', 'contract': 'process', 'env': {'A': 'b'}, 'labels': {'team': 'x'},
-                    'memory_mb': 128, 'cpus': 1.0, 'timeout_ms': 30000, 'tmp_mb': 64, 'pids': 64, 'network': 'bridge', 'public': False,
+                    'memory_mb': 128, 'cpus': 1.0, 'timeout_ms': 30000, 'tmp_mb': 64, 'pids': 64, 'io_bps': 0, 'io_iops': 0, 'network': 'bridge', 'public': False,
                     'min_instances': 0, 'max_instances': 0, 'concurrency': 1, 'rate_limit': 0, 'rate_burst': 0, 'max_concurrency': 0,
                     'reserved_concurrency': 0, 'version': 1, 'state': 'ready'}
         self.assertEqual({key: function.get(key) for key in expected}, expected)

@@ -76,7 +76,7 @@ class BadInput(PlatformTest):
 
     def test_wrong_types_and_ranges_name_the_field_and_the_value(self):
         cases = [('memory_mb', 4), ('memory_mb', 10241), ('memory_mb', -1), ('memory_mb', '128'), ('memory_mb', 1.5), ('memory_mb', 10 ** 30), ('memory_mb', None),
-                 ('timeout_ms', 0), ('timeout_ms', 900001), ('cpus', 0), ('cpus', 0.01), ('cpus', 10_000), ('cpus', 'one'), ('tmp_mb', -1), ('pids', 0), ('pids', -5),
+                 ('timeout_ms', 0), ('timeout_ms', 900001), ('cpus', 0), ('cpus', 0.01), ('cpus', 10_000), ('cpus', 'one'), ('tmp_mb', -1), ('pids', 0), ('pids', -5), ('io_bps', -1), ('io_bps', 1000), ('io_iops', 1), ('io_iops', 'max'),
                  ('min_instances', -1), ('max_instances', 10_001), ('concurrency', 0), ('concurrency', 2), ('concurrency', 101), ('keep_alive_ms', -1), ('keep_alive_ms', '5m'),
                  ('network', 'host'), ('contract', 'daemon'), ('runtime', 'cobol'), ('runtime', 7), ('env', []), ('env', {'A': 1}), ('env', {'': 'x'}),
                  ('env', {'A=B': 'x'}), ('env', {'A': 'x\x00y'}), ('labels', 'x'), ('public', 'yes'), ('handler', 7), ('image', '')]

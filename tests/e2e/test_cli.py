@@ -51,9 +51,11 @@ class Command(PlatformTest):
     def test_a_network_policy_is_given_and_shown(self):
         with open(os.path.join(self.folder, 'main.py'), 'w', encoding='ascii') as file:
             file.write('print(1)')
-        self.faas('deploy', 'policy', self.folder, '--network-allow', '10.20.0.0/16:5432/tcp', '--network-allow', '192.0.2.7', '--network-kbps', '2000')
+        self.faas('deploy', 'policy', self.folder, '--network-allow', '10.20.0.0/16:5432/tcp', '--network-allow', '192.0.2.7', '--network-kbps', '2000',
+                  '--io-bps', '2097152', '--io-iops', '300')
         shown = json.loads(self.faas('describe', 'policy', '--json').stdout)
         self.assertEqual((shown['network_allow'], shown['network_kbps']), (['10.20.0.0/16:5432/tcp', '192.0.2.7'], 2000))
+        self.assertEqual((shown['io_bps'], shown['io_iops']), (2097152, 300))
         self.assertEqual(json.loads(self.faas('invoke', 'policy', '--json').stdout)['status'], 'succeeded')
         self.faas('deploy', 'policy', self.folder, '--network-allow', '[::1]:80', status=2)
 

@@ -22,11 +22,10 @@ def without(controller):
 CODE = 'import json; print(json.dumps({"ok": True}))'
 
 
-def check_host(**settings):
-    done = subprocess.run([*without('pids'), os.path.join(BIN, 'faas-worker'), '--check-host'], capture_output=True, text=True, check=False,
+def check_host(controller='pids', row='cgroups', **settings):
+    done = subprocess.run([*without(controller), os.path.join(BIN, 'faas-worker'), '--check-host'], capture_output=True, text=True, check=False,
                           env={**os.environ, **settings})
-    row = next(line for line in done.stdout.splitlines() if line.startswith('cgroups'))
-    return done.returncode, row
+    return done.returncode, next(line for line in done.stdout.splitlines() if line.startswith(row))
 
 
 @unittest.skipUnless(all(map(os.path.ismount, ('/sys/fs/cgroup/memory', '/sys/fs/cgroup/cpu', '/sys/fs/cgroup/pids'))),
@@ -70,6 +69,32 @@ class Without(unittest.TestCase):
                 self.assertEqual(platform.stop(), 0)
                 self.assertEqual(platform.leftovers(), [])
 
+    def test_without_io_limits_only_functions_that_ask_for_them_are_refused(self):
+        with Platform(prefix=without('blkio')) as platform:
+            platform.deploy('hello', python=CODE)
+            platform.deploy('slow', python=CODE, io_bps=1 << 20)
+            self.assertEqual(platform.invoke('hello')['result'], {'ok': True})
+            execution = platform.invoke('slow')
+            self.assertNotEqual(execution['status'], 'succeeded')
+            self.assertRegex(execution['error']['message'], 'cannot limit I/O.*WORKER_ALLOW_UNENFORCED')
+            self.assertEqual(platform.invoke('hello')['result'], {'ok': True})
+            self.assertEqual(platform.api('GET', '/v1/workers').json()['workers'][0]['unenforced'], [])
+        _, row = check_host('blkio', 'disk I/O')
+        self.assertRegex(row, r'warn .*functions with io_bps or io_iops cannot run: .*blkio')
+
+    def test_without_io_limits_and_allowed_functions_run(self):
+        with Platform({'WORKER_ALLOW_UNENFORCED': 'io'}, prefix=without('blkio')) as platform:
+            self.assertRegex(platform.log_tail(), r'FUNCTIONS RUN WITHOUT A LIMIT.* limit=io')
+            platform.deploy('pooled', python=CODE, io_bps=1 << 20, io_iops=50)
+            platform.deploy('direct', python=CODE, io_bps=1 << 20, io_iops=50, env={'PYTHONX': '1'})
+            for name in ('pooled', 'direct'):
+                self.assertEqual(platform.invoke(name)['result'], {'ok': True})
+            self.assertEqual(platform.api('GET', '/v1/workers').json()['workers'][0]['unenforced'], ['io'])
+            for resources in self.resources(platform):
+                self.assertNotIn('blockIO', resources)
+        _, row = check_host('blkio', 'disk I/O', WORKER_ALLOW_UNENFORCED='io')
+        self.assertRegex(row, r'warn .*functions run without a limit.*: io: ')
+
     def resources(self, platform):
         paths = glob.glob(os.path.join(platform.data_dir, 'worker', 'bundles', '*', 'config.json'))
         self.assertTrue(paths)
@@ -81,7 +106,7 @@ class Without(unittest.TestCase):
 
 class WithAll(unittest.TestCase):
     def test_a_limit_that_may_be_missing_is_enforced_where_it_can_be(self):
-        with Platform({'WORKER_ALLOW_UNENFORCED': 'memory,swap,cpu,pids,userns,seccomp'}) as platform:
+        with Platform({'WORKER_ALLOW_UNENFORCED': 'memory,swap,cpu,pids,userns,seccomp,io'}) as platform:
             platform.deploy('hello', python=CODE)
             self.assertEqual(platform.invoke('hello')['result'], {'ok': True})
             self.assertEqual(platform.api('GET', '/v1/workers').json()['workers'][0]['unenforced'], [])

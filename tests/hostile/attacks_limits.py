@@ -125,6 +125,22 @@ def _(suite):
     return f'{seen}, {share:.2f} processors'
 
 
+@attack('disk-reads', 'reads from disk past the page cache, with io_iops 50', 'no more than the rate', 'blkio or io cgroup')
+def _(suite):
+    suite.deploy(python='''
+import mmap
+file = os.open(sys.executable, os.O_RDONLY | os.O_DIRECT)
+page, start, count = mmap.mmap(-1, 4096), time.monotonic(), 0
+while time.monotonic() < start + 3:
+    os.preadv(file, [page], count % 200 * 4096)
+    count += 1
+print(json.dumps([count, time.monotonic() - start]))
+''', io_iops=50)
+    count, seconds = suite.result()
+    assert count < 75 * seconds, f'{count} reads in {seconds:.1f} s'
+    return f'{count / seconds:.0f} reads a second'
+
+
 @attack('tmp-space', 'a full /tmp', 'ENOSPC', 'size of the tmpfs')
 def _(suite):
     suite.deploy(python='''

@@ -7,11 +7,16 @@
 
 static struct host_means everything(void)
 {
-    return (struct host_means){
-        .cgroups = {.version = CGROUP_V1, .memory = true, .cpu = true, .pids = true, .swap = true},
-        .swap = true,
-        .seccomp = true,
-        .user_namespaces = true};
+    return (struct host_means){.cgroups = {.version = CGROUP_V1,
+                                           .memory = true,
+                                           .cpu = true,
+                                           .pids = true,
+                                           .swap = true,
+                                           .io = true},
+                               .swap = true,
+                               .seccomp = true,
+                               .user_namespaces = true,
+                               .has_disk = true};
 }
 
 static void expect_refused(const struct host_means *means, limit_set allowed, const char *name)
@@ -43,11 +48,35 @@ Test(enforcement, each_limit_that_is_missing_is_refused_unless_it_is_allowed)
         means.cgroups.swap = kind != LIMIT_SWAP;
         means.user_namespaces = kind != LIMIT_USERNS;
         means.seccomp = kind != LIMIT_SECCOMP;
+        means.cgroups.io = kind != LIMIT_IO;
         cr_expect_eq(host_means_missing(&means), LIMIT_BIT(kind), "%s", limit_name(kind));
+        if (LIMITS_ASKED_FOR & LIMIT_BIT(kind))
+            continue;
         expect_refused(&means, 0, limit_name(kind));
         expect_refused(&means, others, limit_name(kind));
         cr_expect_eq(enforcement_check(&means, LIMIT_BIT(kind), NULL), 0, "%s", limit_name(kind));
     }
+}
+
+Test(enforcement, only_functions_that_ask_for_it_are_refused_for_want_of_io)
+{
+    struct host_means means = everything();
+    struct error err = {0};
+    struct function_spec function;
+    function_spec_init(&function);
+    means.has_disk = false;
+    cr_expect_eq(host_means_missing(&means), LIMIT_BIT(LIMIT_IO));
+    cr_expect_eq(enforcement_check(&means, 0, NULL), 0);
+    cr_expect_eq(enforcement_check_function(&function, LIMIT_BIT(LIMIT_IO), NULL), 0);
+    function.io_iops = 100;
+    cr_expect_eq(enforcement_check_function(&function, 0, NULL), 0);
+    cr_expect_eq(enforcement_check_function(&function, LIMIT_BIT(LIMIT_IO), &err), -1);
+    cr_expect_eq(err.code, ERROR_UNAVAILABLE);
+    cr_expect(strstr(err.message, "WORKER_ALLOW_UNENFORCED"), "%s", err.message);
+    function.io_iops = 0;
+    function.io_bps = 2 << 20;
+    cr_expect_eq(enforcement_check_function(&function, LIMIT_BIT(LIMIT_IO), NULL), -1);
+    function_spec_deinit(&function);
 }
 
 Test(enforcement, only_what_is_not_allowed_is_named)
@@ -72,10 +101,10 @@ Test(enforcement, a_list_is_read_and_written)
     cr_assert_eq(limit_set_parse(" seccomp,pids, memory,pids", &set, NULL), 0);
     limit_set_names(set, names);
     cr_expect_str_eq(names, "memory, pids, seccomp");
-    cr_assert_eq(limit_set_parse("memory,swap,cpu,pids,userns,seccomp", &set, NULL), 0);
+    cr_assert_eq(limit_set_parse("memory,swap,cpu,pids,userns,seccomp,io", &set, NULL), 0);
     cr_expect_eq(set, LIMIT_BIT(LIMIT_KIND_COUNT) - 1);
     limit_set_names(set, names);
-    cr_expect_str_eq(names, "memory, swap, cpu, pids, userns, seccomp");
+    cr_expect_str_eq(names, "memory, swap, cpu, pids, userns, seccomp, io");
     cr_assert_eq(limit_set_parse(NULL, &set, NULL), 0);
     cr_expect_eq(set, 0);
 }
@@ -87,6 +116,7 @@ Test(enforcement, a_name_that_is_none_is_told_with_the_right_ones)
     cr_assert_eq(limit_set_parse("memory,ram", &set, &err), -1);
     cr_expect_eq(err.code, ERROR_INVALID_REQUEST);
     cr_expect(strstr(err.message, "\"ram\""), "%s", err.message);
-    cr_expect(strstr(err.message, "memory, swap, cpu, pids, userns, seccomp"), "%s", err.message);
+    cr_expect(strstr(err.message, "memory, swap, cpu, pids, userns, seccomp, io"), "%s",
+              err.message);
     cr_expect_eq(set, 77);
 }

@@ -51,6 +51,8 @@ Test(function, the_contracts_defaults_hold)
     cr_assert_eq(spec.timeout_ms, 30000);
     cr_assert_eq(spec.tmp_mb, 64);
     cr_assert_eq(spec.pids, 64);
+    cr_assert_eq(spec.io_bps, 0);
+    cr_assert_eq(spec.io_iops, 0);
     cr_assert_eq(spec.network, NETWORK_BRIDGE);
     cr_assert(!spec.public);
     cr_assert_eq(spec.min_instances, 0);
@@ -66,7 +68,8 @@ static const char full[] =
     "\"contract\":\"handler\",\"handler\":\"lib/"
     "index.on_event\",\"env\":{\"A\":\"1\",\"_b2\":\"\"},"
     "\"labels\":{\"team/x\":\"core\"},\"memory_mb\":256,\"cpus\":0.5,\"timeout_ms\":900000,"
-    "\"tmp_mb\":1,\"pids\":100,\"network\":\"none\",\"public\":true,"
+    "\"tmp_mb\":1,\"pids\":100,\"io_bps\":1048576,\"io_iops\":50,\"network\":\"none\",\"public\":"
+    "true,"
     "\"rate_limit\":2.5,\"rate_burst\":7,\"max_concurrency\":30,"
     "\"min_instances\":2,\"max_instances\":20,\"keep_alive_ms\":0,"
     "\"retry\":{\"max_attempts\":5,\"backoff_ms\":200,\"max_age_ms\":60000},\"code\":\"QQ==\"}";
@@ -87,6 +90,8 @@ static void assert_full(const struct function_spec *spec)
     cr_assert_eq(spec->timeout_ms, 900000);
     cr_assert_eq(spec->tmp_mb, 1);
     cr_assert_eq(spec->pids, 100);
+    cr_assert_eq(spec->io_bps, 1048576);
+    cr_assert_eq(spec->io_iops, 50);
     cr_assert_eq(spec->network, NETWORK_NONE);
     cr_assert(spec->public);
     cr_assert_eq(spec->min_instances, 2);
@@ -148,7 +153,7 @@ Test(function, users_cannot_set_what_the_platform_keeps)
     assert_refused(
         "{\"runtime\":\"go\",\"version\":3}", "/version",
         "unknown field \"version\"; known are cpus, name, runtime, image, contract, "
-        "handler, env, labels, memory_mb, timeout_ms, tmp_mb, pids, network, "
+        "handler, env, labels, memory_mb, timeout_ms, tmp_mb, pids, io_bps, io_iops, network, "
         "network_allow, network_kbps, public, min_instances, max_instances, concurrency, "
         "rate_limit, rate_burst, max_concurrency, reserved_concurrency, "
         "callback_url, callback_secret, keep_alive_ms, retry, code");
@@ -172,6 +177,15 @@ Test(function, numbers_are_held_to_the_contracts_ranges)
     assert_refused("{\"runtime\":\"go\",\"cpus\":\"1\"}", "/cpus",
                    "cpus must be 0.05 to 2, not \"1\"");
     assert_refused("{\"runtime\":\"go\",\"pids\":0}", "/pids", "pids must be 1 to 4096, not 0");
+    assert_refused("{\"runtime\":\"go\",\"io_bps\":1048575}", "/io_bps",
+                   "io_bps must be 0 (no limit) or 1048576 to 100000000000, not 1048575");
+    assert_refused("{\"runtime\":\"go\",\"io_bps\":100000000001}", "/io_bps",
+                   "io_bps must be 0 to 100000000000, not 100000000001");
+    assert_refused("{\"runtime\":\"go\",\"io_iops\":49}", "/io_iops",
+                   "io_iops must be 0 (no limit) or 50 to 10000000, not 49");
+    assert_refused("{\"runtime\":\"go\",\"io_iops\":-1}", "/io_iops",
+                   "io_iops must be 0 to 10000000, not -1");
+    assert_accepted("{\"runtime\":\"go\",\"io_bps\":100000000000,\"io_iops\":10000000}");
     assert_refused("{\"runtime\":\"go\",\"tmp_mb\":-1}", "/tmp_mb",
                    "tmp_mb must be 1 to 10240, not -1");
     assert_refused("{\"runtime\":\"go\",\"min_instances\":-1}", "/min_instances",

@@ -195,7 +195,10 @@ Test(instance_spec, what_the_host_cannot_enforce_is_not_asked_of_the_runtime)
                                             .code_dir = "/code",
                                             .libexec_dir = "/libexec",
                                             .command = command,
+                                            .disk = {254, 16},
                                             .limit_swap = true};
+    function.io_bps = 2 << 20;
+    function.io_iops = 100;
     for (int kind = 0; kind < LIMIT_KIND_COUNT; kind++) {
         struct instance_spec spec;
         struct error err = {0};
@@ -208,6 +211,9 @@ Test(instance_spec, what_the_host_cannot_enforce_is_not_asked_of_the_runtime)
         cr_expect_eq(oci->pids == 0, kind == LIMIT_PIDS, "%s", limit_name(kind));
         cr_expect_eq(oci->id_map_size == 0, kind == LIMIT_USERNS, "%s", limit_name(kind));
         cr_expect_eq(!oci->seccomp, kind == LIMIT_SECCOMP, "%s", limit_name(kind));
+        cr_expect_eq(oci->io_bps, kind == LIMIT_IO ? 0 : 2 << 20, "%s", limit_name(kind));
+        cr_expect_eq(oci->io_iops, kind == LIMIT_IO ? 0 : 100, "%s", limit_name(kind));
+        cr_expect_eq(oci->io_minor, kind == LIMIT_IO ? 0 : 16, "%s", limit_name(kind));
         instance_spec_deinit(&spec);
     }
 }

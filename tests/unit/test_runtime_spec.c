@@ -48,6 +48,10 @@ static struct oci_runtime_spec full_spec(void)
         .limit_swap = true,
         .cpu_quota_us = 50000,
         .pids = 64,
+        .io_major = 254,
+        .io_minor = 16,
+        .io_bps = 5000000000,
+        .io_iops = 200,
         .cgroups_path = "faas-w/i1",
         .nofile = 4096,
         .oom_score_adj = &oom_score_adj,
@@ -220,6 +224,31 @@ Test(runtime_spec, limits_are_written_as_asked)
     cr_expect_eq(json_int(at(resources, "pids/limit"), 0), 64);
 }
 
+static void expect_throttle(const struct json *root, const char *member, int64_t rate)
+{
+    char path[96];
+    snprintf(path, sizeof(path), "linux/resources/blockIO/%s", member);
+    const struct json *list = at(root, path);
+    cr_assert_eq(json_count(list), 1, "%s", member);
+    cr_expect_eq(json_int(at(list, "0/major"), 0), 254, "%s", member);
+    cr_expect_eq(json_int(at(list, "0/minor"), 0), 16, "%s", member);
+    cr_expect_eq(json_int(at(list, "0/rate"), 0), rate, "%s", member);
+}
+
+Test(runtime_spec, a_disks_rates_hold_for_reads_and_for_writes)
+{
+    struct oci_runtime_spec spec = full_spec();
+    autojson *both = write_and_parse(&spec);
+    expect_throttle(both, "throttleReadBpsDevice", 5000000000);
+    expect_throttle(both, "throttleWriteBpsDevice", 5000000000);
+    expect_throttle(both, "throttleReadIOPSDevice", 200);
+    expect_throttle(both, "throttleWriteIOPSDevice", 200);
+    spec.io_bps = 0;
+    autojson *one = write_and_parse(&spec);
+    cr_expect_eq(json_count(at(one, "linux/resources/blockIO")), 2);
+    expect_throttle(one, "throttleReadIOPSDevice", 200);
+}
+
 Test(runtime_spec, limits_that_are_not_asked_for_are_absent)
 {
     struct oci_runtime_spec spec = minimal_spec();
@@ -228,6 +257,7 @@ Test(runtime_spec, limits_that_are_not_asked_for_are_absent)
     cr_expect_null(at(root, "linux/resources/memory"));
     cr_expect_null(at(root, "linux/resources/cpu"));
     cr_expect_null(at(root, "linux/resources/pids"));
+    cr_expect_null(at(root, "linux/resources/blockIO"));
     cr_expect_null(at(root, "linux/seccomp"));
     cr_expect_null(at(root, "linux/cgroupsPath"));
     cr_expect_null(at(root, "process/oomScoreAdj"));
@@ -303,6 +333,8 @@ Test(runtime_spec, what_cannot_run_is_refused)
     spec.mounts = &relative, spec.mount_count = 1, expect_refused(&spec, "/mounts");
     spec.mounts = &no_source, expect_refused(&spec, "/mounts"), spec = minimal_spec();
     spec.memory_bytes = -1, expect_refused(&spec, "/linux/resources");
+    spec = full_spec();
+    spec.io_iops = -1, expect_refused(&spec, "/linux/resources");
 }
 
 Test(runtime_spec, a_config_over_the_limit_is_an_error)
