@@ -99,9 +99,8 @@ struct cgroup_limits {
     bool limit_swap;      /* memory and swap together are memory_bytes */
     int64_t cpu_quota_us; /* of the period that the cgroup has */
     int64_t pids;
-    struct disk
-        disk; /* the next two are of it: bytes and operations a second, of reads and of writes */
-    int64_t io_bps, io_iops;
+    struct disk disk;        /* whose rates the next two are */
+    int64_t io_bps, io_iops; /* a second, of reads and of writes each */
 };
 /* From the limits that it has to others; writes what differs. ERROR_NO_CAPACITY when it uses more memory than it may now. After a
  * failure the limits are something between the two. */
