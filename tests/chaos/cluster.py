@@ -246,15 +246,20 @@ class Cluster:
 
     def call(self, controller, method, path, body=None, timeout=60, headers=None):
         """(status, JSON). OSError or HTTPException when there was no answer."""
-        connection = http.client.HTTPConnection(HUB_ADDRESS, FIRST_PORT + controller, timeout=timeout)
-        try:
-            text = None if body is None else json.dumps(body)
-            connection.request(method, path, text, {'Authorization': f'Bearer {self.token}', 'Content-Type': 'application/json', **(headers or {})})
-            response = connection.getresponse()
-            data = response.read()
-            return response.status, json.loads(data) if data else None
-        finally:
-            connection.close()
+        with contextlib.closing(self.connect(controller, timeout)) as connection:
+            return self.ask(connection, method, path, body, headers)
+
+    @staticmethod
+    def connect(controller, timeout=60):
+        return http.client.HTTPConnection(HUB_ADDRESS, FIRST_PORT + controller, timeout=timeout)
+
+    def ask(self, connection, method, path, body=None, headers=None):
+        """The same over a connection that is kept."""
+        text = None if body is None else json.dumps(body)
+        connection.request(method, path, text, {'Authorization': f'Bearer {self.token}', 'Content-Type': 'application/json', **(headers or {})})
+        response = connection.getresponse()
+        data = response.read()
+        return response.status, json.loads(data) if data else None
 
     def deploy(self, name, source, **fields):
         status, body = self.call(0, 'PUT', f'/v1/functions/{name}', {'runtime': 'python', 'network': 'none', 'code': base64.b64encode(source.encode()).decode(), **fields})
