@@ -240,15 +240,16 @@ static int write_callback_secret(const struct cli *cli, struct json_writer *writ
     return 0;
 }
 
-/* All --network-allow options as one list. */
-static void write_network_allow(const struct cli *cli, struct json_writer *writer)
+/* All options of that name as one list. */
+static void write_list(const struct cli *cli, struct json_writer *writer, const char *option,
+                       const char *key)
 {
-    if (!cli_option(cli, "network-allow"))
+    if (!cli_option(cli, option))
         return;
-    json_key(writer, "network_allow");
+    json_key(writer, key);
     json_array_begin(writer);
     for (size_t i = 0; i < cli->option_count; i++)
-        if (strcmp(cli->options[i].name, "network-allow") == 0)
+        if (strcmp(cli->options[i].name, option) == 0)
             json_write_string(writer, cli->options[i].value);
     json_array_end(writer);
 }
@@ -274,6 +275,7 @@ static bool field_overridden(const struct cli *cli, const char *key)
                   {"env", "env"},
                   {"label", "labels"},
                   {"public", "public"},
+                  {"requires", "requires"},
                   {"network-allow", "network_allow"},
                   {"network-kbps", "network_kbps"},
                   {"min-instances", "min_instances"},
@@ -321,7 +323,8 @@ static int write_fields(const struct cli *cli, struct json_writer *writer,
     }
     if (cli_flag(cli, "public"))
         json_member_bool(writer, "public", true);
-    write_network_allow(cli, writer);
+    write_list(cli, writer, "network-allow", "network_allow");
+    write_list(cli, writer, "requires", "requires");
     if (write_number_options(cli, writer, err) || write_retry(cli, writer, settings, err) ||
         write_callback_secret(cli, writer, err) || write_pairs(cli, writer, "env", "env", err) ||
         write_pairs(cli, writer, "label", "labels", err))
@@ -459,6 +462,8 @@ static const struct cli_option options[] = {
     {"callback-secret-file", 0, "F", "signs what is told: 16 to 256 bytes, never shown again",
      NULL},
     {"label", 0, "K=V", "a label; may be given often", NULL},
+    {"requires", 0, "LABEL", "a label that its worker must have, K or K=V; may be given often",
+     NULL},
     {"public", 0, NULL, "/fn/NAME needs no token", NULL},
     {"no-wait", 0, NULL, "do not wait until a compiled function is built", NULL},
 };

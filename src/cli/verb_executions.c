@@ -215,12 +215,14 @@ static void add_worker_row(struct table *table, const struct json *worker)
     format_age(json_get_string(worker, "last_contact_at"), text, sizeof(text));
     table_add(table, text);
     add_list(table, json_get(worker, "unenforced"));
+    add_list(table, json_get(worker, "labels"));
 }
 
 static int run_workers(struct cli *cli)
 {
-    static const char *const titles[] = {"WORKER",    "STATE",  "RUNTIME",      "BUSY",
-                                         "INSTANCES", "MEMORY", "LAST CONTACT", "NOT ENFORCED"};
+    static const char *const titles[] = {"WORKER",       "STATE",        "RUNTIME",
+                                         "BUSY",         "INSTANCES",    "MEMORY",
+                                         "LAST CONTACT", "NOT ENFORCED", "LABELS"};
     struct error err = {0};
     struct api api;
     autojson *page = NULL;

@@ -14,12 +14,32 @@
 #define LIST_TRIES 5
 #define LIST_DEFAULT 50
 
-static void respond_record(struct http_request *request, const struct execution *record)
+#define LACK_MAX 512
+
+/* What a queued one waits for when that is a worker that it may run on; NULL otherwise. */
+static const char *waiting_for(const struct controller *controller, const struct execution *record,
+                               char text[LACK_MAX])
+{
+    const struct function_entry *function =
+        record->status == EXECUTION_QUEUED ? registry_find(&controller->registry, record->function)
+                                           : NULL;
+    if (!function || !function->current ||
+        placement_possible(&controller->dispatch.placement, function->current))
+        return NULL;
+    placement_explain(&controller->dispatch.placement, function->current, text, LACK_MAX);
+    return text;
+}
+
+static void respond_record(const struct controller *controller, struct http_request *request,
+                           const struct execution *record)
 {
     struct json_answer answer;
+    struct execution shown = *record; /* borrows */
+    char text[LACK_MAX];
     if (json_answer_begin(&answer, request) < 0)
         return;
-    execution_write(answer.writer, record);
+    shown.waiting_for = waiting_for(controller, record, text);
+    execution_write(answer.writer, &shown);
     json_answer_respond(&answer, request, 200);
 }
 
@@ -62,9 +82,9 @@ static void execution_came(void *data, const struct execution *execution, const 
         /* Memory knows better of all but its callback. */
         struct execution view = running_view(live);
         view.callback = execution->callback;
-        respond_record(read->request, &view);
+        respond_record(read->controller, read->request, &view);
     } else if (execution)
-        respond_record(read->request, execution);
+        respond_record(read->controller, read->request, execution);
     else
         respond_not_found(read->request);
     free(read);
@@ -85,7 +105,7 @@ void serve_get_execution(struct http_request *request, void *data)
     }
     if (live) {
         struct execution view = running_view(live);
-        respond_record(request, &view);
+        respond_record(controller, request, &view);
         return;
     }
     struct execution_read *read = time_id_valid(id) ? malloc(sizeof(*read)) : NULL;
@@ -150,6 +170,7 @@ static size_t write_merged(struct json_writer *writer, const struct execution_li
                            const char **ret_last)
 {
     size_t i = 0, j = 0, count = 0;
+    char text[LACK_MAX];
     while (count < (size_t)list->query.limit && (i < list->live_count || j < stored_count)) {
         const struct execution *live = i < list->live_count ? &list->live[i]->record : NULL;
         const struct execution *old = j < stored_count ? &stored[j] : NULL;
@@ -169,6 +190,7 @@ static size_t write_merged(struct json_writer *writer, const struct execution_li
         shown.result = NULL;
         shown.logs = NULL;
         shown.result_len = shown.logs_len = 0;
+        shown.waiting_for = waiting_for(list->controller, next, text);
         execution_write(writer, &shown);
         *ret_last = next->id;
         count++;

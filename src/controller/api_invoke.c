@@ -217,7 +217,8 @@ void serve_invoke(struct http_request *request, void *data)
         version && read_mode(request, &async, &err) == 0 &&
                 read_async_options(request, async, &options, &err) == 0 &&
                 read_callback(controller, request, version, async, &options, &err) == 0 &&
-                (async || admission_check_token_place(controller, token, &err) == 0)
+                (async || (controller_check_placement(controller, version, &err) == 0 &&
+                           admission_check_token_place(controller, token, &err) == 0))
             ? take_json_payload(request, &len, &err)
             : NULL;
     struct live_execution *execution =
@@ -246,7 +247,8 @@ void serve_invoke_raw(struct http_request *request, void *data)
     struct token *token =
         version && !version->record.spec.public ? tokens_of_request(controller, request) : NULL;
     char *payload =
-        version && admission_check_token_place(controller, token, &err) == 0
+        version && controller_check_placement(controller, version, &err) == 0 &&
+                admission_check_token_place(controller, token, &err) == 0
             ? take_raw_payload(request, (size_t)controller->config.payload_max_bytes, &len, &err)
             : NULL;
     struct live_execution *execution =

@@ -122,9 +122,9 @@ static void copy_member(struct json_writer *writer, const struct json *described
 
 static void write_worker(struct json_writer *writer, const struct worker_session *session)
 {
-    static const char *const members[] = {"runtime",     "arch",      "version",
-                                          "concurrency", "memory_mb", "cpus",
-                                          "unenforced",  "images",    "instances"};
+    static const char *const members[] = {"runtime",   "arch",     "version", "concurrency",
+                                          "memory_mb", "cpus",     "labels",  "unenforced",
+                                          "images",    "instances"};
     char time[25];
     const char *state = session->lost ? "lost" : session->dispatch.draining ? "draining" : "active";
     clock_format_rfc3339(session->last_contact_wall_ns, time);

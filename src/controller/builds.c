@@ -57,14 +57,16 @@ int builds_resume(struct controller *controller, struct error *err)
 
 /* ---- giving out ---- */
 
-static struct worker_session *choose_session(struct controller *controller)
+static struct worker_session *choose_session(struct controller *controller,
+                                             struct function_version *version)
 {
     struct worker_session *best = NULL;
     list_for_each(link, &controller->sessions.all)
     {
         struct dispatch_worker *worker = list_entry(link, struct dispatch_worker, link);
         struct worker_session *session = (struct worker_session *)worker;
-        if (session->lost || session->build || !worker->reachable || worker->draining)
+        if (session->lost || session->build || !worker->reachable || worker->draining ||
+            !placement_fits(&controller->dispatch.placement, version, worker->place))
             continue;
         if (!best || worker->busy < best->dispatch.busy)
             best = session;
@@ -103,9 +105,8 @@ void builds_dispatch(struct controller *controller)
             free_build(controller, build); /* deleted meanwhile */
             continue;
         }
-        if (!(session = choose_session(controller)))
-            return;
-        give(controller, build, session);
+        if ((session = choose_session(controller, build->version)))
+            give(controller, build, session);
     }
 }
 
@@ -232,6 +233,13 @@ static struct build *find_running(struct controller *controller, const char *id)
     return NULL;
 }
 
+/* What it compiles for: the worker's own. NULL when it does not say. */
+static char *build_arch(const struct build *build)
+{
+    const char *arch = json_get_string(build->session->described, "arch");
+    return arch && strlen(arch) <= 63 ? strdup(arch) : NULL;
+}
+
 static void succeed(struct controller *controller, struct build *build,
                     const struct worker_message *message)
 {
@@ -241,15 +249,19 @@ static void succeed(struct controller *controller, struct build *build,
     char *bytes = malloc(message->artifact_len);
     sha256_hex(message->artifact, message->artifact_len, hash);
     char *digest = strdup(hash);
+    char *arch = build_arch(build);
     if (!bytes || !digest) {
         free(bytes);
         free(digest);
+        free(arch);
         fail(controller, build, no_memory, strlen(no_memory));
         return;
     }
     memcpy(bytes, message->artifact, message->artifact_len);
     free(record->spec.artifact_sha256);
     record->spec.artifact_sha256 = digest;
+    free(record->spec.artifact_arch);
+    record->spec.artifact_arch = arch;
     free(record->build_output);
     record->build_output =
         message->output_len ? copy_output(message->output, message->output_len) : NULL;

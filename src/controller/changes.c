@@ -149,6 +149,7 @@ static bool changes_nothing(const struct change *change)
     with_cleanup(buffer_deinit) struct buffer after = BUFFER_INIT(ANSWER_MAX);
     same.version = newest->record.spec.version;
     same.artifact_sha256 = newest->record.spec.artifact_sha256;
+    same.artifact_arch = newest->record.spec.artifact_arch;
     return spec_text(&newest->record.spec, &before) == 0 && spec_text(&same, &after) == 0 &&
            before.len == after.len && memcmp(before.data, after.data, after.len) == 0;
 }
@@ -241,6 +242,9 @@ static int take_over(struct change *change, struct error *err)
              strcmp(before->image, spec->image) == 0)
         artifact = before->artifact_sha256;
     if (artifact && !(spec->artifact_sha256 = strdup(artifact)))
+        return error_set(err, ERROR_INTERNAL, "out of memory");
+    const char *arch = artifact && spec->runtime == RUNTIME_GO ? before->artifact_arch : NULL;
+    if (arch && !(spec->artifact_arch = strdup(arch)))
         return error_set(err, ERROR_INTERNAL, "out of memory");
     return 0;
 }

@@ -57,6 +57,25 @@ static int tell_assignment(struct worker_session *session, struct live_execution
     return session_give(session, head, payload, execution->payload_len, err);
 }
 
+bool controller_expects_workers(const struct controller *controller)
+{
+    uint64_t wait_ms = (uint64_t)controller->config.worker_lost_ms;
+    if (wait_ms > SESSION_STATE_MS)
+        wait_ms = SESSION_STATE_MS;
+    return clock_monotonic_ns() - controller->started_ns < wait_ms * NS_PER_MS;
+}
+
+int controller_check_placement(const struct controller *controller,
+                               struct function_version *version, struct error *err)
+{
+    char text[512];
+    if (placement_possible(&controller->dispatch.placement, version) ||
+        sessions_alive(controller) == 0 || controller_expects_workers(controller))
+        return 0;
+    placement_explain(&controller->dispatch.placement, version, text, sizeof(text));
+    return error_set(err, ERROR_NO_CAPACITY, "%s", text);
+}
+
 static void assign(struct controller *controller, struct live_execution *execution,
                    struct worker_session *session)
 {
@@ -135,6 +154,9 @@ static void fail_expired(struct controller *controller, struct live_execution *e
     bool bound = dispatch_at_bound(execution);
     bool none = sessions_alive(controller) == 0;
     bool reserved = function->reserved == 0 && dispatch_shared_full(&controller->dispatch);
+    char lack[512] = "";
+    if (!none && !placement_possible(&controller->dispatch.placement, execution->version))
+        placement_explain(&controller->dispatch.placement, execution->version, lack, sizeof(lack));
     long long wait_ms = (long long)controller->config.queue_wait_ms;
     dispatch_remove(&controller->dispatch, execution);
     if (bound)
@@ -142,6 +164,9 @@ static void fail_expired(struct controller *controller, struct live_execution *e
                         "%s has %zu invocations under way, as many as its max_instances allows, "
                         "and none ended within %lld ms",
                         function->name, function->under_way, wait_ms);
+    else if (lack[0])
+        executions_fail(controller, execution, EXECUTION_CANCELLED, "Platform.NoCapacity",
+                        "%s, and none came within %lld ms", lack, wait_ms);
     else
         executions_fail(controller, execution, EXECUTION_CANCELLED, "Platform.NoCapacity",
                         none ? "no worker is in contact, and none came within %lld ms"
@@ -455,6 +480,7 @@ int controller_start(struct controller *controller, struct error *err)
                                      .payload_bytes = (size_t)config->queue_max_mb * 1024 * 1024};
 
     uv_loop_init(&controller->loop);
+    controller->started_ns = clock_monotonic_ns();
     controller->machine_cpus = (double)sysconf(_SC_NPROCESSORS_ONLN);
     registry_init(&controller->registry, version_gone, controller);
     tokens_init(&controller->tokens);

@@ -55,6 +55,7 @@ struct controller {
         looked_up; /* refresh's: the request that is being served was looked up in the store already */
     bool draining;
     bool stopped;
+    uint64_t started_ns;        /* monotonic */
     uint64_t drain_deadline_ns; /* monotonic */
 };
 
@@ -65,6 +66,11 @@ int controller_start(struct controller *controller, struct error *err);
 void controller_run(struct controller *controller);
 void controller_deinit(struct controller *controller);
 
+/* Whether it was started so lately that workers may still be on their way to it. */
+bool controller_expects_workers(const struct controller *controller);
+/* ERROR_NO_CAPACITY when no worker in contact may run the version and none is expected: what is required, and who lacks it. */
+int controller_check_placement(const struct controller *controller,
+                               struct function_version *version, struct error *err);
 /* Gives waiting executions and builds to workers that can take them. Call after anything that may
  * have made room or work. */
 void controller_dispatch(struct controller *controller);

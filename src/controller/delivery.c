@@ -321,6 +321,32 @@ static void give_back(struct controller *controller)
     free(waiting);
 }
 
+/* One that may still be running where it was is waited for: by an own store always, else while workers may be on their way
+ * back. */
+static bool may_be_elsewhere(const struct controller *controller,
+                             const struct live_execution *execution)
+{
+    return !execution->interrupted ||
+           (controller->delivery.shared && !controller_expects_workers(controller));
+}
+
+/* What no worker in contact may run takes no room here; another controller may have a worker for it. */
+static void give_back_unplaced(struct controller *controller)
+{
+    list_for_each(link, &controller->dispatch.unplaced)
+    {
+        struct function_entry *function = list_entry(link, struct function_entry, waiting_link);
+        list_for_each(waiting, &function->queue)
+        {
+            struct live_execution *execution =
+                list_entry(waiting, struct live_execution, queue_link);
+            if (execution->record.async && may_be_elsewhere(controller, execution) &&
+                !placement_possible(&controller->dispatch.placement, execution->version))
+                executions_put_back(controller, execution, 0);
+        }
+    }
+}
+
 void delivery_tick(struct controller *controller)
 {
     struct delivery *delivery = &controller->delivery;
@@ -329,6 +355,8 @@ void delivery_tick(struct controller *controller)
         delivery_look(controller);
     if (!workers && controller->dispatch.length > 0 && !controller->draining)
         give_back(controller);
+    else if (!controller->draining)
+        give_back_unplaced(controller);
     delivery->had_workers = workers;
 }
 

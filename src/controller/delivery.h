@@ -10,7 +10,7 @@
  * With PostgreSQL several controllers do this at once. Each has a lease under a name of its own (struct delivery's
  * owner), which is renewed; when it could not be for too long, others may have taken what was its own: nothing of it is
  * begun any more, and once that is certain, all of it is forgotten here. A controller with which no worker is in contact
- * leaves the work to others. Loop thread only. */
+ * leaves the work to others; so it does with a function that none of its workers may run. Loop thread only. */
 #pragma once
 
 #include "controller/executions.h"

@@ -57,7 +57,9 @@ static bool fits_window(const struct controller *controller, const struct live_e
            function->window < delivery_window_max(controller) &&
            dispatch_check_room(&controller->dispatch, function, execution->payload_len, NULL) ==
                0 &&
-           delivery_has_workers(controller) && delivery_lease_holds(controller);
+           delivery_has_workers(controller) &&
+           placement_possible(&controller->dispatch.placement, execution->version) &&
+           delivery_lease_holds(controller);
 }
 
 int delivery_check_room(const struct controller *controller, struct error *err)

@@ -13,13 +13,14 @@ struct claim {
     char owner[RANDOM_ID_LEN + 1];
 };
 
-/* The version that it was accepted for, or the one that serves. */
+/* The version that it was accepted for, or, when that cannot run, the one that serves. */
 static struct function_version *version_for(struct controller *controller,
                                             const struct execution *record)
 {
     struct function_version *version =
         registry_find_version(&controller->registry, record->function, record->version);
-    if (version && version->record.state == FUNCTION_READY)
+    if (version && version->record.state == FUNCTION_READY &&
+        placement_possible(&controller->dispatch.placement, version))
         return version;
     struct function_entry *function = registry_find(&controller->registry, record->function);
     return function ? function->current : NULL;
@@ -101,6 +102,7 @@ void delivery_claim(struct controller *controller, struct function_entry *functi
     if (!function->stored || function->claiming || !function->current ||
         function->window > delivery_window_max(controller) / 2 || bytes_left(controller) == 0 ||
         controller->draining || controller->delivery.stopped || !delivery_has_workers(controller) ||
+        !placement_possible(&controller->dispatch.placement, function->current) ||
         !delivery_lease_holds(controller))
         return;
     struct claim *claim = malloc(sizeof(*claim));

@@ -5,6 +5,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* A worker that asks looks at so many functions for one that it is warm for. */
 #define WARM_SEARCH 16
@@ -16,6 +17,7 @@ void dispatch_init(struct dispatch *dispatch, const struct dispatch_limits *limi
     *dispatch = (struct dispatch){.limits = *limits};
     list_init(&dispatch->functions);
     list_init(&dispatch->reserved);
+    list_init(&dispatch->unplaced);
     list_init(&dispatch->waiting);
 }
 
@@ -51,8 +53,13 @@ static struct list *turns_of(struct dispatch *dispatch, const struct function_en
     return function->reserved > 0 ? &dispatch->reserved : &dispatch->functions;
 }
 
+/* One that was set aside, at its bound or for want of a worker, may have a turn again. */
 void dispatch_take_turns(struct dispatch *dispatch, struct function_entry *function)
 {
+    if (function->unplaced) {
+        function->unplaced = false;
+        list_remove(&function->waiting_link);
+    }
     if (function->queue_length > 0 && list_empty(&function->waiting_link))
         list_append(turns_of(dispatch, function), &function->waiting_link);
 }
@@ -62,7 +69,7 @@ static void count_in(struct dispatch *dispatch, struct live_execution *execution
     struct function_entry *function = execution->version->function;
     if (function->queue_length++ == 0)
         function->passed_over = 0;
-    dispatch_take_turns(dispatch, function);
+    dispatch_take_turns(dispatch, function); /* its first one may be another now */
     dispatch->length++;
     dispatch->payload_bytes += execution->payload_len;
     if (!execution->record.async)
@@ -142,16 +149,18 @@ static int warmth(const struct dispatch_worker *worker, const char *key)
     return warm ? (warm->places > 0 ? 2 : 1) : 0;
 }
 
-static struct dispatch_worker *choose_worker(struct list *workers, const char *key)
+static struct dispatch_worker *choose_worker(const struct dispatch *dispatch, struct list *workers,
+                                             struct function_version *version)
 {
     struct dispatch_worker *best = NULL;
     int best_warmth = -1;
     list_for_each(link, workers)
     {
         struct dispatch_worker *worker = list_entry(link, struct dispatch_worker, link);
-        if (!worker->reachable || !has_room(worker))
+        if (!worker->reachable || !has_room(worker) ||
+            !placement_fits(&dispatch->placement, version, worker->place))
             continue;
-        int warm = warmth(worker, key);
+        int warm = warmth(worker, version->key);
         if (warm > best_warmth || (warm == best_warmth && worker->busy < best->busy)) {
             best = worker;
             best_warmth = warm;
@@ -175,31 +184,59 @@ bool dispatch_shared_full(const struct dispatch *dispatch)
     return dispatch->places_reserved > 0 && (int64_t)dispatch->sharing >= (shared > 1 ? shared : 1);
 }
 
-/* The first in a list of turns. One at its bound is set aside until dispatch_take_turns(); one whose reservation was made or
- * given up since it came there goes to its place. */
-static struct function_entry *first_in(struct dispatch *dispatch, struct list *turns)
+/* Those that nobody could run are looked at anew when the workers are others. */
+static void review_unplaced(struct dispatch *dispatch)
 {
-    struct list *first;
-    while ((first = list_first(turns))) {
-        struct function_entry *function = list_entry(first, struct function_entry, waiting_link);
-        bool misplaced = turns_of(dispatch, function) != turns;
-        if (!misplaced && !dispatch_at_bound(head_of(function)))
+    if (dispatch->placed == dispatch->placement.generation)
+        return;
+    dispatch->placed = dispatch->placement.generation;
+    list_for_each(link, &dispatch->unplaced)
+        dispatch_take_turns(dispatch, list_entry(link, struct function_entry, waiting_link));
+}
+
+/* Whether it can have a turn now, in this list; if not, it is set aside until dispatch_take_turns(), or goes to the list where
+ * it belongs, because its reservation was made or given up since it came here. */
+static bool has_turn(struct dispatch *dispatch, struct list *turns, struct function_entry *function)
+{
+    struct live_execution *head = head_of(function);
+    bool misplaced = turns_of(dispatch, function) != turns;
+    bool possible = placement_possible(&dispatch->placement, head->version);
+    if (!misplaced && possible && !dispatch_at_bound(head))
+        return true;
+    list_remove(&function->waiting_link);
+    if (misplaced) {
+        dispatch_take_turns(dispatch, function);
+    } else if (!possible) {
+        list_append(&dispatch->unplaced, &function->waiting_link);
+        function->unplaced = true;
+    }
+    return false;
+}
+
+/* The first in a list of turns that workers at these places may run. */
+static struct function_entry *first_in(struct dispatch *dispatch, struct list *turns,
+                                       const uint64_t places[PLACEMENT_PLACES / 64])
+{
+    list_for_each(link, turns)
+    {
+        struct function_entry *function = list_entry(link, struct function_entry, waiting_link);
+        if (has_turn(dispatch, turns, function) &&
+            placement_fits_any(&dispatch->placement, head_of(function)->version, places))
             return function;
-        list_remove(first);
-        if (misplaced)
-            dispatch_take_turns(dispatch, function);
     }
     return NULL;
 }
 
 /* The function whose turn it is: those with places of their own and the others take turns, too. */
-static struct function_entry *first_function(struct dispatch *dispatch)
+static struct function_entry *first_function(struct dispatch *dispatch,
+                                             const uint64_t places[PLACEMENT_PLACES / 64])
 {
-    struct function_entry *reserved = first_in(dispatch, &dispatch->reserved);
+    review_unplaced(dispatch);
+    struct function_entry *reserved = first_in(dispatch, &dispatch->reserved, places);
     struct function_entry *shared =
-        dispatch_shared_full(dispatch) ? NULL : first_in(dispatch, &dispatch->functions);
+        dispatch_shared_full(dispatch) ? NULL : first_in(dispatch, &dispatch->functions, places);
     if (!reserved) /* the other look may have found one that belongs here */
-        reserved = first_in(dispatch, &dispatch->reserved);
+        reserved = first_in(dispatch, &dispatch->reserved, places);
     if (!shared || !reserved)
         return shared ? shared : reserved;
     return dispatch->reserved_had_turn ? shared : reserved;
@@ -221,22 +258,47 @@ void dispatch_ended(struct dispatch *dispatch, struct live_execution *execution)
     dispatch_take_turns(dispatch, execution->version->function);
 }
 
+static void add_place(uint64_t places[PLACEMENT_PLACES / 64], const struct dispatch_worker *worker)
+{
+    places[worker->place / 64] |= UINT64_C(1) << (worker->place % 64);
+}
+
+/* The places of workers that can take one and can be told so. False: of none. */
+static bool find_room(struct list *workers, uint64_t places[PLACEMENT_PLACES / 64])
+{
+    bool any = false;
+    list_for_each(link, workers)
+    {
+        const struct dispatch_worker *worker = list_entry(link, struct dispatch_worker, link);
+        if (!worker->reachable || !has_room(worker))
+            continue;
+        add_place(places, worker);
+        any = true;
+    }
+    return any;
+}
+
+/* A function whose workers are all busy lets the next have its turn. */
 struct live_execution *dispatch_next(struct dispatch *dispatch, struct list *workers,
                                      struct dispatch_worker **ret_worker)
 {
-    struct function_entry *function = first_function(dispatch);
+    uint64_t room[PLACEMENT_PLACES / 64] = {0};
+    if (dispatch->length == 0 || !find_room(workers, room))
+        return NULL;
+    struct function_entry *function = first_function(dispatch, room);
     if (!function)
         return NULL;
-    struct dispatch_worker *worker = choose_worker(workers, head_of(function)->version->key);
-    if (!worker)
-        return NULL;
-    *ret_worker = worker;
+    *ret_worker = choose_worker(dispatch, workers, head_of(function)->version);
     return take_head(dispatch, function);
 }
 
 struct live_execution *dispatch_next_for(struct dispatch *dispatch, struct dispatch_worker *worker)
 {
-    struct function_entry *head = has_room(worker) ? first_function(dispatch) : NULL;
+    uint64_t place[PLACEMENT_PLACES / 64] = {0};
+    if (dispatch->length == 0 || !has_room(worker))
+        return NULL;
+    add_place(place, worker);
+    struct function_entry *head = first_function(dispatch, place);
     if (!head)
         return NULL;
     int looked_at = 0;
@@ -247,7 +309,8 @@ struct live_execution *dispatch_next_for(struct dispatch *dispatch, struct dispa
             if (looked_at++ == WARM_SEARCH)
                 break;
             const struct live_execution *execution = head_of(function);
-            if (dispatch_at_bound(execution) || warmth(worker, execution->version->key) < 2)
+            if (dispatch_at_bound(execution) || warmth(worker, execution->version->key) < 2 ||
+                !placement_fits(&dispatch->placement, execution->version, worker->place))
                 continue;
             if (function != head)
                 head->passed_over++;

@@ -5,9 +5,10 @@
  * allows waits
  * until one of them ends. Functions with reserved_concurrency have places of their own among all that
  * the workers have: the others together get what is left, but always one at least. An execution goes to a worker that can take one and can be told at once (it is
- * connected): preferably one with a free place in an instance of that version, then one that has its code,
+ * connected) and has the labels that its version requires (placement.h): preferably one with a free place in an instance of that version, then one that has its code,
  * then the least loaded. A worker that asks gets, within a bound on patience, a function that it is
- * warm for before one that it is not.
+ * warm for before one that it is not. A function that no worker in contact may run loses its turn, and takes turns again
+ * when something about the workers changes: it holds up nobody.
  *
  * Pure logic over the lists: no I/O, no clock. Loop thread only. */
 #pragma once
@@ -29,7 +30,10 @@ struct dispatch {
     int64_t places;          /* that all workers have */
     int64_t places_reserved; /* by all functions together */
     size_t sharing;          /* executions at workers on places that are nobody's own */
-    struct list waiting;     /* synchronous executions in order of acceptance, by wait_link */
+    struct list unplaced;    /* functions that no worker in contact may run */
+    unsigned placed;         /* the placement's generation by which they were put there */
+    struct placement placement;
+    struct list waiting; /* synchronous executions in order of acceptance, by wait_link */
     size_t length;
     size_t payload_bytes;
 };
@@ -42,6 +46,7 @@ struct dispatch_worker {
     size_t busy;         /* invocations that it has, or that are on their way to it */
     bool reachable;      /* it can be told now */
     bool draining;
+    int place;              /* in dispatch's placement */
     struct string_map warm; /* version's key -> struct dispatch_warm, owned */
 };
 

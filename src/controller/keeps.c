@@ -88,7 +88,9 @@ static void drop_outdated(struct controller *controller, struct worker_session *
         const struct function_entry *function =
             registry_find(&controller->registry, keep->function);
         if (!can_keep(session) || !function || !function->current ||
-            strcmp(function->current->key, keep->key) != 0)
+            strcmp(function->current->key, keep->key) != 0 ||
+            !placement_fits(&controller->dispatch.placement, function->current,
+                            session->dispatch.place))
             keep->wanted = 0;
     }
 }
@@ -101,7 +103,8 @@ struct share {
     bool has_room;
 };
 
-static struct share share_of(struct worker_session *session, const struct function_version *version)
+static struct share share_of(const struct controller *controller, struct worker_session *session,
+                             struct function_version *version)
 {
     const struct keep *keep = string_map_get(&session->keeps, version->key);
     int64_t memory_mb = memory_kept_mb(session);
@@ -109,17 +112,19 @@ static struct share share_of(struct worker_session *session, const struct functi
                           .count = keep ? keep->wanted : 0,
                           .memory_mb = memory_mb,
                           .has_room = can_keep(session) &&
+                                      placement_fits(&controller->dispatch.placement, version,
+                                                     session->dispatch.place) &&
                                       memory_mb + version->record.spec.memory_mb <=
                                           json_get_int(session->described, "memory_mb", 0)};
 }
 
 /* One more at the worker that keeps the fewest of this version, or the least of all; or one less where most are. */
-static bool move_one(struct controller *controller, const struct function_version *version, int by)
+static bool move_one(struct controller *controller, struct function_version *version, int by)
 {
     struct share best = {0};
     list_for_each(link, &controller->sessions.all)
     {
-        struct share share = share_of(session_of(link), version);
+        struct share share = share_of(controller, session_of(link), version);
         if (by > 0 ? !share.has_room : share.count == 0)
             continue;
         int64_t difference =
@@ -137,18 +142,18 @@ static bool move_one(struct controller *controller, const struct function_versio
     return true;
 }
 
-static int64_t count_wanted(struct controller *controller, const struct function_version *version)
+static int64_t count_wanted(struct controller *controller, struct function_version *version)
 {
     int64_t count = 0;
     list_for_each(link, &controller->sessions.all) count +=
-        share_of(session_of(link), version).count;
+        share_of(controller, session_of(link), version).count;
     return count;
 }
 
 /* False when it needs no more looking after. */
 static bool plan_function(struct controller *controller, struct function_entry *function)
 {
-    const struct function_version *version = function->current;
+    struct function_version *version = function->current;
     int64_t min = version ? version->record.spec.min_instances : 0;
     int64_t count = version ? count_wanted(controller, version) : 0;
     while (count < min && move_one(controller, version, 1))
@@ -156,7 +161,7 @@ static bool plan_function(struct controller *controller, struct function_entry *
     while (count > min && move_one(controller, version, -1))
         count--;
     if (count < min && !function->kept_short && sessions_alive(controller) > 0)
-        log_warn("no worker has memory to keep all instances of a function ready",
+        log_warn("no worker may or has memory to keep all instances of a function ready",
                  LOG_STR("function", function->name), LOG_INT("min_instances", min),
                  LOG_INT("kept", count));
     function->kept_short = count < min;

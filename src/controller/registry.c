@@ -16,6 +16,7 @@ void registry_init(struct registry *registry,
 static void free_version(struct function_version *version)
 {
     function_record_deinit(&version->record);
+    free(version->match);
     free(version);
 }
 
@@ -221,6 +222,9 @@ static void take_build_outcome(struct registry *registry, struct function_versio
     free(known->spec.artifact_sha256);
     known->spec.artifact_sha256 = record->spec.artifact_sha256;
     record->spec.artifact_sha256 = NULL;
+    free(known->spec.artifact_arch);
+    known->spec.artifact_arch = record->spec.artifact_arch;
+    record->spec.artifact_arch = NULL;
     if (record->state == FUNCTION_READY)
         registry_activate(registry, version);
     else

@@ -12,6 +12,7 @@
 
 #include "base/list.h"
 #include "base/string_map.h"
+#include "controller/placement.h"
 #include "controller/rate_limit.h"
 #include "store/store.h"
 
@@ -22,6 +23,7 @@ struct function_version {
     char key[VERSION_KEY_MAX]; /* "hello/3" */
     struct function_record record;
     unsigned references;
+    struct placement_match *match; /* placement's; owned */
 };
 
 struct function_entry {
@@ -41,6 +43,7 @@ struct function_entry {
     int64_t reserved;      /* places of its own; 0: none */
     size_t places;         /* admission's: calls that count as being at the same time */
     unsigned passed_over;  /* dispatch's */
+    bool unplaced;         /* dispatch's: no worker in contact may run its first one */
     size_t window;         /* delivery's: asynchronous ones that wait in memory */
     bool stored;           /* delivery's: more of them may wait in the store only */
     bool claiming;         /* delivery's: they are being asked for */

@@ -124,7 +124,14 @@ static struct worker_session *new_session(struct controller *controller, const c
     }
     snprintf(session->name, sizeof(session->name), "%s", name);
     list_init(&session->running);
+    session->dispatch.place = placement_enter(&controller->dispatch.placement);
+    if (session->dispatch.place < 0) {
+        error_set(err, ERROR_THROTTLED, "there is no place for another worker");
+        free(session);
+        return NULL;
+    }
     if (string_map_put(&sessions->by_name, session->name, session, err) < 0) {
+        placement_leave(&controller->dispatch.placement, session->dispatch.place);
         free(session);
         return NULL;
     }
@@ -132,8 +139,10 @@ static struct worker_session *new_session(struct controller *controller, const c
     return session;
 }
 
-static void free_session(struct sessions *sessions, struct worker_session *session)
+static void free_session(struct controller *controller, struct worker_session *session)
 {
+    struct sessions *sessions = &controller->sessions;
+    placement_leave(&controller->dispatch.placement, session->dispatch.place);
     string_map_remove(&sessions->by_name, session->name);
     list_remove(&session->dispatch.link);
     dispatch_worker_deinit(&session->dispatch);
@@ -163,6 +172,7 @@ static void lose_session(struct controller *controller, struct worker_session *s
              LOG_STR("why", why), LOG_INT("running", (int64_t)session->dispatch.busy));
     controller->metrics.workers_lost++;
     session->lost = true;
+    placement_set_contact(&controller->dispatch.placement, session->dispatch.place, false);
     if (session->stream)
         worker_stream_close(session->stream);
     lose_work(controller, session, why);
@@ -170,8 +180,8 @@ static void lose_session(struct controller *controller, struct worker_session *s
 
 void sessions_deinit(struct controller *controller)
 {
-    list_for_each(link, &controller->sessions.all) free_session(
-        &controller->sessions, session_of(list_entry(link, struct dispatch_worker, link)));
+    list_for_each(link, &controller->sessions.all)
+        free_session(controller, session_of(list_entry(link, struct dispatch_worker, link)));
     string_map_deinit(&controller->sessions.by_name);
 }
 
@@ -261,6 +271,29 @@ static int64_t count_undelivered(struct controller *controller, struct worker_se
     return count;
 }
 
+/* What the worker says of itself; what is no label is left out. One that says none has at least its architecture. */
+static void read_labels(struct controller *controller, struct worker_session *session,
+                        const struct json *state)
+{
+    struct labels labels = {0};
+    struct error err = {0};
+    char arch[LABEL_TEXT_MAX + 1];
+    if (!json_get(state, "labels") && json_get_string(state, "arch")) {
+        snprintf(arch, sizeof(arch), "arch=%s", json_get_string(state, "arch"));
+        labels_add(&labels, arch, &err);
+    }
+    json_foreach (i, item, json_get(state, "labels")) {
+        const char *text = json_string(item, NULL);
+        if (text && labels_add(&labels, text, &err) < 0)
+            log_warn("a worker's label cannot be used", LOG_STR("worker", session->name),
+                     LOG_ERR(&err));
+    }
+    if (placement_set_labels(&controller->dispatch.placement, session->dispatch.place, &labels)) {
+        keeps_workers_changed(controller);
+        delivery_look(controller);
+    }
+}
+
 /* Of versions that are gone it may have missed the `forget`. */
 static void read_instances(const struct controller *controller, struct worker_session *session,
                            const struct json *instances)
@@ -296,6 +329,7 @@ static void read_state(struct controller *controller, struct worker_session *ses
         keeps_workers_changed(controller);
     session->dispatch.draining = draining;
     if (json_get(state, "instances")) {
+        read_labels(controller, session, state);
         keeps_read(session, json_get(state, "kept"));
         read_instances(controller, session, json_get(state, "instances"));
         session->dispatch.concurrency = json_get_int(state, "concurrency", 1);
@@ -362,6 +396,7 @@ void session_take_state(struct controller *controller, struct worker_stream *str
     if (!stream->session)
         attach(controller, session, stream);
     session_heard(session);
+    placement_set_contact(&controller->dispatch.placement, session->dispatch.place, true);
     read_state(controller, session, state);
 }
 
@@ -393,7 +428,7 @@ void sessions_tick(struct controller *controller)
             lose_session(controller, session, why);
         if (session->lost &&
             now_ns - session->last_contact_ns > lost_ns + LOST_SHOWN_MS * NS_PER_MS)
-            free_session(&controller->sessions, session);
+            free_session(controller, session);
     }
 }
 

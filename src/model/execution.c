@@ -173,6 +173,7 @@ void execution_write_after_result(struct json_writer *writer, const struct execu
         write_logs(writer, execution);
     json_member_bool(writer, "cold_start", execution->cold_start);
     json_member_string(writer, "worker", execution->worker);
+    json_member_string(writer, "waiting_for", execution->waiting_for);
     json_member_int(writer, "attempt", execution->attempt);
     write_time(writer, "created_at", execution->created_at_ns);
     write_time(writer, "started_at", execution->started_at_ns);

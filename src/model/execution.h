@@ -82,7 +82,8 @@ struct execution {
                    none */
     size_t logs_len;
     bool cold_start;
-    char *worker; /* owned */
+    char *worker;            /* owned */
+    const char *waiting_for; /* borrowed: shown of a queued one; NULL: nothing but its turn */
     int64_t attempt;
     uint64_t created_at_ns; /* wall clock */
     uint64_t started_at_ns; /* 0: not yet */

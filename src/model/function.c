@@ -49,8 +49,10 @@ void function_spec_deinit(struct function_spec *spec)
     free(spec->callback_secret);
     free(spec->code_sha256);
     free(spec->artifact_sha256);
+    free(spec->artifact_arch);
     key_values_deinit(&spec->env);
     key_values_deinit(&spec->labels);
+    labels_deinit(&spec->requires);
     destinations_deinit(&spec->network_allow);
     function_spec_init(spec);
 }
@@ -93,6 +95,8 @@ int function_spec_copy(struct function_spec *to, const struct function_spec *fro
     complete &= copy_string(&copy.artifact_sha256, from->artifact_sha256);
     complete &= copy_key_values(&copy.env, &from->env);
     complete &= copy_key_values(&copy.labels, &from->labels);
+    complete &= copy_string(&copy.artifact_arch, from->artifact_arch);
+    complete &= labels_copy(&copy.requires, &from->requires) == 0;
     complete &= destinations_copy(&copy.network_allow, &from->network_allow) == 0;
     if (!complete) {
         function_spec_deinit(&copy);

@@ -7,6 +7,7 @@
 
 #include "base/json.h"
 #include "model/destination.h"
+#include "model/labels.h"
 
 enum function_runtime { RUNTIME_PYTHON, RUNTIME_NODEJS, RUNTIME_GO, RUNTIME_NATIVE, RUNTIME_COUNT };
 enum function_contract { CONTRACT_PROCESS, CONTRACT_HANDLER };
@@ -67,6 +68,7 @@ struct function_spec {
     char *handler; /* "main.handler"; NULL for process */
     struct key_values env;
     struct key_values labels;
+    struct labels requires; /* of a worker that runs or compiles it */
     int64_t memory_mb;
     double cpus;
     int64_t timeout_ms;
@@ -91,6 +93,7 @@ struct function_spec {
     char *callback_url;    /* told of the end of each asynchronous invocation; NULL: nobody is */
     char *callback_secret; /* signs what it is told; NULL: none. Only ever written to the store */
     char *code_sha256;     /* of the code as it was handed in; NULL until known */
+    char *artifact_arch; /* that the artifact was compiled for ("x86_64"); NULL: it runs anywhere */
     char *artifact_sha256; /* of what the worker runs: the code, or what was compiled from it; NULL
                               until known */
 };

@@ -200,6 +200,41 @@ static int read_labels(void *object, const struct json *value, const char *point
     return function_check_labels(&spec->labels, err);
 }
 
+/* What was read so far is in the list, which the spec owns, also on failure. */
+static int read_requirement(struct labels *list, const struct json *value, const char *pointer,
+                            size_t index, struct error *err)
+{
+    char key[24], below[128];
+    size_t len = 0;
+    const char *text = json_string(value, &len);
+    struct error why = {0};
+
+    snprintf(key, sizeof(key), "%zu", index);
+    json_pointer_join(below, sizeof(below), pointer, key);
+    if (!text || strlen(text) != len)
+        return error_set_field(err, ERROR_INVALID_REQUEST, below,
+                               "an entry of requires must be a text such as \"gpu\" or "
+                               "\"arch=aarch64\", not %s",
+                               kind_of(value));
+    return labels_add(list, text, &why) < 0
+               ? error_set_field(err, why.code, below, "requires: %s", why.message)
+               : 0;
+}
+
+static int read_requires(void *object, const struct json *value, const char *pointer,
+                         struct error *err)
+{
+    struct function_spec *spec = object;
+    if (json_type(value) != JSON_ARRAY)
+        return error_set_field(err, ERROR_INVALID_REQUEST, pointer,
+                               "requires must be a list of labels such as [\"gpu\"], not %s",
+                               kind_of(value));
+    json_foreach (i, item, value)
+        if (read_requirement(&spec->requires, item, pointer, i, err) < 0)
+            return -1;
+    return 0;
+}
+
 #define RETRY_MEMBER(member) .name = #member, .offset = offsetof(struct function_retry, member)
 
 static const struct json_field retry_fields[] = {
@@ -280,6 +315,7 @@ enum { FIELD_CPUS };
     {MEMBER(handler), .type = JSON_FIELD_STRING, .max = 255},                                      \
     {MEMBER(env), .type = JSON_FIELD_CUSTOM, .read = read_env},                                    \
     {MEMBER(labels), .type = JSON_FIELD_CUSTOM, .read = read_labels},                              \
+    {MEMBER(requires), .type = JSON_FIELD_CUSTOM, .read = read_requires},                          \
     {MEMBER(memory_mb), .type = JSON_FIELD_INT64, .min = FUNCTION_MEMORY_MB_MIN,                   \
      .max = FUNCTION_MEMORY_MB_MAX},                                                               \
     {MEMBER(timeout_ms), .type = JSON_FIELD_INT64, .min = 1, .max = FUNCTION_TIMEOUT_MS_MAX},      \
@@ -316,6 +352,7 @@ static const struct json_field stored_fields[] = {
     {MEMBER(version), .type = JSON_FIELD_INT64, .min = 0, .max = VERSION_MAX},
     {MEMBER(code_sha256), .type = JSON_FIELD_STRING, .max = 64},
     {MEMBER(artifact_sha256), .type = JSON_FIELD_STRING, .max = 64},
+    {MEMBER(artifact_arch), .type = JSON_FIELD_STRING, .max = 64},
 };
 
 /* Formats of what the table read. */

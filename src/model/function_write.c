@@ -22,6 +22,15 @@ static void write_destinations(struct json_writer *writer, const struct destinat
     json_array_end(writer);
 }
 
+static void write_requires(struct json_writer *writer, const struct labels *requires)
+{
+    json_key(writer, "requires");
+    json_array_begin(writer);
+    for (size_t i = 0; i < requires->count; i++)
+        json_write_string(writer, requires->items[i]);
+    json_array_end(writer);
+}
+
 void function_spec_write_members(struct json_writer *writer, const struct function_spec *spec)
 {
     json_member_string(writer, "name", spec->name);
@@ -32,6 +41,7 @@ void function_spec_write_members(struct json_writer *writer, const struct functi
     json_member_string(writer, "handler", spec->handler);
     write_pairs(writer, "env", &spec->env);
     write_pairs(writer, "labels", &spec->labels);
+    write_requires(writer, &spec->requires);
     json_member_int(writer, "memory_mb", spec->memory_mb);
     json_member_double(writer, "cpus", spec->cpus);
     json_member_int(writer, "timeout_ms", spec->timeout_ms);
@@ -61,6 +71,7 @@ void function_spec_write_members(struct json_writer *writer, const struct functi
     json_member_string(writer, "callback_url", spec->callback_url);
     json_member_string(writer, "code_sha256", spec->code_sha256);
     json_member_string(writer, "artifact_sha256", spec->artifact_sha256);
+    json_member_string(writer, "artifact_arch", spec->artifact_arch);
 }
 
 void function_spec_write_secrets(struct json_writer *writer, const struct function_spec *spec)

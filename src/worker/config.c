@@ -12,6 +12,7 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/sysinfo.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 #define MIB (1024 * 1024)
@@ -68,6 +69,10 @@ static const struct setting rows[] = {
     ROW("WORKER_DNS", STRING, dns,
         .text = "Name servers for functions, up to 3 IPv4 addresses separated by commas; default: "
                 "the host's."),
+    ROW("WORKER_LABELS", STRING, labels,
+        .text = "Labels of this worker, KEY or KEY=VALUE separated by commas, such as "
+                "gpu,zone=a: functions name those that they need in requires. Every worker has "
+                "arch, os and name by itself."),
     ROW("WORKER_CONCURRENCY", INT, concurrency, .default_value = "64", .min = 1, .max = 4096,
         .text = "Invocations at the same time."),
     ROW("WORKER_MAX_INSTANCES", INT, max_instances, .default_value = "256", .min = 1, .max = 8192,
@@ -190,6 +195,60 @@ static int check_name(const char *name, struct error *err)
     return 0;
 }
 
+/* Labels that every worker has by itself. */
+static const char *const own_labels[] = {"arch", "os", "name"};
+
+static int read_given_labels(const struct worker_settings *settings, struct labels *ret,
+                             struct error *err)
+{
+    if (settings->labels && labels_parse(settings->labels, ret, err) < 0)
+        return error_wrap(err, "WORKER_LABELS");
+    for (size_t i = 0; i < ret->count; i++)
+        for (size_t k = 0; k < ARRAY_LENGTH(own_labels); k++)
+            if (label_has_key(ret->items[i], own_labels[k]))
+                return error_set(err, ERROR_INVALID_REQUEST,
+                                 "WORKER_LABELS must not have %s: each worker has that label by "
+                                 "itself",
+                                 own_labels[k]);
+    if (ret->count + ARRAY_LENGTH(own_labels) > LABELS_MAX)
+        return error_set(err, ERROR_INVALID_REQUEST,
+                         "WORKER_LABELS must have at most %zu labels, not %zu",
+                         LABELS_MAX - ARRAY_LENGTH(own_labels), ret->count);
+    return 0;
+}
+
+static int add_own_label(struct labels *labels, const char *key, const char *value,
+                         struct error *err)
+{
+    autofree char *text = string_printf("%s=%s", key, value);
+    return text ? labels_add(labels, text, err) : error_set(err, ERROR_INTERNAL, "out of memory");
+}
+
+int worker_settings_labels(const struct worker_settings *settings, struct labels *ret,
+                           struct error *err)
+{
+    struct labels labels = {0};
+    struct utsname system;
+    uname(&system);
+    if (read_given_labels(settings, &labels, err) < 0 ||
+        add_own_label(&labels, "arch", system.machine, err) < 0 ||
+        add_own_label(&labels, "os", "linux", err) < 0 ||
+        add_own_label(&labels, "name", settings->name, err) < 0) {
+        labels_deinit(&labels);
+        return -1;
+    }
+    *ret = labels;
+    return 0;
+}
+
+static int check_labels(const struct worker_settings *settings, struct error *err)
+{
+    struct labels labels = {0};
+    int outcome = read_given_labels(settings, &labels, err);
+    labels_deinit(&labels);
+    return outcome;
+}
+
 static int check_networks(const struct worker_settings *settings, struct error *err)
 {
     struct name_servers servers;
@@ -208,7 +267,7 @@ static int check(const void *object, struct error *err)
     if (settings->name && *settings->name && check_name(settings->name, err) < 0)
         return -1;
     limit_set allowed;
-    if (check_networks(settings, err) < 0 ||
+    if (check_labels(settings, err) < 0 || check_networks(settings, err) < 0 ||
         limit_set_parse(settings->allow_unenforced, &allowed, err) < 0)
         return -1;
     return worker_settings_runtime(settings, &kind, err);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "base/settings.h"
+#include "model/labels.h"
 
 enum worker_runtime_kind { WORKER_RUNTIME_CONTAINER, WORKER_RUNTIME_SIMPLE };
 
@@ -13,6 +14,7 @@ struct worker_settings {
     char *token_file;
     char *ca_file;
     char *name;
+    char *labels; /* as they were given; see worker_settings_labels() */
     char *data_dir;
     char *image_dir;
     char *run_dir;
@@ -57,6 +59,9 @@ extern const struct settings_spec worker_settings_spec;
 /* What WORKER_USE_CONTAINER and WORKER_RUNTIME_TYPE say together; a contradiction is an error. */
 int worker_settings_runtime(const struct worker_settings *settings, enum worker_runtime_kind *ret,
                             struct error *err);
+/* All labels of this worker: those that were given and its own (arch, os, name). */
+int worker_settings_labels(const struct worker_settings *settings, struct labels *ret,
+                           struct error *err);
 /* Fills what was left open from the machine: name, memory, parallelism, folders. */
 int worker_settings_fill(struct worker_settings *settings, struct error *err);
 /* The same, and reads the token's file. */

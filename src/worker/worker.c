@@ -587,6 +587,7 @@ struct worker *worker_new(uv_loop_t *loop, const struct worker_settings *setting
     uname(&worker->system);
     worker->cpus = get_nprocs();
     if (worker_settings_runtime(settings, &worker->kind, err) < 0 ||
+        worker_settings_labels(settings, &worker->labels, err) < 0 ||
         worker_locks_take(&worker->locks, settings, err) < 0 || open_links(worker, err) < 0 ||
         open_cache(worker, err) < 0 || open_functions(worker, err) < 0 ||
         open_runtime(worker, err) < 0 || open_kept(worker, err) < 0 ||
@@ -631,6 +632,7 @@ void worker_free(struct worker *worker)
         worker->runtime->ops->close(worker->runtime, NULL, NULL);
         uv_run(worker->loop, UV_RUN_DEFAULT);
     }
+    labels_deinit(&worker->labels);
     image_list_deinit(&worker->image_list);
     image_store_close(worker->images);
     builds_free(worker->builds);

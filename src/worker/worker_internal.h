@@ -22,6 +22,7 @@ struct worker {
     enum worker_runtime_kind kind;
     char session[RANDOM_ID_LEN + 1];
     struct utsname system;
+    struct labels labels;
     int cpus;
     struct worker_locks locks;
     struct http_client *http;

@@ -97,6 +97,11 @@ void worker_describe(void *data, struct link *link, struct json_writer *writer)
     json_member_int(writer, "cpus", worker->cpus);
     json_member_string(writer, "arch", worker->system.machine);
     json_member_string(writer, "version", FAAS_VERSION);
+    json_key(writer, "labels");
+    json_array_begin(writer);
+    for (size_t i = 0; i < worker->labels.count; i++)
+        json_write_string(writer, worker->labels.items[i]);
+    json_array_end(writer);
     json_key(writer, "unenforced");
     limit_set_write(writer, worker->without);
     json_key(writer, "images");

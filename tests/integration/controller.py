@@ -196,7 +196,7 @@ class Worker:
     `run(assignment, payload)`, which returns the members of the result's head and the result and log, or None for no answer at
     all. The default echoes the payload."""
 
-    def __init__(self, controller, name="w1", slots=4, run=None, build=None, instances=None):
+    def __init__(self, controller, name="w1", slots=4, run=None, build=None, instances=None, labels=None):
         self.controller, self.name, self.concurrency = controller, name, slots
         self.session = uuid.uuid4().hex
         self.run = run or (lambda head, payload: ({"status": "succeeded"}, payload, b""))
@@ -204,6 +204,7 @@ class Worker:
         self.instances = instances or []
         self.kept = {}  # (function, version) -> count
         self.memory_mb = 1000
+        self.labels = ["arch=x86_64", "os=linux", "name=" + name] + (labels or [])
         self.lock = threading.RLock()  # of what is sent: a state never overtakes a result
         self.running = {}
         self.seen = []  # every assignment's head
@@ -245,7 +246,7 @@ class Worker:
         with self.lock:
             running = list(self.running)
         return {"worker": self.name, "session": self.session, "runtime": "simple", "concurrency": self.concurrency,
-                "memory_mb": self.memory_mb, "cpus": 2, "arch": "x86_64", "version": "0", "images": [], "draining": self.draining,
+                "memory_mb": self.memory_mb, "cpus": 2, "arch": "x86_64", "version": "0", "images": [], "labels": self.labels, "draining": self.draining,
                 "slots": max(0, self.concurrency - len(running)), "running": running, "instances": self.instances,
                 "kept": [{"function": f, "version": v, "count": n} for (f, v), n in self.kept.items() if n]}  # fmt: skip
 

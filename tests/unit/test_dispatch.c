@@ -32,6 +32,7 @@ static void teardown(void)
     list_for_each(link, &workers)
     {
         struct dispatch_worker *worker = list_entry(link, struct dispatch_worker, link);
+        placement_leave(&dispatch.placement, worker->place);
         dispatch_worker_deinit(worker);
         free(worker);
     }
@@ -71,6 +72,8 @@ static struct dispatch_worker *add_worker(int64_t slots)
     struct dispatch_worker *worker = calloc(1, sizeof(*worker));
     worker->free_slots = worker->concurrency = slots;
     worker->reachable = true;
+    worker->place = placement_enter(&dispatch.placement);
+    placement_set_contact(&dispatch.placement, worker->place, true);
     list_append(&workers, &worker->link);
     return worker;
 }
@@ -498,4 +501,105 @@ Test(dispatch, synchronous_ones_wait_in_order_of_acceptance_across_functions)
     cr_expect_eq(list_first(&dispatch.waiting), &second->wait_link);
     drop_all();
     cr_expect(list_empty(&dispatch.waiting));
+}
+
+/* ---- labels ---- */
+
+static void label(struct dispatch_worker *worker, const char *list)
+{
+    struct labels labels = {0};
+    cr_assert_eq(labels_parse(list, &labels, &err), 0, "%s", err.message);
+    placement_set_labels(&dispatch.placement, worker->place, &labels);
+}
+
+static void require(const char *name, const char *label)
+{
+    cr_assert_eq(labels_add(&function(name)->current->record.spec.requires, label, &err), 0);
+}
+
+Test(dispatch, a_function_goes_to_a_worker_that_has_what_it_requires)
+{
+    struct dispatch_worker *plain = add_worker(9), *both = add_worker(9), *chosen = NULL;
+    label(plain, "zone=b,gpu-less");
+    label(both, "gpu=a100,zone=a");
+    both->busy = 5; /* more loaded, and not warm */
+    warm(plain, "a/1", 3, 0);
+    require("a", "gpu");
+    require("a", "zone=a");
+    enqueue("a", 1);
+    enqueue("a", 2);
+    cr_expect_eq(next_for(plain), 0);
+    cr_expect_eq(next(&chosen), 1);
+    cr_expect_eq(chosen, both);
+    cr_expect_eq(next_for(both), 2);
+}
+
+Test(dispatch, one_whose_workers_are_busy_or_missing_holds_nobody_up)
+{
+    struct dispatch_worker *plain = add_worker(9), *gpu = add_worker(1), *chosen = NULL;
+    label(gpu, "gpu");
+    require("g", "gpu");
+    require("n", "nobody");
+    plain->busy = 5;
+    enqueue("n", 31);
+    for (int i = 1; i <= 3; i++)
+        enqueue("g", i);
+    enqueue("b", 11);
+    enqueue("b", 12);
+    cr_expect_eq(next(&chosen), 1);
+    cr_expect_eq(chosen, gpu);
+    cr_expect_eq(next(&chosen), 11);
+    cr_expect_eq(chosen, plain);
+    cr_expect_eq(next_for(plain), 12);
+    cr_expect_eq(next(NULL), 0);
+    cr_expect_eq(dispatch.length, 3);
+    gpu->busy = 0;
+    gpu->free_slots = 1;
+    cr_expect_eq(next_for(gpu), 2);
+    label(gpu, "gpu,nobody");
+    gpu->free_slots = gpu->concurrency = 9;
+    int64_t first = next(NULL);
+    cr_expect_eq(first + next(NULL), 31 + 3, "each has its turn again");
+}
+
+Test(dispatch, what_waits_for_a_label_is_found_when_its_worker_is_heard_again)
+{
+    struct dispatch_worker *gpu = add_worker(9);
+    label(gpu, "gpu");
+    placement_set_contact(&dispatch.placement, gpu->place, false);
+    gpu->reachable = false;
+    add_worker(9);
+    require("g", "gpu");
+    enqueue("g", 1);
+    struct live_execution *gone = enqueue("g", 2);
+    cr_expect_eq(next(NULL), 0);
+    cr_expect_not(placement_possible(&dispatch.placement, function("g")->current));
+    dispatch_remove(&dispatch, gone);
+    free(gone);
+    cr_expect_eq(next(NULL), 0);
+    placement_set_contact(&dispatch.placement, gpu->place, true);
+    gpu->reachable = true;
+    cr_expect_eq(next(NULL), 1);
+}
+
+Test(dispatch, what_is_missing_is_said)
+{
+    char text[512];
+    struct dispatch_worker *one = add_worker(1), *other = add_worker(1);
+    label(one, "gpu");
+    label(other, "zone=a");
+    require("g", "zone=a");
+    require("g", "tpu=v4");
+    placement_explain(&dispatch.placement, function("g")->current, text, sizeof(text));
+    cr_expect_str_eq(text, "no worker in contact has the label tpu=v4, which function g requires");
+    require("h", "gpu");
+    require("h", "zone=a");
+    placement_explain(&dispatch.placement, function("h")->current, text, sizeof(text));
+    cr_expect_str_eq(text,
+                     "no worker in contact has all labels that function h requires: gpu, zone=a");
+    function("i")->current->record.spec.artifact_arch = strdup("aarch64");
+    placement_explain(&dispatch.placement, function("i")->current, text, sizeof(text));
+    cr_expect_str_eq(text,
+                     "no worker in contact has the label arch=aarch64, which function i requires");
+    cr_expect_not(placement_possible(&dispatch.placement, function("i")->current));
 }

@@ -153,7 +153,8 @@ Test(function, users_cannot_set_what_the_platform_keeps)
     assert_refused(
         "{\"runtime\":\"go\",\"version\":3}", "/version",
         "unknown field \"version\"; known are cpus, name, runtime, image, contract, "
-        "handler, env, labels, memory_mb, timeout_ms, tmp_mb, pids, io_bps, io_iops, network, "
+        "handler, env, labels, requires, memory_mb, timeout_ms, tmp_mb, pids, io_bps, io_iops, "
+        "network, "
         "network_allow, network_kbps, public, min_instances, max_instances, concurrency, "
         "rate_limit, rate_burst, max_concurrency, reserved_concurrency, "
         "callback_url, callback_secret, keep_alive_ms, retry, code");
