@@ -116,7 +116,7 @@ static bool has_room(const struct http_server *server)
 /* When it was out of descriptors, libmicrohttpd listens again only after one of its connections has
  * been closed, which may be never: the last one may be a worker's. So whoever still waits after a second is taken
  * here; that connection's end then sets libmicrohttpd right, too. */
-static void accept_waiting(struct http_server *server)
+void http_server_accept_waiting(struct http_server *server)
 {
     struct sockaddr_storage address;
     for (int i = 0; i < ACCEPTS_IN_A_ROW && server->listen_fd >= 0 && has_room(server); i++) {
@@ -144,7 +144,36 @@ static void sweep(uv_timer_t *timer)
         if (receiving && now_ns - connection->receiving_since_ns > limit_ns)
             shutdown(connection->fd, SHUT_RDWR); /* libmicrohttpd sees its end and closes it */
     }
-    accept_waiting(server);
+    if (!server->paused)
+        http_server_accept_waiting(server);
+}
+
+/* ---- connections that a stopping server waits for ---- */
+
+/* Nothing that the client has sent waits to be read. */
+static bool is_silent(const struct http_connection *connection)
+{
+    char byte;
+    return recv(connection->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0;
+}
+
+void http_server_close_idle(struct http_server *server, uint64_t silent_ns)
+{
+    uint64_t now_ns = clock_monotonic_ns();
+    for (struct http_connection *connection = server->connections; connection;
+         connection = connection->next)
+        if (!connection->request && !connection->upgraded &&
+            now_ns - connection->receiving_since_ns > silent_ns && is_silent(connection))
+            shutdown(connection->fd, SHUT_RDWR);
+}
+
+size_t http_server_connections(const struct http_server *server)
+{
+    size_t count = 0;
+    for (const struct http_connection *connection = server->connections; connection;
+         connection = connection->next)
+        count += !connection->upgraded;
+    return count;
 }
 
 void http_connections_watch(struct http_server *server)

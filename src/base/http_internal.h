@@ -14,6 +14,7 @@ struct http_connection {
     struct http_connection *next, *previous;
     int fd; /* libmicrohttpd's */
     bool hung_up;
+    bool upgraded;                /* it has left HTTP */
     uint64_t receiving_since_ns;  /* since when the next request is awaited */
     struct http_request *request; /* the one under way, or NULL */
 };
@@ -26,6 +27,7 @@ struct http_server {
     struct MHD_Daemon *daemon; /* owned */
     struct http_server_options options;
     int listen_fd; /* owned; -1 once quiesced */
+    bool paused;   /* libmicrohttpd does not listen any more */
     uint16_t port;
     uv_poll_t poll;
     uv_timer_t timer;
@@ -39,7 +41,6 @@ struct http_server {
     int open_handles; /* that are closing */
     bool running;     /* inside MHD_run(): no need to schedule another */
     bool run_again;
-    bool quiesced;
     bool freeing;
     char id_prefix[17];
     uint64_t next_id;

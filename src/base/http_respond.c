@@ -9,7 +9,7 @@
 void http_add_common_headers(const struct http_request *request, struct MHD_Response *response)
 {
     MHD_add_response_header(response, "X-Request-Id", request->id);
-    if (request->server && request->server->quiesced)
+    if (request->server && request->server->paused)
         MHD_add_response_header(response, "Connection", "close");
 }
 

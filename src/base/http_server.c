@@ -55,24 +55,71 @@ static int bind_and_listen(const struct addrinfo *address)
     return steal_fd(&fd);
 }
 
-static int open_listener(struct http_server *server, const char *listen, struct error *err)
+/* NULL with `err` set; else freeaddrinfo() it. */
+static struct addrinfo *read_address(const char *listen, struct error *err)
 {
     struct addrinfo hints = {.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV,
                              .ai_socktype = SOCK_STREAM};
     struct addrinfo *address = NULL;
-    struct sockaddr_storage bound = {0};
-    socklen_t bound_len = sizeof(bound);
     char host[64];
     const char *port = NULL;
-
     if (split_address(listen, host, sizeof(host), &port, err))
+        return NULL;
+    if (getaddrinfo(host, port, &hints, &address)) {
+        error_set(err, ERROR_INVALID_REQUEST, "%s is no IP address to listen on", host);
+        return NULL;
+    }
+    return address;
+}
+
+static bool is_bound_to(int fd, const struct addrinfo *address)
+{
+    union {
+        struct sockaddr any;
+        struct sockaddr_in in;
+        struct sockaddr_in6 in6;
+    } bound = {0};
+    socklen_t len = sizeof(bound);
+    if (getsockname(fd, &bound.any, &len) || bound.any.sa_family != address->ai_family)
+        return false;
+    if (address->ai_family == AF_INET) {
+        const struct sockaddr_in *wanted = (const struct sockaddr_in *)address->ai_addr;
+        return wanted->sin_addr.s_addr == bound.in.sin_addr.s_addr &&
+               (!wanted->sin_port || wanted->sin_port == bound.in.sin_port);
+    }
+    const struct sockaddr_in6 *wanted = (const struct sockaddr_in6 *)address->ai_addr;
+    return memcmp(&wanted->sin6_addr, &bound.in6.sin6_addr, sizeof(wanted->sin6_addr)) == 0 &&
+           (!wanted->sin6_port || wanted->sin6_port == bound.in6.sin6_port);
+}
+
+bool http_listens_at(int fd, const char *listen)
+{
+    struct addrinfo *address = read_address(listen, NULL);
+    bool at = address && is_bound_to(fd, address);
+    if (address)
+        freeaddrinfo(address);
+    return at;
+}
+
+static int bind_new(const char *listen, struct error *err)
+{
+    struct addrinfo *address = read_address(listen, err);
+    if (!address)
         return -1;
-    if (getaddrinfo(host, port, &hints, &address))
-        return error_set(err, ERROR_INVALID_REQUEST, "%s is no IP address to listen on", host);
-    server->listen_fd = bind_and_listen(address);
+    int fd = bind_and_listen(address);
     freeaddrinfo(address);
+    return fd >= 0 ? fd
+                   : error_set_errno(err, ERROR_UNAVAILABLE, errno, "cannot listen on %s", listen);
+}
+
+static int open_listener(struct http_server *server, struct error *err)
+{
+    struct sockaddr_storage bound = {0};
+    socklen_t bound_len = sizeof(bound);
+    int inherited_fd = server->options.inherited_fd;
+    server->listen_fd = inherited_fd > 0 ? inherited_fd : bind_new(server->options.listen, err);
     if (server->listen_fd < 0)
-        return error_set_errno(err, ERROR_UNAVAILABLE, errno, "cannot listen on %s", listen);
+        return -1;
     if (getsockname(server->listen_fd, (struct sockaddr *)&bound, &bound_len))
         return error_set_errno(err, ERROR_INTERNAL, errno, "getsockname");
     /* The analyzer does not know that getsockname() writes through its transparent union. */
@@ -228,7 +275,8 @@ static void destroy(struct http_server *server)
     close_handle(server, (uv_handle_t *)&server->sweeper);
     close_handle(server, (uv_handle_t *)&server->again);
     if (server->daemon)
-        MHD_stop_daemon(server->daemon); /* closes the listening socket */
+        MHD_stop_daemon(
+            server->daemon); /* closes the listening socket, unless that was taken back */
     else if (server->listen_fd >= 0)
         close(server->listen_fd);
     server->daemon = NULL;
@@ -269,8 +317,8 @@ struct http_server *http_server_new(uv_loop_t *loop, const struct http_server_op
     server->hangup_epoll = epoll_create1(EPOLL_CLOEXEC);
     if (server->hangup_epoll < 0)
         error_set_errno(err, ERROR_INTERNAL, errno, "epoll_create1");
-    if (server->hangup_epoll < 0 || open_listener(server, options->listen, err) ||
-        start_daemon(server, err) || join_loop(server, err)) {
+    if (server->hangup_epoll < 0 || open_listener(server, err) || start_daemon(server, err) ||
+        join_loop(server, err)) {
         server->freeing = true;
         destroy(server);
         return NULL;
@@ -288,14 +336,23 @@ size_t http_server_pending(const struct http_server *server)
     return server->pending;
 }
 
+int http_server_listener(const struct http_server *server)
+{
+    return server->listen_fd;
+}
+
+void http_server_pause(struct http_server *server)
+{
+    if (!server->paused)
+        MHD_quiesce_daemon(server->daemon);
+    server->paused = true;
+}
+
 void http_server_quiesce(struct http_server *server)
 {
-    if (server->quiesced)
-        return;
-    server->quiesced = true;
-    int fd = MHD_quiesce_daemon(server->daemon);
-    if (fd >= 0)
-        close(fd);
+    http_server_pause(server);
+    if (server->listen_fd >= 0)
+        close(server->listen_fd);
     server->listen_fd = -1;
 }
 
@@ -310,9 +367,9 @@ void http_server_free(struct http_server *server)
         http_request_wake(request);
     uv_poll_stop(&server->poll); /* libmicrohttpd closes its descriptor */
     MHD_run(server->daemon);
+    http_server_quiesce(server); /* libmicrohttpd might shut a socket down that others have, too */
     MHD_stop_daemon(server->daemon);
     server->daemon = NULL;
-    server->listen_fd = -1;
     /* Requests that a handler still holds must not look for their server any more. */
     for (struct http_request *request = server->requests; request; request = request->next)
         request->server = NULL;

@@ -44,6 +44,7 @@ struct http_route {
 
 struct http_server_options {
     const char *listen;              /* "127.0.0.1:8080", "[::1]:0" */
+    int inherited_fd;                /* to use in place of a new socket there, and taken; 0: none */
     const struct http_route *routes; /* borrowed */
     size_t route_count;
     void *data; /* for handlers and authorize */
@@ -64,13 +65,30 @@ struct http_server_options {
     size_t max_buffered_bytes; /* of all bodies under way together (503 over it); 0: 512 MiB */
 };
 
+/* Whether a listening socket is at that address; at any port where 0 is asked for. */
+bool http_listens_at(int fd, const char *listen);
 struct http_server *http_server_new(uv_loop_t *loop, const struct http_server_options *options,
                                     struct error *err);
 /* The port it listens on (for ":0"). */
 uint16_t http_server_port(const struct http_server *server);
+/* The listening socket; -1 once it is closed. Borrowed. */
+int http_server_listener(const struct http_server *server);
 /* No new connections; those that are open get "Connection: close". Call before http_server_free()
  * when draining. */
 void http_server_quiesce(struct http_server *server);
+
+/* ---- handing the listening socket to a successor, which has it too ----
+ *
+ * pause, then close_idle again and again until http_server_connections() is 0, then quiesce: no client meets a closed door.
+ * New connections wait in the socket's queue. Each that is open is told "Connection: close" with its next answer. */
+void http_server_pause(struct http_server *server);
+/* Takes those that wait in the queue now, after all. */
+void http_server_accept_waiting(struct http_server *server);
+/* Closes connections that have been between two requests for so long. */
+void http_server_close_idle(struct http_server *server, uint64_t silent_ns);
+/* Open connections, without those that have left HTTP. */
+size_t http_server_connections(const struct http_server *server);
+
 /* Requests not yet answered. */
 size_t http_server_pending(const struct http_server *server);
 /* Aborts what is still open. */

@@ -81,7 +81,9 @@ static void upgrade(void *data, struct MHD_Connection *connection, void *request
     struct http_server *server = data;
     struct http_request *request = request_slot;
     struct http_upgrade *upgrade = request->upgrade;
-    (void)connection;
+    struct http_connection *own = http_connection_of(connection);
+    if (own)
+        own->upgraded = true;
     struct byte_stream *stream = upgraded_new(server, early, early_len, fd, handle);
     if (!stream) {
         shutdown(fd, SHUT_RDWR);

@@ -5,6 +5,7 @@
 #include "base/loop.h"
 
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -32,11 +33,36 @@ static int set_address(struct notify *notify, const char *name)
     return 0;
 }
 
+/* With a descriptor, unless that is -1. */
+static int tell_with(const struct notify *notify, const char *text, int fd)
+{
+    union {
+        struct cmsghdr align;
+        char bytes[CMSG_SPACE(sizeof(int))];
+    } control = {0};
+    struct iovec part = {.iov_base = (void *)text, .iov_len = strlen(text)};
+    struct msghdr message = {.msg_name = (void *)&notify->address,
+                             .msg_namelen = notify->address_len,
+                             .msg_iov = &part,
+                             .msg_iovlen = 1};
+    if (fd >= 0) {
+        message.msg_control = control.bytes;
+        message.msg_controllen = sizeof(control.bytes);
+        struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+        header->cmsg_level = SOL_SOCKET;
+        header->cmsg_type = SCM_RIGHTS;
+        header->cmsg_len = CMSG_LEN(sizeof(int));
+        memcpy(CMSG_DATA(header), &fd, sizeof(fd));
+    }
+    if (sendmsg(notify->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0)
+        return 0;
+    log_warn("the service manager cannot be told", LOG_STR("what", text));
+    return -1;
+}
+
 static void tell(const struct notify *notify, const char *text)
 {
-    if (sendto(notify->fd, text, strlen(text), MSG_NOSIGNAL | MSG_DONTWAIT,
-               (const struct sockaddr *)&notify->address, notify->address_len) < 0)
-        log_warn("the service manager cannot be told", LOG_STR("what", text));
+    tell_with(notify, text, -1);
 }
 
 static void feed(void *data)
@@ -54,17 +80,43 @@ static uint64_t feed_every_ms(void)
     return strtoull(usec, NULL, 10) / 2000;
 }
 
-struct notify *notify_ready(uv_loop_t *loop)
+static struct notify *notify_open(void)
 {
     const char *name = getenv("NOTIFY_SOCKET");
     struct notify *notify = name ? calloc(1, sizeof(*notify)) : NULL;
     if (!notify)
         return NULL;
     notify->fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    if (notify->fd < 0 || set_address(notify, name) < 0) {
-        notify_free(notify);
+    if (notify->fd >= 0 && set_address(notify, name) == 0)
+        return notify;
+    notify_free(notify);
+    return NULL;
+}
+
+bool notify_keep_fd(const struct notify *notify, const char *name, int fd)
+{
+    char text[128];
+    if (!notify)
+        return false;
+    snprintf(text, sizeof(text), "FDSTORE=1\nFDNAME=%s", name);
+    return tell_with(notify, text, fd) == 0;
+}
+
+void notify_drop_fd(const char *name)
+{
+    char text[128];
+    struct notify *notify = notify_open();
+    snprintf(text, sizeof(text), "FDSTOREREMOVE=1\nFDNAME=%s", name);
+    if (notify)
+        tell(notify, text);
+    notify_free(notify);
+}
+
+struct notify *notify_ready(uv_loop_t *loop)
+{
+    struct notify *notify = notify_open();
+    if (!notify)
         return NULL;
-    }
     tell(notify, "READY=1");
     uint64_t every_ms = feed_every_ms();
     if (every_ms > 0)

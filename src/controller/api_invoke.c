@@ -23,7 +23,7 @@ static struct function_version *find_version(const struct controller *controller
         error_set(err, ERROR_NOT_FOUND, "there is no function %.80s", name);
         return NULL;
     }
-    if (controller->draining) {
+    if (drain_refuses(controller)) {
         error_set(err, ERROR_NO_CAPACITY, "the controller is stopping; try again later");
         return NULL;
     }

@@ -75,13 +75,14 @@ void serve_ready(struct http_request *request, void *data)
 {
     const struct controller *controller = data;
     struct error err = {0};
-    if (!controller->draining && sessions_alive(controller) > 0) {
+    if (!drain_refuses(controller) && sessions_alive(controller) > 0) {
         respond_status(request, 200, "ready");
         return;
     }
     error_set(&err, ERROR_NO_CAPACITY, "%s",
-              controller->draining ? "the controller is stopping"
-                                   : "no worker is in contact: functions cannot be invoked yet");
+              drain_refuses(controller)
+                  ? "the controller is stopping"
+                  : "no worker is in contact: functions cannot be invoked yet");
     http_respond_error(request, &err);
 }
 

@@ -360,7 +360,7 @@ static struct change *new_change(struct controller *controller, struct http_requ
 {
     struct error err = {0};
     struct change *change = NULL;
-    if (controller->draining)
+    if (drain_refuses(controller))
         error_set(&err, ERROR_NO_CAPACITY, "the controller is stopping");
     else if (name && !function_name_valid(name))
         error_set_field(

@@ -3,6 +3,7 @@
 
 #include "base/cleanup.h"
 #include "base/file.h"
+#include "base/listen_fds.h"
 #include "base/log.h"
 #include "base/notify.h"
 #include "controller/refresh.h"
@@ -15,6 +16,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+/* By which a service manager knows the listening socket (docs/operations.md). */
+#define LISTENER_NAME "faas-listener"
 #define PEM_MAX_BYTES (256 * 1024)
 #define TICK_MS 100
 #define RETENTION_EVERY_MS ((uint64_t)60 * 1000)
@@ -190,17 +193,6 @@ static void expire_waiting(struct controller *controller)
     }
 }
 
-static void stop_when_drained(struct controller *controller)
-{
-    bool busy = controller->executions.running > 0 || controller->dispatch.length > 0 ||
-                controller->executions.committing > 0 || controller->pending_reads > 0 ||
-                controller->deploys > 0;
-    if (busy && clock_monotonic_ns() < controller->drain_deadline_ns)
-        return;
-    controller->stopped = true;
-    uv_stop(&controller->loop);
-}
-
 static void tick(void *data)
 {
     struct controller *controller = data;
@@ -210,7 +202,7 @@ static void tick(void *data)
     delivery_tick(controller);
     controller_dispatch(controller);
     if (controller->draining)
-        stop_when_drained(controller);
+        drain_tick(controller);
 }
 
 static void retention_due(void *data)
@@ -236,39 +228,11 @@ static void ping_due(void *data)
 
 /* ---- stopping ---- */
 
-/* Asynchronous executions that wait are in the store: the next controller takes them up. */
-static void set_async_aside(struct controller *controller)
-{
-    string_map_for_each(slot, &controller->executions.by_id)
-    {
-        struct live_execution *execution = slot->value;
-        if (execution->record.async && !list_empty(&execution->queue_link))
-            dispatch_remove(&controller->dispatch, execution);
-    }
-}
-
-static void begin_drain(struct controller *controller)
-{
-    if (controller->draining)
-        return;
-    log_info("stopping: finishing what is under way",
-             LOG_INT("running", (int64_t)controller->executions.running),
-             LOG_INT("queued", (int64_t)controller->dispatch.length));
-    notify_stopping(controller->notify);
-    controller->draining = true;
-    controller->drain_deadline_ns =
-        clock_monotonic_ns() + (uint64_t)controller->config.drain_ms * NS_PER_MS;
-    set_async_aside(controller);
-    log_followers_end(controller);
-}
-
 static void on_signal(void *data, int signal)
 {
     struct controller *controller = data;
     (void)signal;
-    if (controller->draining) /* asked twice: now */
-        controller->drain_deadline_ns = 0;
-    begin_drain(controller);
+    drain_begin(controller);
 }
 
 static void on_parent_end(uv_poll_t *poll, int status, int events)
@@ -276,33 +240,7 @@ static void on_parent_end(uv_poll_t *poll, int status, int events)
     (void)status;
     (void)events;
     uv_poll_stop(poll);
-    begin_drain(poll->data);
-}
-
-/* What did not finish in time: clients get an honest answer, records say so. Asynchronous ones go on at the next
- * start. */
-static void give_up_rest(struct controller *controller)
-{
-    struct string_map *all = &controller->executions.by_id;
-    struct live_execution **rest = calloc(all->count + 1, sizeof(*rest));
-    size_t count = 0;
-    if (!rest)
-        return;
-    string_map_for_each(slot, all)
-    {
-        struct live_execution *execution = slot->value;
-        if (!execution->record.async && !execution_status_final(execution->record.status))
-            rest[count++] = execution;
-    }
-    for (size_t i = 0; i < count; i++) {
-        bool queued = rest[i]->record.status == EXECUTION_QUEUED;
-        if (queued)
-            dispatch_remove(&controller->dispatch, rest[i]);
-        executions_fail(controller, rest[i], queued ? EXECUTION_CANCELLED : EXECUTION_LOST,
-                        queued ? "Platform.NoCapacity" : "Platform.ControllerStopped",
-                        "the controller was stopped before this ended");
-    }
-    free(rest);
+    drain_begin(poll->data);
 }
 
 /* ---- starting ---- */
@@ -357,6 +295,22 @@ static int read_tls(struct controller *controller, struct error *err)
     return read_pem("CONTROLLER_TLS_KEY_FILE", key, &controller->tls_key, err);
 }
 
+/* The socket that a service manager kept open since the last start; 0 when there is none at the address that is asked for. */
+static int inherited_listener(struct controller *controller)
+{
+    if (controller->inherited_fd <= 0)
+        return 0;
+    controller->listener_kept =
+        http_listens_at(controller->inherited_fd, controller->config.listen);
+    if (controller->listener_kept)
+        return controller->inherited_fd;
+    log_warn("the socket that was passed is at another address: it is closed, and a new one opened",
+             LOG_STR("address", controller->config.listen));
+    close(controller->inherited_fd);
+    notify_drop_fd(LISTENER_NAME);
+    return 0;
+}
+
 static int start_server(struct controller *controller, struct error *err)
 {
     const struct controller_config *config = &controller->config;
@@ -377,6 +331,7 @@ static int start_server(struct controller *controller, struct error *err)
                         (uint64_t)config->rate_burst, err) < 0)
         return -1;
     options.routes = controller->routes;
+    options.inherited_fd = inherited_listener(controller);
     controller->server = http_server_new(&controller->loop, &options, err);
     return controller->server ? 0
                               : error_wrap(err, "setting CONTROLLER_LISTEN (%s)", config->listen);
@@ -479,6 +434,7 @@ int controller_start(struct controller *controller, struct error *err)
                                          (size_t)config->queue_length_per_function,
                                      .payload_bytes = (size_t)config->queue_max_mb * 1024 * 1024};
 
+    controller->inherited_fd = listen_fds_take(LISTENER_NAME);
     uv_loop_init(&controller->loop);
     controller->started_ns = clock_monotonic_ns();
     controller->machine_cpus = (double)sysconf(_SC_NPROCESSORS_ONLN);
@@ -503,6 +459,9 @@ int controller_start(struct controller *controller, struct error *err)
     if (write_url_file(controller, err) < 0)
         return -1;
     controller->notify = notify_ready(&controller->loop);
+    if (!controller->listener_kept)
+        controller->listener_kept = notify_keep_fd(controller->notify, LISTENER_NAME,
+                                                   http_server_listener(controller->server));
     return 0;
 }
 
@@ -541,8 +500,11 @@ static void close_server(struct controller *controller)
 {
     if (!controller->server)
         return;
-    remove_url_file(controller);
-    give_up_rest(controller);
+    if (controller->listener_kept)
+        remove_run_file();
+    else
+        remove_url_file(controller);
+    drain_give_up_rest(controller);
     worker_streams_close(controller);
     http_server_quiesce(controller->server);
     struct loop_timer *timer =

@@ -3,7 +3,7 @@
  * start: settings, tokens, store, functions, unfinished executions, HTTP server; then the loop
  * runs. stop (SIGINT, SIGTERM, or the end of the parent that gave FAAS_PARENT_FD): new invocations
  * are refused, those under way finish within CONTROLLER_DRAIN_MS, records are written, the server
- * closes. One loop thread owns all of it. */
+ * closes; where a service manager keeps the listening socket, nothing is refused: see drain.h. One loop thread owns all of it. */
 #pragma once
 
 #include "base/http_server.h"
@@ -14,6 +14,7 @@
 #include "controller/config.h"
 #include "controller/delivery.h"
 #include "controller/dispatch.h"
+#include "controller/drain.h"
 #include "controller/executions.h"
 #include "controller/log_follow.h"
 #include "controller/metrics.h"
@@ -54,9 +55,11 @@ struct controller {
     bool
         looked_up; /* refresh's: the request that is being served was looked up in the store already */
     bool draining;
+    int inherited_fd;   /* the listening socket of an earlier start; -1: none */
+    bool listener_kept; /* a service manager holds the listening socket open for the next one */
     bool stopped;
-    uint64_t started_ns;        /* monotonic */
-    uint64_t drain_deadline_ns; /* monotonic */
+    uint64_t started_ns;                        /* monotonic */
+    uint64_t drain_began_ns, drain_deadline_ns; /* monotonic */
 };
 
 /* Everything from settings to a listening server. 0, or -1 with nothing left to clean but by

@@ -53,7 +53,7 @@ void delivery_enter_window(struct controller *controller, struct live_execution 
 static bool fits_window(const struct controller *controller, const struct live_execution *execution)
 {
     const struct function_entry *function = execution->version->function;
-    return !function->stored && !function->claiming &&
+    return !controller->draining && !function->stored && !function->claiming &&
            function->window < delivery_window_max(controller) &&
            dispatch_check_room(&controller->dispatch, function, execution->payload_len, NULL) ==
                0 &&

@@ -158,6 +158,7 @@ void executions_started(struct controller *controller, struct live_execution *ex
     execution->stream_number = session->stream_number;
     execution->delivered = false;
     execution->interrupted = false;
+    execution->code_unknown = !string_map_get(&session->dispatch.warm, execution->version->key);
     delivery_left_window(controller, execution);
     list_append(&session->running, &execution->owner_link);
     session->dispatch.busy++;

@@ -35,6 +35,7 @@ struct live_execution {
     /* Queued again, but the attempt before may still run at a worker that was out of contact, or that an
      * earlier controller gave it to. */
     bool interrupted;
+    bool code_unknown;      /* the worker may have to fetch its version's code first */
     bool committing;        /* on its way into the store */
     bool has_place;         /* admission's: counted among its function's calls at the same time */
     struct token *token;    /* of a synchronous one; a reference; NULL: no named one */

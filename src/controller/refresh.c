@@ -183,7 +183,7 @@ static void missing_done(void *data, const struct error *err)
 bool refresh_missing(struct controller *controller, struct http_request *request, const char *name,
                      void (*handler)(struct http_request *request, void *data))
 {
-    if (!controller->delivery.shared || controller->looked_up || controller->draining ||
+    if (!controller->delivery.shared || controller->looked_up || drain_refuses(controller) ||
         !function_name_valid(name) || registry_find(&controller->registry, name))
         return false;
     struct missing *missing = malloc(sizeof(*missing));

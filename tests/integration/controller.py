@@ -112,8 +112,7 @@ class Controller:
         for name in ("ASAN_OPTIONS", "UBSAN_OPTIONS", "LSAN_OPTIONS"):
             if name in os.environ:
                 environment[name] = os.environ[name]
-        self.process = subprocess.Popen([os.path.join(BIN, "faas-controller")], env=environment, stdin=subprocess.DEVNULL,
-                                        stdout=self.log, stderr=self.log)  # fmt: skip
+        self.spawn(environment)
         url_file = os.path.join(self.data_dir, "controller.url")
         wait_until(lambda: self.process.poll() is not None or self.pid_of_url_file(url_file), "the controller listens")
         if self.process.poll() is not None:
@@ -121,6 +120,10 @@ class Controller:
             raise AssertionError(f"the controller ended with {self.process.returncode}: {self.log_text()[-2000:]}")
         self.url, self.token = read(url_file).strip(), read(os.path.join(self.data_dir, "token")).strip()
         self.worker_token = self.settings.get("WORKER_TOKEN") or read(os.path.join(self.data_dir, "worker-token")).strip()
+
+    def spawn(self, environment):
+        self.process = subprocess.Popen([os.path.join(BIN, "faas-controller")], env=environment, stdin=subprocess.DEVNULL,
+                                        stdout=self.log, stderr=self.log)  # fmt: skip
 
     def pid_of_url_file(self, path):
         """True when the file is this process's: an earlier one that was killed leaves its own."""
