@@ -1,6 +1,7 @@
 /* Finds the verb, its options and its arguments in the command line, by the tables of verbs.c. */
 #include "cli/cli.h"
 
+#include "base/buffer.h"
 #include "base/cleanup.h"
 #include "base/log.h"
 
@@ -114,18 +115,29 @@ static int verb_words(const char *name, int argc, char **argv)
     return 0;
 }
 
+/* `faas image` and the like: which second words there are. -1 with `err` set; 0 when it is no first word of any verb. */
+static int unknown_second_word(const char *word, const char *next, struct error *err)
+{
+    with_cleanup(buffer_deinit) struct buffer known = BUFFER_INIT(1024);
+    size_t len = strlen(word);
+    for (size_t i = 0; cli_verbs[i]; i++)
+        if (strncmp(cli_verbs[i]->name, word, len) == 0 && cli_verbs[i]->name[len] == ' ')
+            buffer_printf(&known, NULL, "%s%s", known.len > 0 ? ", " : "",
+                          cli_verbs[i]->name + len + 1);
+    if (known.len == 0)
+        return 0;
+    return error_set(err, ERROR_INVALID_REQUEST, "`faas %s` takes one of %s, not %s", word,
+                     known.data, next ? next : "nothing");
+}
+
 static int unknown_verb(const char *word, const char *next, struct error *err)
 {
     const char *names[64];
     size_t count = 0;
-    for (size_t i = 0; cli_verbs[i] && count < ARRAY_LENGTH(names); i++) {
-        size_t len = strlen(word);
-        if (strncmp(cli_verbs[i]->name, word, len) == 0 && cli_verbs[i]->name[len] == ' ')
-            return error_set(err, ERROR_INVALID_REQUEST,
-                             "`faas %s` takes import, list or rm, not %s", word,
-                             next ? next : "nothing");
+    if (unknown_second_word(word, next, err) < 0)
+        return -1;
+    for (size_t i = 0; cli_verbs[i] && count < ARRAY_LENGTH(names); i++)
         names[count++] = cli_verbs[i]->name;
-    }
     const char *nearest = cli_nearest(word, names, count);
     if (nearest)
         return error_set(err, ERROR_INVALID_REQUEST, "there is no verb %s; did you mean `faas %s`?",
@@ -236,9 +248,13 @@ static int check_argument_count(const struct cli *cli, struct error *err)
 int cli_parse(struct cli *cli, int argc, char **argv, struct error *err)
 {
     int words = 0;
-    for (size_t i = 0; cli_verbs[i] && !words; i++) {
-        words = verb_words(cli_verbs[i]->name, argc - 1, argv + 1);
-        cli->verb = cli_verbs[i];
+    /* `workers drain` goes before `workers`. */
+    for (size_t i = 0; cli_verbs[i]; i++) {
+        int these = verb_words(cli_verbs[i]->name, argc - 1, argv + 1);
+        if (these > words) {
+            words = these;
+            cli->verb = cli_verbs[i];
+        }
     }
     if (!words)
         return unknown_verb(argv[1], argc > 2 ? argv[2] : NULL, err);

@@ -149,7 +149,8 @@ const char *style_status(FILE *stream, const char *status)
 {
     static const char *const good[] = {"succeeded", "ready", "connected"};
     static const char *const bad[] = {"failed", "timed_out", "out_of_memory", "lost"};
-    static const char *const waiting[] = {"queued", "running", "building", "cancelled", "draining"};
+    static const char *const waiting[] = {"queued",    "running",  "building",
+                                          "cancelled", "draining", "drained"};
     for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++)
         if (strcmp(status, good[i]) == 0)
             return style_green(stream);

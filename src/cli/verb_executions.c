@@ -243,6 +243,32 @@ static int run_workers(struct cli *cli)
     return 0;
 }
 
+static int change_drain(struct cli *cli, const char *method, const char *done)
+{
+    struct error err = {0};
+    struct api api;
+    char name[512], path[600];
+    autojson *answer = NULL;
+    struct api_call call = {.method = method, .path = path};
+    api_escape(cli->arguments[0], name, sizeof(name));
+    snprintf(path, sizeof(path), "/v1/workers/%s/drain", name);
+    if (api_init(&api, cli, &err) || api_get_json(&api, &call, &answer, &err))
+        return cli_fail(cli, &err);
+    if (!cli_json(cli))
+        printf("%s %s\n", cli->arguments[0], done);
+    return 0;
+}
+
+static int run_drain(struct cli *cli)
+{
+    return change_drain(cli, "POST", "is given nothing new; faas workers shows when it is drained");
+}
+
+static int run_resume(struct cli *cli)
+{
+    return change_drain(cli, "DELETE", "is given work again");
+}
+
 static const struct cli_option executions_options[] = {
     {"status", 0, "S", "only those with this status",
      "queued|running|succeeded|failed|timed_out|out_of_memory|lost|cancelled"},
@@ -281,4 +307,23 @@ const struct cli_verb cli_verb_workers = {
     .summary = "list the workers, what they can take and when they were last heard",
     .example = "faas workers",
     .run = run_workers,
+};
+const struct cli_verb cli_verb_workers_drain = {
+    .name = "workers drain",
+    .arguments = "NAME",
+    .summary = "give a worker nothing new; what it runs comes to its end",
+    .description = "The mark stays, whatever is restarted, until faas workers resume.",
+    .example = "faas workers drain host-1",
+    .min_arguments = 1,
+    .max_arguments = 1,
+    .run = run_drain,
+};
+const struct cli_verb cli_verb_workers_resume = {
+    .name = "workers resume",
+    .arguments = "NAME",
+    .summary = "give a drained worker work again",
+    .example = "faas workers resume host-1",
+    .min_arguments = 1,
+    .max_arguments = 1,
+    .run = run_resume,
 };

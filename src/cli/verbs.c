@@ -12,6 +12,8 @@ const struct cli_verb *const cli_verbs[] = {
     &cli_verb_logs,
     &cli_verb_executions,
     &cli_verb_workers,
+    &cli_verb_workers_drain,
+    &cli_verb_workers_resume,
     &cli_verb_dlq_list,
     &cli_verb_dlq_show,
     &cli_verb_dlq_redrive,

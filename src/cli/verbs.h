@@ -13,6 +13,8 @@ extern const struct cli_verb cli_verb_rm;
 extern const struct cli_verb cli_verb_logs;
 extern const struct cli_verb cli_verb_executions;
 extern const struct cli_verb cli_verb_workers;
+extern const struct cli_verb cli_verb_workers_drain;
+extern const struct cli_verb cli_verb_workers_resume;
 extern const struct cli_verb cli_verb_dlq_list;
 extern const struct cli_verb cli_verb_dlq_show;
 extern const struct cli_verb cli_verb_dlq_redrive;

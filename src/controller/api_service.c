@@ -1,4 +1,4 @@
-/* Calls about the service itself: health, metrics, its description, the workers; and what handlers share. */
+/* Calls about the service itself: health, metrics, its description; and what handlers share. */
 #include "controller/controller.h"
 #include "controller/handlers.h"
 #include "controller/openapi.h"
@@ -107,53 +107,4 @@ void serve_openapi(struct http_request *request, void *data)
     if (copy)
         memcpy(copy, openapi_text, openapi_len);
     http_respond(request, 200, "application/yaml", copy, copy ? openapi_len : 0, NULL, 0);
-}
-
-/* ---- workers ---- */
-
-/* A member of the worker's own description, as it is. */
-static void copy_member(struct json_writer *writer, const struct json *described, const char *key)
-{
-    const struct json *value = json_get(described, key);
-    if (!value)
-        return;
-    json_key(writer, key);
-    json_write_value(writer, value);
-}
-
-static void write_worker(struct json_writer *writer, const struct worker_session *session)
-{
-    static const char *const members[] = {"runtime",   "arch",     "version", "concurrency",
-                                          "memory_mb", "cpus",     "labels",  "unenforced",
-                                          "images",    "instances"};
-    char time[25];
-    const char *state = session->lost ? "lost" : session->dispatch.draining ? "draining" : "active";
-    clock_format_rfc3339(session->last_contact_wall_ns, time);
-    json_object_begin(writer);
-    json_member_string(writer, "name", session->name);
-    json_member_string(writer, "session", session->id);
-    json_member_string(writer, "state", state);
-    json_member_string(writer, "last_contact_at", time);
-    json_member_int(writer, "running", (int64_t)session->dispatch.busy);
-    json_member_int(writer, "free_slots", session->lost ? 0 : session->dispatch.free_slots);
-    for (size_t i = 0; i < sizeof(members) / sizeof(members[0]); i++)
-        copy_member(writer, session->described, members[i]);
-    json_object_end(writer);
-}
-
-void serve_workers(struct http_request *request, void *data)
-{
-    struct controller *controller = data;
-    struct json_answer answer;
-    if (json_answer_begin(&answer, request) < 0)
-        return;
-    json_object_begin(answer.writer);
-    json_key(answer.writer, "workers");
-    json_array_begin(answer.writer);
-    list_for_each(link, &controller->sessions.all)
-        write_worker(answer.writer,
-                     (const struct worker_session *)list_entry(link, struct dispatch_worker, link));
-    json_array_end(answer.writer);
-    json_object_end(answer.writer);
-    json_answer_respond(&answer, request, 200);
 }

@@ -440,6 +440,7 @@ int controller_start(struct controller *controller, struct error *err)
     controller->machine_cpus = (double)sysconf(_SC_NPROCESSORS_ONLN);
     registry_init(&controller->registry, version_gone, controller);
     tokens_init(&controller->tokens);
+    worker_drains_init(&controller->worker_drains);
     executions_init(&controller->executions);
     dispatch_init(&controller->dispatch, &limits);
     sessions_init(&controller->sessions);
@@ -448,7 +449,7 @@ int controller_start(struct controller *controller, struct error *err)
 
     if (loop_start_pool(&controller->loop, err) < 0 || prepare_folders(controller, err) < 0 ||
         open_store(controller, err) < 0 || load_tokens(controller, err) < 0 ||
-        tokens_load(controller, err) < 0 ||
+        tokens_load(controller, err) < 0 || worker_drains_load(controller, err) < 0 ||
         registry_load(&controller->registry, controller->store, err) < 0 ||
         delivery_start(controller, is_shared(config->database_url), err) < 0 ||
         callbacks_start(controller, err) < 0 || builds_resume(controller, err) < 0 ||
@@ -534,6 +535,7 @@ void controller_deinit(struct controller *controller)
     executions_deinit(controller);
     registry_deinit(&controller->registry);
     tokens_deinit(&controller->tokens);
+    worker_drains_deinit(&controller->worker_drains);
     free(controller->routes);
     loop_close(&controller->loop);
     log_info("stopped");

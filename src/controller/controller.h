@@ -22,6 +22,7 @@
 #include "controller/registry.h"
 #include "controller/sessions.h"
 #include "controller/tokens.h"
+#include "controller/worker_drains.h"
 #include "store/store.h"
 
 struct controller {
@@ -29,6 +30,7 @@ struct controller {
     struct controller_config config;
     struct auth auth;
     struct tokens tokens;
+    struct worker_drains worker_drains;
     struct store *store;
     struct http_server *server;
     struct buffer tls_certificate, tls_key; /* PEM; empty without TLS */

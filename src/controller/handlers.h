@@ -33,6 +33,8 @@ void serve_execution_logs(struct http_request *request, void *data);
 void serve_function_logs(struct http_request *request, void *data);
 /* api_service.c */
 void serve_workers(struct http_request *request, void *data);
+void serve_drain_worker(struct http_request *request, void *data);
+void serve_resume_worker(struct http_request *request, void *data);
 void serve_health(struct http_request *request, void *data);
 void serve_ready(struct http_request *request, void *data);
 void serve_metrics(struct http_request *request, void *data);

@@ -149,8 +149,10 @@ static void news_came(void *data, enum store_news news, const char *function)
         controller->pending_reads++;
         store_read_functions(controller->store, NULL, all_came, controller);
     }
-    if (news == STORE_NEWS_ANYTHING || news == STORE_NEWS_SETTINGS)
+    if (news == STORE_NEWS_ANYTHING || news == STORE_NEWS_SETTINGS) {
         tokens_refresh(controller);
+        worker_drains_refresh(controller);
+    }
 }
 
 int refresh_start(struct controller *controller, struct error *err)

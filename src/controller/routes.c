@@ -36,6 +36,8 @@ const struct api_route api_routes[] = {
     {"GET", "/v1/tokens", serve_list_tokens, ACCESS_USER, BODY_NONE},
     {"DELETE", "/v1/tokens/{name}", serve_delete_token, ACCESS_USER, BODY_NONE},
     {"GET", "/v1/workers", serve_workers, ACCESS_USER, BODY_NONE},
+    {"POST", "/v1/workers/{name}/drain", serve_drain_worker, ACCESS_USER, BODY_NONE},
+    {"DELETE", "/v1/workers/{name}/drain", serve_resume_worker, ACCESS_USER, BODY_NONE},
     {"GET", "/v1/worker/stream", serve_worker_stream, ACCESS_WORKER, BODY_NONE},
     {"GET", "/v1/worker/functions/{name}/{version}", serve_worker_function, ACCESS_WORKER,
      BODY_NONE},

@@ -316,6 +316,21 @@ static void read_instances(const struct controller *controller, struct worker_se
     dispatch_warm_end(&session->dispatch);
 }
 
+static void note_draining(struct controller *controller, struct worker_session *session)
+{
+    bool draining =
+        session->says_draining || worker_drains_has(&controller->worker_drains, session->name);
+    if (draining != session->dispatch.draining)
+        keeps_workers_changed(controller);
+    session->dispatch.draining = draining;
+}
+
+void sessions_drains_changed(struct controller *controller)
+{
+    list_for_each(link, &controller->sessions.all)
+        note_draining(controller, session_of(list_entry(link, struct dispatch_worker, link)));
+}
+
 /* Takes the tree. */
 static void read_state(struct controller *controller, struct worker_session *session,
                        struct json *state)
@@ -324,10 +339,10 @@ static void read_state(struct controller *controller, struct worker_session *ses
     builds_match(controller, session, json_get(state, "builds"));
     int64_t slots = json_get_int(state, "slots", 0) - count_undelivered(controller, session);
     session->dispatch.free_slots = slots > 0 ? slots : 0;
-    bool draining = json_get_bool(state, "draining", false);
-    if (!session->described || draining != session->dispatch.draining)
+    session->says_draining = json_get_bool(state, "draining", false);
+    if (!session->described)
         keeps_workers_changed(controller);
-    session->dispatch.draining = draining;
+    note_draining(controller, session);
     if (json_get(state, "instances")) {
         read_labels(controller, session, state);
         keeps_read(session, json_get(state, "kept"));

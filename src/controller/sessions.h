@@ -34,6 +34,7 @@ struct worker_session {
     uint64_t detached_ns;          /* monotonic: when its last connection ended */
     uint64_t last_contact_wall_ns; /* realtime */
     bool lost;
+    bool says_draining;           /* itself: it stops, or was told so */
     struct list running;          /* struct live_execution by owner_link */
     struct worker_stream *stream; /* borrowed; NULL: it has no connection */
     uint64_t stream_number;       /* counts its connections */
@@ -78,6 +79,8 @@ void session_execution_ended(struct worker_session *session, struct live_executi
 void sessions_forget(struct controller *controller, const char *function, int64_t version);
 /* Tells it to end an execution, unless it was told a moment ago. */
 void session_cancel(struct worker_session *session, const char *execution_id);
+/* Marks of drained workers have changed (worker_drains.h). */
+void sessions_drains_changed(struct controller *controller);
 /* Finds lost workers. Called every tick. */
 void sessions_tick(struct controller *controller);
 size_t sessions_alive(const struct controller *controller);

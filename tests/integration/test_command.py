@@ -87,6 +87,19 @@ class ManualPage(unittest.TestCase):
         self.assertEqual((done.returncode, done.stderr), (0, ''))
 
 
+class Verbs(unittest.TestCase):
+    def test_a_second_word_goes_before_an_argument(self):
+        for word in ('drain', 'resume'):
+            done = answered(b'', 'workers', word, 'host-1', status=204)
+            self.assertEqual((done.returncode, done.stderr), (0, ''))
+            self.assertIn('host-1 is given', done.stdout)
+            self.assertIn('needs NAME', faas('workers', word).stderr)
+
+    def test_a_wrong_second_word_is_told_those_that_there_are(self):
+        self.assertIn('`faas tokens` takes one of create, list, rm, not make', faas('tokens', 'make').stderr)
+        self.assertIn('`faas image` takes one of', faas('image').stderr)
+
+
 class AnswersOfAStranger(unittest.TestCase):
     """What calls itself a controller may answer anything: it is told in words, and nothing is taken for what it is not."""
 

@@ -163,7 +163,7 @@ class Dispatch(WorkersTest):
         self.worker("other")
         self.assertEqual({self.controller.invoke("f")["worker"] for _ in range(5)}, {"other"})
         states = {w["name"]: w["state"] for w in self.api("GET", "/v1/workers").json()["workers"]}
-        self.assertEqual(states, {"draining": "draining", "other": "active"})
+        self.assertEqual(states, {"draining": "drained", "other": "active"})  # nothing runs there
 
     def test_an_update_loses_no_request_and_old_instances_are_forgotten(self):
         versions = set()
@@ -657,6 +657,57 @@ class Ended(WorkersTest):
         self.worker("second")
         execution = self.controller.wait_execution(id_)
         self.assertEqual((execution["status"], execution["worker"], execution["attempt"]), ("succeeded", "second", 2))
+
+
+class Drains(WorkersTest):
+    settings = {"CONTROLLER_QUEUE_WAIT_MS": 500}
+
+    def drain(self, name, method="POST"):
+        return self.api(method, f"/v1/workers/{name}/drain").status
+
+    def states(self):
+        return {worker["name"]: worker["state"] for worker in self.api("GET", "/v1/workers").json()["workers"]}
+
+    def test_a_drained_worker_ends_what_it_runs_and_gets_nothing_new(self):
+        blocker = Blocker()
+        first = self.worker("first", run=blocker)
+        self.controller.deploy("f")
+        waiting = self.in_background(self.controller.invoke, "f")
+        blocker.wait(1)
+        second = self.worker("second")
+        self.assertEqual(self.drain("first"), 204)
+        self.assertEqual(self.drain("first"), 204)
+        self.assertEqual(self.states(), {"first": "draining", "second": "active"})
+        ids = [self.controller.invoke_async("f", i) for i in range(10)]
+        for i in range(20):
+            self.assertEqual(self.controller.invoke("f", i)["worker"], "second")
+        self.assertEqual({self.controller.wait_execution(id_)["worker"] for id_ in ids}, {"second"})
+        blocker.go.set()
+        self.assertEqual((waiting()["status"], waiting()["worker"]), ("succeeded", "first"))
+        wait_until(lambda: self.states() == {"first": "drained", "second": "active"}, "it has drained")
+        second.stop()
+        self.assertEqual(self.drain("first", "DELETE"), 204)
+        self.assertEqual(self.states()["first"], "active")
+        self.assertEqual(self.controller.invoke("f", 1)["worker"], "first")
+
+    def test_the_mark_outlives_worker_and_controller(self):
+        worker = self.worker("one")
+        self.controller.deploy("f")
+        self.assertEqual(self.drain("one"), 204)
+        self.controller.stop()
+        self.controller.start()
+        wait_until(lambda: self.states() == {"one": "drained"}, "it is connected again")
+        answer = self.api("POST", "/v1/functions/f/invocations")
+        self.assertEqual((answer.status, answer.json()["error"]["type"]), (503, "no_capacity"))
+        id_ = self.controller.invoke_async("f", "x")
+        self.assertEqual(self.drain("one", "DELETE"), 204)
+        self.assertEqual(self.controller.wait_execution(id_)["status"], "succeeded")
+        self.assertEqual(len(worker.seen), 1)
+
+    def test_a_name_that_nobody_has(self):
+        for method in ("POST", "DELETE"):
+            answer = self.api(method, "/v1/workers/nobody/drain")
+            self.assertEqual((answer.status, answer.json()["error"]["message"]), (404, "there is no worker nobody"))
 
 
 class Builds(WorkersTest):
