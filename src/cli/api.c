@@ -113,7 +113,7 @@ int api_get_json(const struct api *api, const struct api_call *call, struct json
                        api->authorization[0] ? "the token was refused"
                                              : "no token given (--token or FAAS_TOKEN)");
     } else if (answer.body.len == 0 &&
-               (answer.status == 204 || strcmp(call->method, "DELETE") == 0)) {
+               (call->needs_no_answer || strcmp(call->method, "DELETE") == 0)) {
         *ret_json = NULL;
         status = 0;
     } else if (answer.body.len == 0) {

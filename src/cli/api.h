@@ -9,6 +9,8 @@
 #include "base/http_client.h"
 #include "cli/cli.h"
 
+#include <stdbool.h>
+
 #define DEFAULT_URL "http://127.0.0.1:8080"
 #define DEFAULT_DATA_DIR "/var/lib/faas"
 /* Of the controller that a service manager runs, under a user of its own. */
@@ -32,6 +34,7 @@ struct api_call {
     uint64_t timeout_ms;      /* 0: 960 s, longer than any function may run */
     int (*on_data)(void *data, const char *bytes, size_t len);
     void *on_data_arg;
+    bool needs_no_answer; /* an empty body is not an error, as with DELETE */
 };
 
 /* An answer of any status; only no answer at all is an error. */

@@ -249,7 +249,7 @@ static int change_drain(struct cli *cli, const char *method, const char *done)
     struct api api;
     char name[512], path[600];
     autojson *answer = NULL;
-    struct api_call call = {.method = method, .path = path};
+    struct api_call call = {.method = method, .path = path, .needs_no_answer = true};
     api_escape(cli->arguments[0], name, sizeof(name));
     snprintf(path, sizeof(path), "/v1/workers/%s/drain", name);
     if (api_init(&api, cli, &err) || api_get_json(&api, &call, &answer, &err))

@@ -49,6 +49,10 @@ static const char *const lines[][ARGUMENTS_MAX] = {
     {"deploy", "hello", "/proc/self/status", "--runtime", "native"},
     {"deploy", "hello", "/proc/self/status", "--runtime", "native", "--no-wait"},
     {"dlq", "purge", "--all", "--json"},
+    {"workers", "drain", "host-1"},
+    {"workers", "resume", "host-1"},
+    {"tokens", "list"},
+    {"tokens", "create", "billing"},
 };
 
 static struct {
