@@ -51,7 +51,8 @@ static bool is_being_sent(const struct invocation *invocation)
 /* The instance has not had all of it. */
 static bool has_not_begun(const struct invocation *invocation)
 {
-    return invocation->run.queued || is_being_sent(invocation);
+    const struct invocation_run *run = &invocation->run;
+    return run->queued || run->unsendable || is_being_sent(invocation);
 }
 
 static void measure(struct invocation *invocation, uint64_t now_ns)
@@ -403,19 +404,26 @@ static void on_send_failed(void *data)
     finish(data, INSTANCE_RETRY);
 }
 
-static void send_invoke(struct invocation *invocation)
+/* Goes to another instance, in a moment, because it may not be over inside of instance_run(). */
+static void send_failed(struct invocation *invocation)
 {
     struct instance *instance = invocation->instance;
-    if (channel_send(channel_of(instance), FRAME_INVOKE, (uint32_t)invocation->timeout_ms,
-                     invocation->execution.id, invocation->payload, invocation->payload_len,
-                     NULL) == 0) {
-        instance->sending = invocation;
-        return;
-    }
+    invocation->run.unsendable = true;
     instance->spent = true;
     loop_timer_stop(invocation->run.deadline);
     invocation->run.deadline =
         loop_timer_start(instance->loop, 0, 0, on_send_failed, invocation, NULL);
+}
+
+static void send_invoke(struct invocation *invocation)
+{
+    struct instance *instance = invocation->instance;
+    /* The channel counts as sending after a failure, too: whom it was sending before has all of it. */
+    instance->sending = invocation;
+    if (channel_send(channel_of(instance), FRAME_INVOKE, (uint32_t)invocation->timeout_ms,
+                     invocation->execution.id, invocation->payload, invocation->payload_len,
+                     NULL) < 0)
+        send_failed(invocation);
 }
 
 void instance_run_sent(struct instance *instance)
@@ -484,8 +492,7 @@ void instance_run(struct instance *instance, struct invocation *invocation)
     invocation->execution.started_at_ns = clock_realtime_ns();
     run->sent_ns = clock_monotonic_ns();
     if (!runs) {
-        instance->spent = true;
-        run->deadline = loop_timer_start(instance->loop, 0, 0, on_send_failed, invocation, NULL);
+        send_failed(invocation);
         return;
     }
     send_or_queue(instance, invocation);

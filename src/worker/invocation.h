@@ -25,6 +25,7 @@ struct invocation_run {
     uint64_t log_offset;
     struct log_tail log; /* where several may run in the instance at once */
     bool queued;         /* waits until those before it are sent */
+    bool unsendable;     /* the instance was dead when it was to be sent */
     TAILQ_ENTRY(invocation) calls;
     TAILQ_ENTRY(invocation) unsent;
 };

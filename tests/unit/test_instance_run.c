@@ -14,6 +14,9 @@ static struct invocation *ended[16];
 static enum instance_after afters[16];
 static size_t ended_count;
 static bool gone;
+static bool one_more; /* the next end makes room for another call, which comes at once */
+
+static struct invocation *give(const char *payload, size_t payload_len);
 
 static void on_any(void *data, struct instance *which)
 {
@@ -36,6 +39,10 @@ static void on_finished(void *data, struct instance *which, struct invocation *i
     cr_expect_null(invocation->instance);
     ended[ended_count] = invocation;
     afters[ended_count++] = how;
+    if (!one_more)
+        return;
+    one_more = false;
+    give("{}", 2);
 }
 
 static void on_gone(void *data, struct instance *which)
@@ -85,8 +92,8 @@ static void close_instance(void)
     fixture_close();
 }
 
-/* With the id "a", "b", … */
-static struct invocation *run(const char *payload, size_t payload_len)
+/* With the id "a", "b", …; the loop does not turn. */
+static struct invocation *give(const char *payload, size_t payload_len)
 {
     char id[] = {(char)('a' + call_count), '\0'};
     struct invocation *invocation = invocation_new(id, 1, "alpha", 1, NULL);
@@ -96,6 +103,12 @@ static struct invocation *run(const char *payload, size_t payload_len)
     invocation->payload_len = payload_len;
     calls[call_count++] = invocation;
     instance_run(instance, invocation);
+    return invocation;
+}
+
+static struct invocation *run(const char *payload, size_t payload_len)
+{
+    struct invocation *invocation = give(payload, payload_len);
     settle();
     return invocation;
 }
@@ -387,5 +400,55 @@ Test(instance_run, those_that_had_not_begun_when_the_adapter_ended_go_to_another
     expect(1, 1, EXECUTION_RUNNING, INSTANCE_RETRY);
     expect(2, 2, EXECUTION_RUNNING, INSTANCE_RETRY);
     cr_expect_not_null(calls[1]->payload);
+    close_instance();
+}
+
+/* ---- adapters that are dead already, which nobody has seen yet ---- */
+
+static void end_adapter(void)
+{
+    close(fakes[0].fds[1]);
+    fakes[0].fds[1] = -1;
+}
+
+Test(instance_run, one_that_runs_does_not_begin_again_when_a_later_one_cannot_be_sent)
+{
+    open_instance(PLACES);
+    run("{}", 2);
+    end_adapter();
+    give("{}", 2);
+    fake_say(&fakes[0], 0, FRAME_ADAPTER_EXIT, 9 << 8, "");
+    settle();
+    expect(0, 1, EXECUTION_RUNNING, INSTANCE_RETRY);
+    expect(1, 0, EXECUTION_FAILED, INSTANCE_SPENT);
+    cr_expect_eq(calls[0]->execution.error.exit_code, 9);
+    close_instance();
+}
+
+Test(instance_run, one_that_could_not_be_sent_goes_to_another_instance_when_the_end_is_seen_first)
+{
+    open_instance(PLACES);
+    run("{}", 2);
+    one_more = true;
+    fake_say_of(&fakes[0], 1, FRAME_RESULT, 0, "a", "1");
+    end_adapter();
+    fake_say(&fakes[0], 0, FRAME_ADAPTER_EXIT, 9 << 8, "");
+    settle();
+    expect(0, 0, EXECUTION_SUCCEEDED, INSTANCE_USABLE);
+    expect(1, 1, EXECUTION_RUNNING, INSTANCE_RETRY);
+    close_instance();
+}
+
+Test(instance_run, one_that_could_not_be_sent_and_is_cancelled_is_over_once)
+{
+    open_instance(PLACES);
+    run("{}", 2);
+    end_adapter();
+    give("{}", 2);
+    instance_abort(calls[1], EXECUTION_CANCELLED, "Function.Cancelled", "enough");
+    settle();
+    expect(0, 1, EXECUTION_CANCELLED, INSTANCE_SPENT);
+    cr_expect_eq(ended_count, 1);
+    cr_expect_eq(instance_calls(instance), 1);
     close_instance();
 }
