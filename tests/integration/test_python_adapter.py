@@ -591,6 +591,12 @@ def handler(event, context):
         instance = self.loaded("import json\ndef handler(e, c): return json.MINE", files={"json.py": "MINE = 1"})
         self.assertEqual(self.result(instance), 1)
 
+    def test_own_modules_win_whatever_awaiting_needs(self):
+        for module in ("asyncio", "threading", "inspect"):
+            with self.subTest(module):
+                instance = self.loaded(f"import {module} as mine\nasync def handler(e, c): return mine.MINE", files={f"{module}.py": "MINE = 1"})
+                self.assertEqual(self.result(instance), 1)
+
     def test_streams_and_socket_are_safe_from_careless_code(self):
         instance = self.loaded("""
 import os, sys, subprocess, multiprocessing

@@ -182,6 +182,18 @@ def handler(event, context):
             self.assertEqual((answers["a"][0], answers["a"][2]["type"]), (ERROR, "SystemExit"))
             self.assertEqual(answers["b"][:3], (RESULT, 0, 1))
 
+    def test_own_modules_win_whatever_the_adapter_needs_itself(self):
+        plain = "def handler(event, context): return [event, mine.MINE]"
+        awaited = "async def handler(event, context): return [event, mine.MINE]"
+        returned = "def handler(event, context): return later(event)\nasync def later(event): return [event, mine.MINE]"
+        for module in ("threading", "inspect", "contextvars", "asyncio"):
+            for code in (plain, awaited, returned):
+                with self.subTest(module, code=code):
+                    self.files = {f"{module}.py": f"MINE = '{module}'"}
+                    instance = self.start(f"import {module} as mine\n{code}")
+                    for name, answer in self.call(instance, a=1, b=2, c=3).items():
+                        self.assertEqual(answer[:3], (RESULT, 0, [" abc".index(name), module]))
+
     def test_a_forked_child_writes_to_the_descriptor(self):
         instance = self.start("""
 import os

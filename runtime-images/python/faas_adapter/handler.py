@@ -10,7 +10,7 @@ from faas_adapter.frames import (
     FRAME_ERROR, FRAME_READY, FRAME_RESULT, PAYLOAD_ENV_MAX, SOCKET, FrameReader, HungUp, is_socket, send_frame,
 )  # fmt: skip
 from faas_adapter.large import LARGE, decode, encode
-from faas_adapter.modules import OWN_FOLDER, enter_folder
+from faas_adapter.modules import OWN_FOLDER, enter_folder, new_event_loop
 from faas_adapter.script import show_exception
 from faas_adapter.several import Server
 
@@ -144,14 +144,11 @@ class Caller:
         return encode_result(result, self.encode_value, self.encode_text)
 
     def wait_for(self, awaitable):
-        import asyncio
-
         async def complete():
             return await awaitable
 
         if self.loop is None:
-            self.loop = asyncio.new_event_loop()
-            asyncio.set_event_loop(self.loop)
+            _, self.loop = new_event_loop(current=True)
         return self.loop.run_until_complete(complete())
 
 

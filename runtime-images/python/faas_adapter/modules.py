@@ -11,8 +11,10 @@ NEVER_AHEAD = frozenset(("this", "antigravity", "readline", "rlcompleter", "idle
 # Every file of the adapter begins with it.
 OWN_FOLDER = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")
 
+shadowing = set()  # names of the standard library that the function has modules of
 fresh = frozenset()  # modules that every interpreter has after its start; adapter.py knows them
 held_back = []  # folders of PYTHONPATH
+entered = []  # the function's folders, once they are in sys.path
 
 
 def hold_back():
@@ -83,10 +85,46 @@ def enter_folder(script=True):
     that imports find what they would find without this adapter."""
     own = own_modules()
     safe = script and getattr(sys.flags, "safe_path", False)
-    sys.path[0:0] = ([] if safe else [os.getcwd()]) + held_back
+    entered[:] = ([] if safe else [os.getcwd()]) + held_back
+    sys.path[0:0] = entered
+    shadowing.update(own & getattr(sys, "stdlib_module_names", frozenset()))
     if any(name in sys.modules and name not in fresh for name in own):
         for name in set(sys.modules) - fresh:
             del sys.modules[name]
+
+
+class StandardLibrary:
+    """While it is entered, the adapter imports from the standard library, also once the function's folder is in sys.path; so do modules
+    that import others when they are first used. The function's own modules of such names stay what its imports find."""
+
+    def __enter__(self):
+        if shadowing:
+            self.path = sys.path[:]
+            sys.path[:] = [folder for folder in self.path if folder not in entered]
+            self.own = take_shadowing()
+
+    def __exit__(self, *_):
+        if shadowing:
+            take_shadowing()
+            sys.modules.update(self.own)
+            sys.path[:] = self.path
+
+
+def new_event_loop(current):
+    """`current`: it becomes the calling thread's."""
+    with StandardLibrary():
+        import asyncio
+
+        loop = asyncio.new_event_loop()
+        if current:
+            asyncio.set_event_loop(loop)
+        return asyncio, loop
+
+
+def take_shadowing():
+    """Out of the modules that an import finds: {name: module}. What every interpreter has after its start stays."""
+    names = [name for name in sys.modules if name.partition(".")[0] in shadowing and name not in fresh]
+    return {name: sys.modules.pop(name) for name in names}
 
 
 def modules_since(count):

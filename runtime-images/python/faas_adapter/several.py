@@ -7,6 +7,7 @@ import sys
 import time
 
 from faas_adapter.frames import BODY_MAX, FRAME_ERROR, FRAME_LOG, FRAME_READY, FRAME_RESULT, FrameReader, HungUp, encode_header, write_all
+from faas_adapter.modules import StandardLibrary, new_event_loop
 
 LOG_PIECE = 8192
 
@@ -58,8 +59,9 @@ class CallOutput(io.RawIOBase):
 
 class Server:
     def __init__(self, fd, limit):
-        import contextvars
-        import threading
+        with StandardLibrary():
+            import contextvars
+            import threading
 
         self.fd, self.limit, self.threading = fd, limit, threading
         self.current = contextvars.ContextVar("call", default=None)
@@ -119,15 +121,19 @@ class Server:
     # ---- calls ----
 
     def serve(self, caller):
-        import inspect
+        with StandardLibrary():
+            from inspect import iscoroutinefunction as is_async
 
         self.caller = caller
-        self.send(FRAME_READY, b"", value=self.limit)
         target = caller.handler
-        if inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(getattr(type(target), "__call__", None)):
+        if is_async(target) or is_async(getattr(type(target), "__call__", None)):
             self.serve_on_loop()
         else:
+            self.say_ready()
             self.serve_in_thread()
+
+    def say_ready(self):
+        self.send(FRAME_READY, b"", value=self.limit)
 
     def read(self):
         execution_id, timeout_ms, body = self.reader.read_invoke()
@@ -187,25 +193,21 @@ class Server:
 
     def wait_for(self, awaitable):
         """All awaitables run on one loop, whichever thread they come from."""
-        import asyncio
-
         async def complete():
             return await awaitable
 
         with self.counting:
             if self.loop is None:
-                self.loop = asyncio.new_event_loop()
+                self.asyncio, self.loop = new_event_loop(current=False)
                 self.threading.Thread(target=self.loop.run_forever, daemon=True).start()
-        return asyncio.run_coroutine_threadsafe(complete(), self.loop).result()
+        return self.asyncio.run_coroutine_threadsafe(complete(), self.loop).result()
 
     # ---- an async one ----
 
     def serve_on_loop(self):
-        import asyncio
-
-        self.loop = asyncio.new_event_loop()
-        asyncio.set_event_loop(self.loop)
+        self.asyncio, self.loop = new_event_loop(current=True)
         self.tasks = set()  # a loop keeps none alive
+        self.say_ready()
         self.threading.Thread(target=self.read_for_loop, daemon=True).start()
         while True:
             try:
