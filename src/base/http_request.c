@@ -337,5 +337,8 @@ enum MHD_Result http_access(void *data, struct MHD_Connection *connection, const
         set_refusal(request, request->refusal, &err);
         return refuse(request, &err);
     }
+    const struct http_server_options *options = &server->options;
+    if (options->confirm && options->confirm(request, request->match.route, options->data, &err))
+        return refuse(request, &err);
     return call_handler(request);
 }

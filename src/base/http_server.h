@@ -54,6 +54,9 @@ struct http_server_options {
     /* 0 to go on; -1 with `err` set refuses (its code makes the status). May be NULL. */
     int (*authorize)(struct http_request *request, const struct http_route *route, void *data,
                      struct error *err);
+    /* Once more, when the body has come, which may be long after: likewise. May be NULL. */
+    int (*confirm)(struct http_request *request, const struct http_route *route, void *data,
+                   struct error *err);
     /* TLS 1.2 and newer in place of plain HTTP: certificate chain and private key as PEM text, borrowed
      * until http_server_free(). Both, or neither. */
     const char *tls_certificate, *tls_key;

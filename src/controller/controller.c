@@ -320,6 +320,7 @@ static int start_server(struct controller *controller, struct error *err)
         .data = controller,
         .admit = config->rate_limit ? routes_admit : NULL,
         .authorize = routes_authorize,
+        .confirm = routes_confirm,
         .tls_certificate = controller->tls_certificate.data,
         .tls_key = controller->tls_key.data,
         .connection_limit = (unsigned)config->connections,

@@ -147,6 +147,13 @@ static int check_role(const struct controller *controller, const struct http_req
     return 0;
 }
 
+static struct function_entry *function_of(const struct controller *controller,
+                                          const struct http_request *request)
+{
+    const char *name = http_request_param(request, "name");
+    return name ? registry_find(&controller->registry, name) : NULL;
+}
+
 static bool is_async(const struct http_request *request)
 {
     const char *mode = http_request_query(request, "mode");
@@ -165,12 +172,24 @@ int routes_authorize(struct http_request *request, const struct http_route *rout
     controller->metrics.requests++;
     if (access == ACCESS_ANYBODY)
         return 0;
-    const char *name = invokes ? http_request_param(request, "name") : NULL;
-    struct function_entry *function = name ? registry_find(&controller->registry, name) : NULL;
+    struct function_entry *function = invokes ? function_of(controller, request) : NULL;
     if ((access != ACCESS_INVOKE_PUBLIC || !is_public(function)) &&
         check_role(controller, request, access, &token, err) < 0)
         return -1;
     if (token && admission_check_token(controller, token, waits, now_ns, err) < 0)
         return -1;
     return function ? admission_check(controller, function, !waits, now_ns, err) : 0;
+}
+
+int routes_confirm(struct http_request *request, const struct http_route *route, void *data,
+                   struct error *err)
+{
+    const struct controller *controller = data;
+    enum route_access access = (enum route_access)route->tag;
+    struct token *token = NULL;
+    if (http_request_received_ns(request) > controller->tokens.revoked_ns ||
+        access == ACCESS_ANYBODY ||
+        (access == ACCESS_INVOKE_PUBLIC && is_public(function_of(controller, request))))
+        return 0;
+    return check_role(controller, request, access, &token, err);
 }

@@ -35,3 +35,6 @@ int routes_admit(struct http_request *request, const struct http_route *route, v
 /* struct http_server_options.authorize: who may, and, where a function is invoked, whether it is let in (admission.h). */
 int routes_authorize(struct http_request *request, const struct http_route *route, void *data,
                      struct error *err);
+/* struct http_server_options.confirm: a token that was revoked while the body came is nobody's. */
+int routes_confirm(struct http_request *request, const struct http_route *route, void *data,
+                   struct error *err);

@@ -3,6 +3,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "base/loop.h"
 #include "controller/auth.h"
 #include "controller/controller.h"
 
@@ -51,6 +52,7 @@ void tokens_revoke(struct tokens *tokens, struct token *token)
     string_map_remove(&tokens->by_name, token->spec.name);
     string_map_remove(&tokens->by_hash, token->spec.hash);
     token->revoked = true;
+    tokens->revoked_ns = clock_monotonic_ns();
     if (token->calls == 0)
         free_token(token);
 }

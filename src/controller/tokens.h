@@ -45,6 +45,7 @@ struct token {
 struct tokens {
     struct string_map by_name, by_hash; /* struct token, owned by `all` */
     struct list all;                    /* with revoked ones whose calls run */
+    uint64_t revoked_ns;                /* monotonic: when one was last revoked; 0: never */
 };
 
 void tokens_init(struct tokens *tokens);

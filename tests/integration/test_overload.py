@@ -11,6 +11,8 @@ import threading
 import unittest
 import urllib.parse
 
+import yaml
+
 import controller as fixture
 from controller import Controller, Worker, wait_until
 
@@ -364,6 +366,26 @@ class Tokens(Overload):
         answer = self.controller.request("POST", "/v1/tokens", {"name": "more", "scope": "admin"}, token=token)
         self.assertEqual(answer.status, 403, answer)
 
+    def test_scope_invoke_is_refused_by_every_route_but_those(self):
+        allowed = {("post", "/v1/functions/{name}/invocations"), ("get", "/v1/executions/{id}"), ("get", "/v1/executions/{id}/logs")}
+        open_to_all = {"/healthz", "/readyz", "/metrics", "/openapi.yaml"}
+        self.controller.deploy("hello")
+        token = self.create("caller")
+        document = yaml.safe_load(self.controller.request("GET", "/openapi.yaml", token=None).body)
+        refused = 0
+        for path, operations in document["paths"].items():
+            url = path.format(name="hello", id="0" * 36, version=1, sha256="0" * 64)
+            for method in operations.keys() & {"get", "put", "post", "delete", "patch"}:
+                if path in open_to_all:
+                    continue
+                for wrong in (None, "0" * 64):
+                    self.assertEqual(self.controller.request(method.upper(), url, token=wrong).status, 401, (method, path))
+                status = self.controller.request(method.upper(), url, token=token).status
+                expected = (200, 404) if (method, path) in allowed or path.startswith("/fn/") else (403,)
+                self.assertIn(status, expected, (method, path))
+                refused += status == 403
+        self.assertGreater(refused, 15)
+
     def test_scope_admin_may_do_what_the_file_may(self):
         token = self.create("boss", scope="admin")
         self.assertEqual(self.controller.request("GET", "/v1/functions", token=token).status, 200)
@@ -385,6 +407,32 @@ class Tokens(Overload):
         self.assertEqual(self.controller.request("DELETE", "/v1/tokens/gone").status, 404)
         self.assertNotEqual(self.create("gone"), token)
         self.assertEqual(self.call("slow", token=token).status, 401, "the name is another's now")
+
+    def test_a_request_whose_body_comes_after_the_revocation_is_refused(self):
+        body = json.dumps({"runtime": "python", "code": fixture.CODE}).encode()
+        payload = b'"late"'
+        self.controller.deploy("hello")
+        token = self.create("leaver", scope="admin")
+        late = [self.begin_request(token, "PUT", "/v1/functions/late", body), self.begin_request(token, "POST", "/fn/hello", payload)]
+        self.assertEqual(self.controller.request("DELETE", "/v1/tokens/leaver").status, 204)
+        for connection, rest in zip(late, (body, payload)):
+            connection.sendall(rest)
+            answer = http.client.HTTPResponse(connection)
+            answer.begin()
+            self.assertEqual((answer.status, json.loads(answer.read())["error"]["type"]), (401, "unauthorized"))
+        self.assertEqual(self.controller.request("GET", "/v1/functions/late").status, 404)
+
+    def begin_request(self, token, method, path, body):
+        """The head is taken, as the server's 100 says."""
+        url = urllib.parse.urlsplit(self.controller.url)
+        connection = self.stack.enter_context(contextlib.closing(socket.create_connection((url.hostname, url.port), fixture.WAIT_S)))
+        connection.sendall(f"{method} {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\n"
+                           f"Content-Length: {len(body)}\r\nExpect: 100-continue\r\n\r\n".encode())  # fmt: skip
+        answer = b""
+        while b"\r\n\r\n" not in answer:
+            answer += connection.recv(1)
+        self.assertIn(b" 100 ", answer)
+        return connection
 
     def test_bad_requests_name_the_field(self):
         self.create("taken")
