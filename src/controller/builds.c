@@ -134,6 +134,7 @@ static void stored(void *data, const struct error *err)
             string_printf("the outcome could not be stored; deploy it again: %s", err->message);
     } else if (end->state == FUNCTION_READY) {
         registry_activate(&controller->registry, version);
+        dispatch_take_turns(&controller->dispatch, version->function);
     } else {
         version->record.state = end->state;
     }

@@ -192,6 +192,7 @@ static void version_stored(void *data, const struct error *err)
         refuse(change, &failure);
         return;
     }
+    dispatch_take_turns(&controller->dispatch, function); /* its bound may be another now */
     log_info("function deployed", LOG_STR("function", function->name),
              LOG_INT("version", function->last_version),
              LOG_STR("state", function_state_name(function->newest->record.state)));

@@ -26,6 +26,7 @@ static int take_up(struct controller *controller, struct function_entry *entry,
         changes_forget_function(controller, entry);
     if (registry_merge(&controller->registry, entry, records, count, last_version, err) < 0)
         return -1;
+    dispatch_take_turns(&controller->dispatch, entry);
     if (count > 0)
         controller_dispatch(controller);
     return 0;
@@ -128,8 +129,10 @@ static void all_came(void *data, struct function_record *records, size_t count,
         same = count_of_name(records + i, count - i);
         struct function_entry *entry =
             registry_entry(&controller->registry, records[i].spec.name, &failure);
-        if (entry)
-            registry_merge(&controller->registry, entry, records + i, same, 0, &failure);
+        if (!entry)
+            continue;
+        registry_merge(&controller->registry, entry, records + i, same, 0, &failure);
+        dispatch_take_turns(&controller->dispatch, entry);
     }
     if (failure.code)
         log_error("functions cannot be taken up", LOG_ERR(&failure));

@@ -156,6 +156,17 @@ class FunctionConcurrency(Overload):
             self.assertEqual((execution["status"], execution["result"], execution["attempt"]), ("succeeded", n, 1))
         self.assertEqual(self.gate.most["slow"], 2)
 
+    def test_those_who_wait_notice_that_the_bound_was_raised(self):
+        self.controller.deploy("slow", max_concurrency=1)
+        ids = [self.controller.invoke_async("slow", n) for n in range(2)]
+        self.running("slow", 1)
+        wait_until(lambda: self.metric("faas_executions_queued") == 1, "the other waits")
+        self.controller.deploy("slow", max_concurrency=2)
+        self.running("slow", 2)
+        self.finish()
+        for execution_id in ids:
+            self.assertEqual(self.controller.wait_execution(execution_id)["status"], "succeeded")
+
     def test_a_call_whose_client_leaves_gives_its_place_back(self):
         self.controller.deploy("slow", max_concurrency=1)
         self.worker.stop()
