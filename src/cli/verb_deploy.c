@@ -7,13 +7,12 @@
 #include "base/file.h"
 #include "base/text.h"
 #include "cli/api.h"
+#include "cli/options.h"
 #include "cli/output.h"
 #include "cli/verbs.h"
 #include "model/function.h"
 #include "oci/archive.h"
 
-#include <errno.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -86,50 +85,6 @@ static const char *guess_runtime(const char *path)
             return suffixes[i].runtime;
     }
     return NULL;
-}
-
-static int write_int_option(const struct cli *cli, struct json_writer *writer, const char *option,
-                            const char *key, struct error *err)
-{
-    const char *text = cli_option(cli, option);
-    char *end = NULL;
-    if (!text)
-        return 0;
-    errno = 0;
-    long long number = strtoll(text, &end, 10);
-    if (errno || end == text || *end)
-        return error_set(err, ERROR_INVALID_REQUEST, "--%s must be a whole number, not %s", option,
-                         text);
-    json_member_int(writer, key, number);
-    return 0;
-}
-
-static int write_double_option(const struct cli *cli, struct json_writer *writer,
-                               const char *option, const char *key, struct error *err)
-{
-    const char *text = cli_option(cli, option);
-    if (!text)
-        return 0;
-    char *end = NULL;
-    double number = strtod(text, &end);
-    if (end == text || *end || !isfinite(number))
-        return error_set(err, ERROR_INVALID_REQUEST, "--%s must be a number such as 0.5, not %s",
-                         option, text);
-    json_member_double(writer, key, number);
-    return 0;
-}
-
-static int write_duration_option(const struct cli *cli, struct json_writer *writer,
-                                 const char *option, const char *key, struct error *err)
-{
-    const char *text = cli_option(cli, option);
-    int64_t duration_ms = 0;
-    if (!text)
-        return 0;
-    if (duration_parse_ms(text, &duration_ms, err))
-        return error_wrap(err, "--%s", option);
-    json_member_int(writer, key, duration_ms);
-    return 0;
 }
 
 /* The option for that member of `retry`, if it was given; for any member with NULL. */
@@ -381,13 +336,12 @@ static int report(const struct cli *cli, const struct json *function)
     if (cli_json(cli)) {
         print_json(stdout, function, false);
     } else if (ready) {
-        printf("%s%s%s version %lld is %sready%s\n", style_bold(stdout),
-               json_get_string(function, "name"), style_off(stdout),
-               (long long)json_get_int(function, "version", 0), style_green(stdout),
-               style_off(stdout));
+        printf("%s%s%s version %lld is %sready%s\n", style_bold(stdout), cli->arguments[0],
+               style_off(stdout), (long long)json_get_int(function, "version", 0),
+               style_green(stdout), style_off(stdout));
     } else {
-        fprintf(stderr, "faas: %s version %lld could not be built\n",
-                json_get_string(function, "name"), (long long)json_get_int(function, "version", 0));
+        fprintf(stderr, "faas: %s version %lld could not be built\n", cli->arguments[0],
+                (long long)json_get_int(function, "version", 0));
         if (output)
             print_untrusted(stderr, output, strlen(output));
     }

@@ -1,48 +1,15 @@
 /* faas tokens create, list, rm: named API tokens. */
 #include "base/cleanup.h"
 #include "cli/api.h"
+#include "cli/options.h"
 #include "cli/output.h"
 #include "cli/verbs.h"
 
-#include <errno.h>
-#include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
 #define TOKENS "/v1/tokens"
 
 /* ---- create ---- */
-
-static int write_number(const struct cli *cli, struct json_writer *writer, const char *option,
-                        const char *key, struct error *err)
-{
-    const char *text = cli_option(cli, option);
-    char *end = NULL;
-    if (!text)
-        return 0;
-    double number = strtod(text, &end);
-    if (end == text || *end || !isfinite(number))
-        return error_set(err, ERROR_INVALID_REQUEST, "--%s must be a number, not %s", option, text);
-    json_member_double(writer, key, number);
-    return 0;
-}
-
-static int write_whole_number(const struct cli *cli, struct json_writer *writer, const char *option,
-                              const char *key, struct error *err)
-{
-    const char *text = cli_option(cli, option);
-    char *end = NULL;
-    if (!text)
-        return 0;
-    errno = 0;
-    long long number = strtoll(text, &end, 10);
-    if (errno || end == text || *end)
-        return error_set(err, ERROR_INVALID_REQUEST, "--%s must be a whole number, not %s", option,
-                         text);
-    json_member_int(writer, key, number);
-    return 0;
-}
 
 static int make_request(const struct cli *cli, struct buffer *request, struct error *err)
 {
@@ -54,9 +21,9 @@ static int make_request(const struct cli *cli, struct buffer *request, struct er
     json_member_string(writer, "name", cli->arguments[0]);
     json_member_string(writer, "scope", scope ? scope : "invoke");
     int result = 0;
-    if (write_number(cli, writer, "rate-limit", "rate_limit", err) < 0 ||
-        write_whole_number(cli, writer, "rate-burst", "rate_burst", err) < 0 ||
-        write_whole_number(cli, writer, "max-concurrency", "max_concurrency", err) < 0)
+    if (write_double_option(cli, writer, "rate-limit", "rate_limit", err) < 0 ||
+        write_int_option(cli, writer, "rate-burst", "rate_burst", err) < 0 ||
+        write_int_option(cli, writer, "max-concurrency", "max_concurrency", err) < 0)
         result = -1;
     json_object_end(writer);
     return json_writer_finish(writer, result == 0 ? err : NULL) < 0 ? -1 : result;
