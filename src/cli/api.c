@@ -9,15 +9,60 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int read_token_file(const char *path, char *out, size_t size)
+static int set_url(struct api *api, const char *url, struct error *err)
 {
-    struct buffer file = BUFFER_INIT(256);
-    int status = buffer_read_file(&file, path, NULL);
-    if (status == 0 && file.len > 0)
-        snprintf(out, size, "Authorization: Bearer %.*s", (int)strcspn(file.data, "\r\n"),
-                 file.data);
-    buffer_deinit(&file);
-    return status;
+    size_t len = strlen(url);
+    if (strncmp(url, "http://", 7) != 0 && strncmp(url, "https://", 8) != 0)
+        return error_set(err, ERROR_INVALID_REQUEST,
+                         "the controller's address must begin with http:// or https://, not %.200s",
+                         url);
+    while (len > 0 && url[len - 1] == '/')
+        len--;
+    if (len > API_URL_MAX)
+        return error_set(err, ERROR_INVALID_REQUEST,
+                         "the address of the controller must have at most %d bytes, not %zu",
+                         API_URL_MAX, len);
+    memcpy(api->url, url, len);
+    api->url[len] = '\0';
+    return 0;
+}
+
+/* The errors do not show it. */
+static int set_token(struct api *api, const char *token, size_t len, struct error *err)
+{
+    if (len > API_TOKEN_MAX)
+        return error_set(err, ERROR_INVALID_REQUEST,
+                         "the token must have at most %d bytes, not %zu", API_TOKEN_MAX, len);
+    for (size_t i = 0; i < len; i++)
+        if ((unsigned char)token[i] <= ' ' || token[i] == 0x7f)
+            return error_set(err, ERROR_INVALID_REQUEST,
+                             "the token must be one word, without blanks and control characters");
+    snprintf(api->authorization, sizeof(api->authorization), "Authorization: Bearer %.*s", (int)len,
+             token);
+    return 0;
+}
+
+/* 1 when there is no such file that can be read. */
+static int read_token_file(struct api *api, const char *path, struct error *err)
+{
+    with_cleanup(buffer_deinit) struct buffer file = BUFFER_INIT(64 * 1024);
+    if (buffer_read_file(&file, path, NULL) < 0)
+        return 1;
+    size_t len = file.data ? strcspn(file.data, " \t\r\n") : 0;
+    return len > 0 && set_token(api, file.data, len, err) < 0 ? error_wrap(err, "%s", path) : 0;
+}
+
+static int find_token(struct api *api, const char *token, const char *run_token_file,
+                      struct error *err)
+{
+    if (token && token[0])
+        return set_token(api, token, strlen(token), err);
+    if (run_token_file)
+        return read_token_file(api, run_token_file, err) < 0 ? -1 : 0;
+    int outcome = read_token_file(api, DEFAULT_DATA_DIR "/token", err);
+    if (outcome > 0)
+        outcome = read_token_file(api, SERVICE_DATA_DIR "/token", err);
+    return outcome < 0 ? -1 : 0;
 }
 
 int api_init(struct api *api, const struct cli *cli, struct error *err)
@@ -34,26 +79,11 @@ int api_init(struct api *api, const struct cli *cli, struct error *err)
         token = getenv("FAAS_TOKEN");
     autojson *run = run_file_find(url);
     const char *run_url = json_get_string(run, "url");
-    const char *run_token_file = json_get_string(run, "token_file");
     if (!url)
         url = run_url ? run_url : DEFAULT_URL;
-    if (strncmp(url, "http://", 7) != 0 && strncmp(url, "https://", 8) != 0)
-        return error_set(err, ERROR_INVALID_REQUEST,
-                         "the controller's address must begin with http:// or https://, not %s",
-                         url);
-    size_t len = strlen(url);
-    while (len > 0 && url[len - 1] == '/')
-        len--;
-    snprintf(api->url, sizeof(api->url), "%.*s", (int)len, url);
-
-    if (token && token[0])
-        snprintf(api->authorization, sizeof(api->authorization), "Authorization: Bearer %s", token);
-    else if (run_token_file)
-        read_token_file(run_token_file, api->authorization, sizeof(api->authorization));
-    else if (read_token_file(DEFAULT_DATA_DIR "/token", api->authorization,
-                             sizeof(api->authorization)) < 0)
-        read_token_file(SERVICE_DATA_DIR "/token", api->authorization, sizeof(api->authorization));
-    return 0;
+    if (set_url(api, url, err) < 0)
+        return -1;
+    return find_token(api, token, json_get_string(run, "token_file"), err);
 }
 
 int api_call(const struct api *api, const struct api_call *call, struct http_answer *ret_answer,

@@ -16,10 +16,14 @@
 /* Of the controller that a service manager runs, under a user of its own. */
 #define SERVICE_DATA_DIR "/var/lib/faas/controller"
 
+/* Bytes; what is longer is refused. */
+#define API_URL_MAX 1024
+#define API_TOKEN_MAX 1024
+
 struct api {
-    char url[512];
-    char authorization[512]; /* header line, or "" */
-    const char *ca_file;     /* borrowed; NULL: the system's */
+    char url[API_URL_MAX + 1];
+    char authorization[API_TOKEN_MAX + 32]; /* header line, or "" */
+    const char *ca_file;                    /* borrowed; NULL: the system's */
 };
 
 int api_init(struct api *api, const struct cli *cli, struct error *err);

@@ -133,6 +133,21 @@ class AnswersOfAStranger(unittest.TestCase):
         self.assertEqual(done.stdout, '')
 
 
+class Address(unittest.TestCase):
+    """Where the controller is, and with which token: whole, or not at all."""
+
+    def test_one_that_is_too_long_is_refused_and_not_cut(self):
+        for line in (['--url', 'http://127.0.0.1:1/' + 'a' * 2000, '--token', 'x' * 20], ['--url', 'http://127.0.0.1:1', '--token', 'x' * 5000]):
+            done = faas('list', *line)
+            self.assertEqual(done.returncode, 2, done.stderr)
+            self.assertRegex(done.stderr, 'the (address|token) .*must have at most [0-9]+ bytes')
+
+    def test_a_token_of_lines_is_no_header_of_the_users_own(self):
+        done = faas('list', '--url', 'http://127.0.0.1:1', '--token', 'x' * 20 + '\r\nX-Evil: 1')
+        self.assertEqual(done.returncode, 2, done.stderr)
+        self.assertIn('the token', done.stderr)
+
+
 class Completion(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
