@@ -4,6 +4,7 @@
 #include "base/buffer.h"
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "cli/output.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -58,7 +59,9 @@ int cli_fail(const struct cli *cli, const struct error *err)
             fprintf(stderr, "%s\n", out.data);
         buffer_deinit(&out);
     } else {
-        fprintf(stderr, "faas: %s\n", err->message);
+        fputs("faas: ", stderr);
+        print_untrusted(stderr, err->message, strlen(err->message));
+        fputs("\n", stderr);
     }
     return info->exit_status;
 }

@@ -1,6 +1,7 @@
 /* Tables, colours and untrusted text on a terminal. */
 #include "cli/output.h"
 
+#include "base/cleanup.h"
 #include "base/text.h"
 
 #include <assert.h>
@@ -174,6 +175,19 @@ void print_untrusted(FILE *stream, const char *text, size_t len)
         bool layout = text[i] == '\n' || text[i] == '\t';
         putc(!layout && is_control(text, len, i) ? '?' : (unsigned char)text[i], stream);
     }
+}
+
+void print_word(FILE *stream, const char *text)
+{
+    autofree char *word = printable_copy(text ? text : "?");
+    if (word)
+        fputs(isatty(fileno(stream)) ? word : text ? text : "?", stream);
+}
+
+void print_line(const char *text)
+{
+    print_word(stdout, text);
+    putchar('\n');
 }
 
 static void print_indent(FILE *stream, int depth)

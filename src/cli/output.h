@@ -38,6 +38,10 @@ const char *style_status(FILE *stream, const char *status);
 /* Text that strangers wrote, for a terminal: control characters but newline and tab shown as '?'.
  */
 void print_untrusted(FILE *stream, const char *text, size_t len);
+/* The same for one that is to stay within its line; NULL: "?". */
+void print_word(FILE *stream, const char *text);
+/* Alone on a line of stdout. */
+void print_line(const char *text);
 /* A value as JSON on one line, or indented by two spaces. With a newline. */
 int print_json(FILE *stream, const struct json *value, bool indented);
 /* "3 min ago" for an RFC 3339 time. */

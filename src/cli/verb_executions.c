@@ -106,13 +106,17 @@ static void print_log_line(const struct cli *cli, const struct json *line)
 {
     const char *id = json_get_string(line, "execution_id");
     const char *text = json_get_string(line, "line");
+    char shown[32];
     if (cli_json(cli)) {
         print_json(stdout, line, false);
         return;
     }
-    if (id)
-        printf("%s%.8s…%s%s ", style_dim(stdout), id, strlen(id) > 12 ? id + strlen(id) - 4 : "",
-               style_off(stdout));
+    if (id) {
+        snprintf(shown, sizeof(shown), "%.8s…%s", id, strlen(id) > 12 ? id + strlen(id) - 4 : "");
+        fputs(style_dim(stdout), stdout);
+        print_word(stdout, shown);
+        printf("%s ", style_off(stdout));
+    }
     if (text)
         print_untrusted(stdout, text, strlen(text));
     printf("\n");

@@ -61,7 +61,7 @@ static void print_one_name(void *data, const struct json *function)
     (void)data;
     const char *name = json_get_string(function, "name");
     if (name)
-        printf("%s\n", name);
+        print_line(name);
 }
 
 static void add_one_row(void *data, const struct json *function)

@@ -38,6 +38,16 @@ static int64_t metric(const struct json *execution, const char *name)
     return json_get_int(json_get(execution, "metrics"), name, 0);
 }
 
+static void print_place(const struct json *execution)
+{
+    const char *worker = json_get_string(execution, "worker");
+    print_word(stderr, json_get_string(execution, "function"));
+    fprintf(stderr, " v%lld on ", (long long)json_get_int(execution, "version", 0));
+    print_word(stderr, worker ? worker : "no worker");
+    fprintf(stderr, ", execution ");
+    print_word(stderr, json_get_string(execution, "id"));
+}
+
 static void print_summary(const struct json *execution)
 {
     const char *status = json_get_string(execution, "status");
@@ -45,15 +55,14 @@ static void print_summary(const struct json *execution)
     format_duration_ns((uint64_t)metric(execution, "duration"), duration, sizeof(duration));
     format_duration_ns((uint64_t)metric(execution, "start_time"), start, sizeof(start));
     format_bytes((uint64_t)metric(execution, "memory_peak"), memory, sizeof(memory));
-    fprintf(stderr, "%s%s%s in %s", style_status(stderr, status ? status : ""),
-            status ? status : "?", style_off(stderr), duration);
+    fputs(style_status(stderr, status ? status : ""), stderr);
+    print_word(stderr, status);
+    fprintf(stderr, "%s in %s", style_off(stderr), duration);
     if (json_get_bool(execution, "cold_start", false))
         fprintf(stderr, ", cold start %s", start);
-    fprintf(
-        stderr, ", memory %s  %s%s v%lld on %s, execution %s%s\n", memory, style_dim(stderr),
-        json_get_string(execution, "function"), (long long)json_get_int(execution, "version", 0),
-        json_get_string(execution, "worker") ? json_get_string(execution, "worker") : "no worker",
-        json_get_string(execution, "id"), style_off(stderr));
+    fprintf(stderr, ", memory %s  %s", memory, style_dim(stderr));
+    print_place(execution);
+    fprintf(stderr, "%s\n", style_off(stderr));
 }
 
 static void print_error_details(const struct json *error)
@@ -62,7 +71,9 @@ static void print_error_details(const struct json *error)
     const char *message = json_get_string(error, "message");
     if (!error || json_type(error) != JSON_OBJECT)
         return;
-    fprintf(stderr, "%s%s%s: ", style_red(stderr), type ? type : "error", style_off(stderr));
+    fputs(style_red(stderr), stderr);
+    print_word(stderr, type ? type : "error");
+    fprintf(stderr, "%s: ", style_off(stderr));
     if (message)
         print_untrusted(stderr, message, strlen(message));
     fprintf(stderr, "\n");
@@ -121,7 +132,7 @@ static int invoke(const struct cli *cli, const struct api *api, const struct buf
     if (cli_json(cli))
         print_json(stdout, execution, false);
     else if (async)
-        printf("%s\n", id);
+        print_line(id);
     else
         print_execution(execution);
     const char *status = json_get_string(execution, "status");

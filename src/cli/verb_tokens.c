@@ -47,7 +47,7 @@ static int run_create(struct cli *cli)
     if (cli_json(cli))
         return print_json(stdout, token, false);
     const char *text = json_get_string(token, "token");
-    printf("%s\n", text ? text : "");
+    print_line(text ? text : "");
     fprintf(stderr, "This is the only time that it is shown. Use it as FAAS_TOKEN.\n");
     return 0;
 }

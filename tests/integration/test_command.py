@@ -2,6 +2,7 @@
 import http.server
 import json
 import os
+import pty
 import re
 import shutil
 import subprocess
@@ -58,6 +59,23 @@ class Controller:
 def answered(body, *arguments, status=200):
     with Controller(body, status) as url:
         return faas(*arguments, '--url', url, '--token', 'x' * 20, timeout=60)
+
+
+def on_terminal(*arguments):
+    """What a terminal would be sent."""
+    master, terminal = pty.openpty()
+    with subprocess.Popen([os.path.join(BIN, 'faas'), *arguments], stdin=subprocess.DEVNULL, stdout=terminal, stderr=terminal,
+                          env=dict(os.environ, NO_COLOR='1')) as command:  # fmt: skip
+        os.close(terminal)
+        shown = b''
+        try:
+            while part := os.read(master, 4096):
+                shown += part
+        except OSError:  # the other end is closed
+            pass
+        command.wait(60)
+    os.close(master)
+    return shown.decode()
 
 
 class ManualPage(unittest.TestCase):
@@ -131,6 +149,22 @@ class AnswersOfAStranger(unittest.TestCase):
         self.assertGreater(done.returncode, 0)
         self.assertIn('has no id', done.stderr)
         self.assertEqual(done.stdout, '')
+
+
+    def test_no_control_character_reaches_a_terminal(self):
+        evil = 'x\x1b[2J\x9b5m\x07y'
+        execution = {'id': evil, 'function': evil, 'worker': evil, 'status': evil, 'version': 1, 'error': {'type': evil, 'message': evil}}
+        for body, status, line in ((execution, 200, ['invoke', 'f']), ({'id': evil}, 202, ['invoke', 'f', '--async']),
+                                   ({'error': {'type': 'internal', 'message': evil}}, 500, ['list']),
+                                   ({'functions': [{'name': evil}]}, 200, ['list', '--names']), ({'token': evil}, 201, ['tokens', 'create', 'n'])):
+            with Controller(body, status) as url:
+                shown = on_terminal(*line, '--url', url, '--token', 'x' * 20)
+            self.assertRegex(shown, r'x[? ]\[2J\?+5m[? ]y', line)
+            self.assertNotRegex(shown.replace('\r\n', ''), '[\x00-\x1f\x7f\x80-\x9f]', line)
+
+    def test_what_a_summary_lacks_is_said_to_lack(self):
+        done = answered({'version': 1}, 'invoke', 'f')
+        self.assertNotIn('(null)', done.stderr)
 
 
 class Address(unittest.TestCase):
