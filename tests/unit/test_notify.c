@@ -65,6 +65,47 @@ Test(notify, feeds_the_watchdog_from_the_loop)
     loop_close(&loop);
 }
 
+/* The descriptor that came with a message; -1 when there was none. */
+static int heard_with_fd(const char *expected)
+{
+    char text[128] = "";
+    union {
+        struct cmsghdr align;
+        char bytes[CMSG_SPACE(sizeof(int))];
+    } control;
+    struct iovec part = {.iov_base = text, .iov_len = sizeof(text) - 1};
+    struct msghdr message = {.msg_iov = &part,
+                             .msg_iovlen = 1,
+                             .msg_control = control.bytes,
+                             .msg_controllen = sizeof(control.bytes)};
+    int fd = -1;
+    cr_assert(recvmsg(manager, &message, 0) > 0);
+    cr_assert_str_eq(text, expected);
+    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+    if (header)
+        memcpy(&fd, CMSG_DATA(header), sizeof(fd));
+    return fd;
+}
+
+Test(notify, has_a_descriptor_kept_and_dropped_by_its_name)
+{
+    uv_loop_t loop;
+    uv_loop_init(&loop);
+    start_manager();
+    unsetenv("WATCHDOG_USEC");
+    struct notify *notify = notify_ready(&loop);
+    cr_assert_eq(heard_with_fd("READY=1"), -1);
+    cr_assert(notify_keep_fd(notify, "door", manager));
+    int fd = heard_with_fd("FDSTORE=1\nFDNAME=door");
+    cr_assert_geq(fd, 0);
+    close(fd);
+    notify_drop_fd("door");
+    cr_assert_eq(heard_with_fd("FDSTOREREMOVE=1\nFDNAME=door"), -1);
+    cr_assert_not(notify_keep_fd(NULL, "door", manager));
+    notify_free(notify);
+    loop_close(&loop);
+}
+
 Test(notify, without_a_manager_or_for_another_process_it_does_nothing)
 {
     uv_loop_t loop;
