@@ -125,6 +125,13 @@ static void stored(void *data, const struct error *err)
     struct controller *controller = end->controller;
     struct function_version *version = end->version;
     const struct function_spec *spec = &version->record.spec;
+    if (err && err->code == ERROR_NOT_FOUND) {
+        log_info("a build's outcome is of no use any more", LOG_STR("function", spec->name),
+                 LOG_INT("version", spec->version), LOG_ERR(err));
+        version_unref(&controller->registry, version);
+        free(end);
+        return;
+    }
     if (err) {
         log_error("a build's outcome could not be written", LOG_STR("function", spec->name),
                   LOG_ERR(err));
@@ -161,7 +168,7 @@ static void write_outcome(struct controller *controller, struct build *build,
         version->record.updated_at_ns = clock_realtime_ns();
         struct function_record record = version->record;
         record.state = state;
-        store_put_function(controller->store, &record, artifact, artifact_len, stored, end);
+        store_update_function(controller->store, &record, artifact, artifact_len, stored, end);
     } else {
         free(artifact);
         free(end);

@@ -71,7 +71,8 @@ struct store_engine {
     int (*commit)(void *db, struct error *err);
     void (*rollback)(void *db);
 
-    int (*put_function)(void *db, const struct function_record *record, struct error *err);
+    /* ERROR_NOT_FOUND when there is no such version. */
+    int (*update_function)(void *db, const struct function_record *record, struct error *err);
     int (*delete_function)(void *db, const char *name, struct error *err);
     int (*prune_versions)(void *db, const char *name, int64_t version, struct error *err);
     /* ERROR_CONFLICT when the name has had this number already, unless by this very record. */

@@ -24,7 +24,7 @@ enum postgres_statement {
     POSTGRES_ROLLBACK,
     POSTGRES_LOCK_FUNCTIONS,
     POSTGRES_PUT_FUNCTION,
-    POSTGRES_PUT_LAST_VERSION,
+    POSTGRES_UPDATE_FUNCTION,
     POSTGRES_SAME_FUNCTION,
     POSTGRES_ADD_LAST_VERSION,
     POSTGRES_CLAIM_SETTING,
@@ -196,7 +196,7 @@ int postgres_migrate(struct postgres_store *store, int target, struct error *err
 int postgres_create_at_version(const char *url, int version, struct error *err);
 
 /* ---- postgres_functions.c ---- */
-int postgres_put_function(void *db, const struct function_record *record, struct error *err);
+int postgres_update_function(void *db, const struct function_record *record, struct error *err);
 int postgres_delete_function(void *db, const char *name, struct error *err);
 int postgres_prune_versions(void *db, const char *name, int64_t version, struct error *err);
 int postgres_add_function(void *db, const struct function_record *record, struct error *err);

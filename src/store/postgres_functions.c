@@ -51,17 +51,28 @@ static void bind_version(struct postgres_arguments *arguments, const struct func
     postgres_bind_int(arguments, record->spec.version);
 }
 
-int postgres_put_function(void *db, const struct function_record *record, struct error *err)
+/* Writes the record by that statement, and tells; *ret_rows is how many it has changed. */
+static int write_record(struct postgres_store *store, enum postgres_statement which,
+                        const struct function_record *record, int64_t *ret_rows, struct error *err)
 {
-    static const char what[] = "writing a function";
-    struct postgres_arguments arguments = {0}, version = {0};
+    struct postgres_arguments arguments = {0};
     with_cleanup(buffer_deinit) struct buffer spec = BUFFER_INIT(SPEC_MAX);
-    bind_version(&version, record);
-    if (bind_record(&arguments, record, &spec, err) < 0 || lock_functions(db, err) < 0 ||
-        postgres_write(db, POSTGRES_PUT_FUNCTION, &arguments, what, NULL, err) < 0 ||
-        postgres_write(db, POSTGRES_PUT_LAST_VERSION, &version, what, NULL, err) < 0)
+    if (bind_record(&arguments, record, &spec, err) < 0)
         return -1;
-    return notify(db, record->spec.name, err);
+    auto_result *rows = postgres_read(store, which, &arguments, "writing a function", err);
+    if (!rows)
+        return -1;
+    *ret_rows = strtoll(PQcmdTuples(rows), NULL, 10);
+    return notify(store, record->spec.name, err);
+}
+
+int postgres_update_function(void *db, const struct function_record *record, struct error *err)
+{
+    int64_t rows = 0;
+    if (lock_functions(db, err) < 0 ||
+        write_record(db, POSTGRES_UPDATE_FUNCTION, record, &rows, err) < 0)
+        return -1;
+    return rows > 0 ? 0 : record_gone(record, err);
 }
 
 /* Whether the number was given to this very record, whose commit was thought lost. */
@@ -81,6 +92,7 @@ static int is_there_already(struct postgres_store *store, const struct function_
 int postgres_add_function(void *db, const struct function_record *record, struct error *err)
 {
     struct postgres_arguments version = {0};
+    int64_t rows = 0;
     bind_version(&version, record);
     if (lock_functions(db, err) < 0)
         return -1;
@@ -90,7 +102,7 @@ int postgres_add_function(void *db, const struct function_record *record, struct
         return -1;
     if (strtoll(PQcmdTuples(counted), NULL, 10) == 0)
         return is_there_already(db, record, err);
-    return postgres_put_function(db, record, err);
+    return write_record(db, POSTGRES_PUT_FUNCTION, record, &rows, err);
 }
 
 /* Versions below `version` that were made before `before_ns`. Code first: the versions that go say which it may be. */

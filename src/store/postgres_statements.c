@@ -32,14 +32,10 @@ const char *const postgres_statement_texts[POSTGRES_STATEMENT_COUNT] = {
     [POSTGRES_LOCK_FUNCTIONS] = "SELECT pg_advisory_xact_lock(" FUNCTIONS_LOCK ")",
     [POSTGRES_PUT_FUNCTION] =
         "INSERT INTO functions (name, version, state, spec, code_sha256, artifact_sha256,"
-        " build_output, created_at, updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)"
-        " ON CONFLICT (name, version) DO UPDATE SET state = excluded.state, spec = excluded.spec,"
-        " code_sha256 = excluded.code_sha256, artifact_sha256 = excluded.artifact_sha256,"
-        " build_output = excluded.build_output, created_at = excluded.created_at,"
-        " updated_at = excluded.updated_at",
-    [POSTGRES_PUT_LAST_VERSION] = "INSERT INTO last_versions AS v VALUES ($1, $2)"
-                                  " ON CONFLICT (name) DO UPDATE SET version ="
-                                  " greatest(v.version, excluded.version)",
+        " build_output, created_at, updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+    [POSTGRES_UPDATE_FUNCTION] =
+        "UPDATE functions SET state = $3, spec = $4, code_sha256 = $5, artifact_sha256 = $6,"
+        " build_output = $7, created_at = $8, updated_at = $9 WHERE name = $1 AND version = $2",
     [POSTGRES_SAME_FUNCTION] = "SELECT 1 FROM functions WHERE name = $1 AND version = $2 AND"
                                " updated_at = $3",
     [POSTGRES_ADD_LAST_VERSION] =

@@ -46,6 +46,12 @@ int record_version_taken(const struct function_record *record, struct error *err
                      record->spec.name);
 }
 
+int record_gone(const struct function_record *record, struct error *err)
+{
+    return error_set(err, ERROR_NOT_FOUND, "version %lld of function %s was deleted",
+                     (long long)record->spec.version, record->spec.name);
+}
+
 /* ---- executions ---- */
 
 int record_write_details(const struct execution *execution, struct buffer *error,

@@ -58,6 +58,8 @@ enum function_state record_parse_state(const char *text);
 
 /* ERROR_CONFLICT: another controller has given the name this number. */
 int record_version_taken(const struct function_record *record, struct error *err);
+/* ERROR_NOT_FOUND. */
+int record_gone(const struct function_record *record, struct error *err);
 
 /* An execution's error (nothing when it has none) and metrics. */
 int record_write_details(const struct execution *execution, struct buffer *error,

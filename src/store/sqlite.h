@@ -13,7 +13,7 @@ enum sqlite_statement {
     STATEMENT_COMMIT,
     STATEMENT_ROLLBACK,
     STATEMENT_PUT_FUNCTION,
-    STATEMENT_PUT_LAST_VERSION,
+    STATEMENT_UPDATE_FUNCTION,
     STATEMENT_SAME_FUNCTION,
     STATEMENT_ADD_LAST_VERSION,
     STATEMENT_CLAIM_SETTING,
@@ -131,7 +131,7 @@ int sqlite_backup(const char *path, const char *file, struct error *err);
 int sqlite_restore(const char *path, const char *file, struct error *err);
 
 /* ---- sqlite_functions.c ---- */
-int sqlite_put_function(void *db, const struct function_record *record, struct error *err);
+int sqlite_update_function(void *db, const struct function_record *record, struct error *err);
 int sqlite_delete_function(void *db, const char *name, struct error *err);
 int sqlite_prune_versions(void *db, const char *name, int64_t version, struct error *err);
 int sqlite_add_function(void *db, const struct function_record *record, struct error *err);

@@ -7,10 +7,10 @@
 
 #define SPEC_MAX (1024 * 1024)
 
-static int put_last_version(struct sqlite_store *store, enum sqlite_statement which,
-                            const struct function_record *record, struct error *err)
+static int add_last_version(struct sqlite_store *store, const struct function_record *record,
+                            struct error *err)
 {
-    auto_statement *statement = sqlite_statement(store, which, err);
+    auto_statement *statement = sqlite_statement(store, STATEMENT_ADD_LAST_VERSION, err);
     if (!statement)
         return -1;
     sqlite_bind_string(statement, 1, record->spec.name);
@@ -18,13 +18,13 @@ static int put_last_version(struct sqlite_store *store, enum sqlite_statement wh
     return sqlite_run(store, statement, "writing a function", err);
 }
 
-static int put_record(struct sqlite_store *store, const struct function_record *record,
-                      struct error *err)
+static int write_record(struct sqlite_store *store, enum sqlite_statement which,
+                        const struct function_record *record, struct error *err)
 {
     with_cleanup(buffer_deinit) struct buffer spec = BUFFER_INIT(SPEC_MAX);
     if (record_write_spec(&record->spec, &spec, err) < 0)
         return error_wrap(err, "writing function %s", record->spec.name);
-    auto_statement *statement = sqlite_statement(store, STATEMENT_PUT_FUNCTION, err);
+    auto_statement *statement = sqlite_statement(store, which, err);
     if (!statement)
         return -1;
     sqlite_bind_string(statement, 1, record->spec.name);
@@ -39,11 +39,11 @@ static int put_record(struct sqlite_store *store, const struct function_record *
     return sqlite_run(store, statement, "writing a function", err);
 }
 
-int sqlite_put_function(void *db, const struct function_record *record, struct error *err)
+int sqlite_update_function(void *db, const struct function_record *record, struct error *err)
 {
-    if (put_record(db, record, err) < 0)
+    if (write_record(db, STATEMENT_UPDATE_FUNCTION, record, err) < 0)
         return -1;
-    return put_last_version(db, STATEMENT_PUT_LAST_VERSION, record, err);
+    return sqlite3_changes(((struct sqlite_store *)db)->db) > 0 ? 0 : record_gone(record, err);
 }
 
 /* Whether the number was given to this very record, whose commit was thought lost. */
@@ -62,11 +62,11 @@ static int is_there_already(struct sqlite_store *store, const struct function_re
 
 int sqlite_add_function(void *db, const struct function_record *record, struct error *err)
 {
-    if (put_last_version(db, STATEMENT_ADD_LAST_VERSION, record, err) < 0)
+    if (add_last_version(db, record, err) < 0)
         return -1;
     if (sqlite3_changes(((struct sqlite_store *)db)->db) == 0)
         return is_there_already(db, record, err);
-    return put_record(db, record, err);
+    return write_record(db, STATEMENT_PUT_FUNCTION, record, err);
 }
 
 static int run_prune(struct sqlite_store *store, enum sqlite_statement which, const char *name,

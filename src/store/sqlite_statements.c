@@ -26,11 +26,12 @@ const char *const sqlite_statement_texts[STATEMENT_COUNT] = {
     [STATEMENT_BEGIN] = "BEGIN",
     [STATEMENT_COMMIT] = "COMMIT",
     [STATEMENT_ROLLBACK] = "ROLLBACK",
-    [STATEMENT_PUT_FUNCTION] = "INSERT OR REPLACE INTO functions (name, version, state, spec,"
+    [STATEMENT_PUT_FUNCTION] = "INSERT INTO functions (name, version, state, spec,"
                                " code_sha256, artifact_sha256, build_output, created_at,"
                                " updated_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-    [STATEMENT_PUT_LAST_VERSION] = "INSERT INTO last_versions VALUES (?1, ?2) ON CONFLICT (name)"
-                                   " DO UPDATE SET version = max(version, excluded.version)",
+    [STATEMENT_UPDATE_FUNCTION] =
+        "UPDATE functions SET state = ?3, spec = ?4, code_sha256 = ?5, artifact_sha256 = ?6,"
+        " build_output = ?7, created_at = ?8, updated_at = ?9 WHERE name = ?1 AND version = ?2",
     [STATEMENT_SAME_FUNCTION] = "SELECT 1 FROM functions WHERE name = ?1 AND version = ?2 AND"
                                 " updated_at = ?3",
     [STATEMENT_ADD_LAST_VERSION] =

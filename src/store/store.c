@@ -127,12 +127,12 @@ static int run_add_function(struct store_job *job, const struct store_engine *en
                                                   : engine->add_function(db, &call->record, err);
 }
 
-static int run_put_function(struct store_job *job, const struct store_engine *engine, void *db,
-                            struct error *err)
+static int run_update_function(struct store_job *job, const struct store_engine *engine, void *db,
+                               struct error *err)
 {
     struct call *call = call_of(job);
     return put_code_of(call, engine, db, err) < 0 ? -1
-                                                  : engine->put_function(db, &call->record, err);
+                                                  : engine->update_function(db, &call->record, err);
 }
 
 static struct call *new_record_call(const char *what, store_run_fn *run,
@@ -152,11 +152,11 @@ static struct call *new_record_call(const char *what, store_run_fn *run,
     return call;
 }
 
-void store_put_function(struct store *store, const struct function_record *record, char *artifact,
-                        size_t artifact_len, store_done_fn *done, void *data)
+void store_update_function(struct store *store, const struct function_record *record,
+                           char *artifact, size_t artifact_len, store_done_fn *done, void *data)
 {
     call_push_write(store,
-                    new_record_call("put_function", run_put_function, record,
+                    new_record_call("update_function", run_update_function, record,
                                     record->spec.artifact_sha256, artifact, artifact_len, data),
                     done);
 }
@@ -262,24 +262,6 @@ void store_read_functions(struct store *store, const char *name, store_functions
 }
 
 /* ---- code ---- */
-
-static int run_put_code(struct store_job *job, const struct store_engine *engine, void *db,
-                        struct error *err)
-{
-    struct call *call = call_of(job);
-    return engine->put_code(db, call->name, call->bytes, call->bytes_len, err);
-}
-
-void store_put_code(struct store *store, const char *sha256, char *bytes, size_t len,
-                    store_done_fn *done, void *data)
-{
-    struct call *call = call_new("put_code", run_put_code, data);
-    call->name = call_copy_text(sha256);
-    call->bytes = bytes;
-    call->bytes_len = len;
-    call->job.bytes += len;
-    call_push_write(store, call, done);
-}
 
 static int run_get_code(struct store_job *job, const struct store_engine *engine, void *db,
                         struct error *err)

@@ -66,10 +66,10 @@ typedef void store_last_version_each_fn(void *data, const char *name, int64_t ve
 int store_load_last_versions(struct store *store, store_last_version_each_fn *each, void *data,
                              struct error *err);
 
-/* Inserts or replaces (name, version). Takes a copy. With the bytes of the build artifact that it names, if they are new
- * (free()d; or NULL): both are on the disk, or neither. */
-void store_put_function(struct store *store, const struct function_record *record, char *artifact,
-                        size_t artifact_len, store_done_fn *done, void *data);
+/* Replaces what there is of (name, version): ERROR_NOT_FOUND when it has been deleted. Takes a copy. With the bytes of the
+ * build artifact that it names, if they are new (free()d; or NULL): both are on the disk, or neither. */
+void store_update_function(struct store *store, const struct function_record *record,
+                           char *artifact, size_t artifact_len, store_done_fn *done, void *data);
 /* A new version: ERROR_CONFLICT when another controller has given its name this number. Takes a copy. With its code, if
  * that is new (free()d; or NULL): both are on the disk, or neither. */
 void store_add_function(struct store *store, const struct function_record *record, char *code,
@@ -87,11 +87,7 @@ void store_delete_function(struct store *store, const char *name, store_done_fn 
 void store_prune_versions(struct store *store, const char *name, int64_t version,
                           store_done_fn *done, void *data);
 
-/* Code archives and build artifacts, by SHA-256. `bytes` becomes the store's (free()d). Code that
- * no function names goes with the next delete or prune, so put it right before its function. */
-void store_put_code(struct store *store, const char *sha256, char *bytes, size_t len,
-                    store_done_fn *done, void *data);
-/* `bytes` is the callback's (free() it); NULL with err on failure. */
+/* Code archives and build artifacts, by SHA-256. `bytes` is the callback's (free() it); NULL with err on failure. */
 typedef void store_code_fn(void *data, char *bytes, size_t len, const struct error *err);
 void store_get_code(struct store *store, const char *sha256, store_code_fn *done, void *data);
 

@@ -154,7 +154,7 @@ Test(store, a_backlog_of_many_functions_is_read_page_by_page)
         char name[16];
         snprintf(name, sizeof(name), "f%04d", i);
         struct function_record record = make_record(name, 1, FUNCTION_READY);
-        store_put_function(store, &record, NULL, 0, NULL, NULL);
+        store_add_function(store, &record, NULL, 0, NULL, NULL);
         function_record_deinit(&record);
         accept_free(name, "1");
     }
@@ -411,7 +411,7 @@ Test(store, what_is_queued_again_is_counted_once_when_another_call_fails_beside_
         make_dead("f", id);
     int before = outcomes;
     /* Large enough that what follows gathers behind it and shares a transaction. */
-    store_put_code(store, "large", calloc(1, 8000000), 8000000, done, NULL);
+    add_code("large", calloc(1, 8000000), 8000000, done);
     store_redrive_dead(store, NULL, "f", 1, count_came, NULL);
     store_get_code(store, "missing", code_came, NULL);
     wait_for(before + 3);

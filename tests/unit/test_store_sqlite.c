@@ -233,7 +233,7 @@ Test(store, what_somebody_waits_for_fails_at_once_on_a_full_disk)
 {
     char *bytes = calloc(1, 1024 * 1024);
     set_pages_max(1);
-    store_put_code(store, "big", bytes, 1024 * 1024, done, NULL);
+    add_code("big", bytes, 1024 * 1024, done);
     wait_for(1);
     cr_expect_eq(failures, 1);
     cr_expect_eq(err.code, ERROR_UNAVAILABLE);
