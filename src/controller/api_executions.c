@@ -78,6 +78,12 @@ static void execution_came(void *data, const struct execution *execution, const 
         execution ? executions_find(read->controller, execution->id) : NULL;
     if (err) {
         http_respond_error(read->request, err);
+    } else if (live && execution_status_final(live->record.status) &&
+               !execution_status_final(execution->status)) {
+        /* Its end is not written yet, and does not count before it is: a controller that dies now has it done again. */
+        struct execution view = *execution;
+        view.status = EXECUTION_RUNNING;
+        respond_record(read->controller, read->request, &view);
     } else if (live && !execution_status_final(execution->status)) {
         /* Memory knows better of all but its callback. */
         struct execution view = running_view(live);
@@ -96,10 +102,10 @@ void serve_get_execution(struct http_request *request, void *data)
     struct error err = {0};
     const char *id = http_request_param(request, "id");
     const struct live_execution *live = executions_find(controller, id);
-    /* What is final here may have been taken over by another controller: the store knows, and it knows of callbacks. */
+    /* What is final here is so when the store has it: the end may not be written yet, or another controller may have taken it over. The
+     * store knows of callbacks, too. */
     if (live && live->record.async &&
-        (live->record.delivery.has_callback ||
-         (controller->delivery.shared && execution_status_final(live->record.status)))) {
+        (live->record.delivery.has_callback || execution_status_final(live->record.status))) {
         executions_flush(controller);
         live = NULL;
     }

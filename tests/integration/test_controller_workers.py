@@ -659,6 +659,24 @@ class Ended(WorkersTest):
         self.assertEqual((execution["status"], execution["worker"], execution["attempt"]), ("succeeded", "second", 2))
 
 
+class Ends(WorkersTest):
+    def test_what_was_final_stays_so_when_the_controller_is_killed_at_that_moment(self):
+        """Ends are written some of them together: none may be told before."""
+        worker = self.worker()
+        self.controller.deploy("f")
+        for i in range(8):
+            id_ = self.controller.invoke_async("f", i)
+            with contextlib.closing(self.controller.connect()) as connection:
+                status = None
+                while status != "succeeded":
+                    connection.request("GET", "/v1/executions/" + id_, *self.controller.prepare(None, "", None))
+                    status = fixture.Answer(connection.getresponse()).json()["status"]
+            self.controller.kill()
+            self.controller.start()
+            self.assertEqual(self.controller.execution(id_)["status"], "succeeded")
+            wait_until(lambda: worker.stream and self.api("GET", "/readyz").status == 200, "the worker is back")
+
+
 class Drains(WorkersTest):
     settings = {"CONTROLLER_QUEUE_WAIT_MS": 500}
 
