@@ -63,7 +63,7 @@ class Without(unittest.TestCase):
                 for name in ('hello', 'smaller'):
                     self.assertEqual(platform.invoke(name)['result'], {'ok': True})
                 self.assertEqual(platform.api('GET', '/v1/workers').json()['workers'][0]['unenforced'], [missing])
-                self.assertRegex(platform.faas('workers', check=True).stdout, rb'NOT ENFORCED\n.* ' + missing.encode() + rb'\n')
+                self.assertRegex(platform.faas('workers', check=True).stdout, rb'NOT ENFORCED +LABELS\n.* ' + missing.encode() + rb' +arch=')
                 for resources in self.resources(platform):
                     self.assertEqual(limits & set(resources), limits - {missing})
                 self.assertEqual(platform.stop(), 0)
