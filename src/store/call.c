@@ -130,3 +130,10 @@ void call_finish_bytes(struct store_job *job)
                     job->failed ? &job->error : NULL);
     call_free(call);
 }
+
+void call_finish_count(struct store_job *job)
+{
+    struct call *call = call_of(job);
+    call->count_done(call->data, call->number, job->failed ? &job->error : NULL);
+    call_free(call);
+}

@@ -75,6 +75,8 @@ void call_free(struct call *call);
 void call_push_write(struct store *store, struct call *call, store_done_fn *done);
 /* The `finish` of a call that reads bytes: gives `bytes` away to code_done. */
 void call_finish_bytes(struct store_job *job);
+/* Of one that counts: tells count_done the `number`. */
+void call_finish_count(struct store_job *job);
 /* NULL for NULL. */
 char *call_copy_text(const char *text);
 

@@ -60,18 +60,11 @@ static int run_redrive_callback(struct store_job *job, const struct store_engine
     return engine->redrive_callback(db, call->name, call->time_ns, &call->number, err);
 }
 
-static void finish_redrive_callback(struct store_job *job)
-{
-    struct call *call = call_of(job);
-    call->count_done(call->data, call->number, job->failed ? &job->error : NULL);
-    call_free(call);
-}
-
 void store_redrive_callback(struct store *store, const char *id, uint64_t now_ns,
                             store_count_fn *done, void *data)
 {
     struct call *call = call_new("redrive_callback", run_redrive_callback, data);
-    call->job.finish = finish_redrive_callback;
+    call->job.finish = call_finish_count;
     call->count_done = done;
     call->name = call_copy_text(id);
     call->time_ns = now_ns;

@@ -326,13 +326,6 @@ static int run_purge(struct store_job *job, const struct store_engine *engine, v
     return count_batch(call, outcome, count);
 }
 
-static void finish_count(struct store_job *job)
-{
-    struct call *call = call_of(job);
-    call->count_done(call->data, call->number, job->failed ? &job->error : NULL);
-    call_free(call);
-}
-
 static int run_count_free(struct store_job *job, const struct store_engine *engine, void *db,
                           struct error *err)
 {
@@ -343,7 +336,7 @@ static int run_count_free(struct store_job *job, const struct store_engine *engi
 void store_count_free(struct store *store, int64_t limit, store_count_fn *done, void *data)
 {
     struct call *call = call_new("count_free", run_count_free, data);
-    call->job.finish = finish_count;
+    call->job.finish = call_finish_count;
     call->count_done = done;
     call->max_bytes = (size_t)limit;
     store_queue_push(store->queue, &call->job);
@@ -358,7 +351,7 @@ static struct call *new_count(const char *what, store_run_fn *run, const char *i
                               const char *function, store_count_fn *done, void *data)
 {
     struct call *call = call_new(what, run, data);
-    call->job.finish = finish_count;
+    call->job.finish = call_finish_count;
     call->count_done = done;
     call->name = call_copy_text(id);
     call->value = call_copy_text(function);
