@@ -39,6 +39,8 @@ void pool_free(struct pool *pool);
 void pool_prewarm(struct pool *pool, const struct function_spec *like);
 /* From now on only while there are calls; as it was before pool_prewarm(). */
 void pool_prewarm_no_more(struct pool *pool, const struct function_spec *like);
+/* No further generic instance is started ahead: the pool is to end soon. What a call needs is made. */
+void pool_stop_refilling(struct pool *pool);
 /* What an image's name means may have changed: generic instances of what it was go. */
 void pool_images_changed(struct pool *pool);
 /* `invocation->function` is set. Its done() is called exactly once, later, or from

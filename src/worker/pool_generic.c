@@ -308,7 +308,8 @@ void pool_generic_refill(struct pool *pool)
     struct error err = {0};
     struct generic_kind *kind;
     uint64_t now_ns;
-    if (pool->stopped || pool->options.generic_size == 0 || TAILQ_EMPTY(&pool->kinds))
+    if (pool->stopped || pool->refills_no_more || pool->options.generic_size == 0 ||
+        TAILQ_EMPTY(&pool->kinds))
         return;
     now_ns = clock_monotonic_ns();
     if (!pool->trim)
@@ -340,6 +341,11 @@ void pool_prewarm_no_more(struct pool *pool, const struct function_spec *like)
     struct generic_kind *kind = has_kind(pool, like, image) ? kind_find(pool, image, like) : NULL;
     if (kind)
         kind->prewarmed = false;
+}
+
+void pool_stop_refilling(struct pool *pool)
+{
+    pool->refills_no_more = true;
 }
 
 void pool_images_changed(struct pool *pool)

@@ -379,6 +379,8 @@ void worker_drain(struct worker *worker)
     log_info("draining", LOG_INT("running", (int64_t)worker->running));
     worker->deadline = loop_timer_start(worker->loop, (uint64_t)worker->settings->drain_timeout_ms,
                                         0, on_drain_deadline, worker, NULL);
+    if (worker->pool)
+        pool_stop_refilling(worker->pool);
     for (size_t i = 0; i < worker->link_count; i++)
         link_announce(worker->links[i]);
     check_drained(worker);

@@ -383,6 +383,22 @@ Test(pool, generic_ones_of_a_replaced_image_go)
     fake_answer(&fakes[2], "1", 0);
 }
 
+Test(pool, a_pool_that_is_to_end_refills_no_more)
+{
+    open_warm_pool(3);
+    pool_stop_refilling(pool);
+    invoke(alpha);
+    fake_answer(&fakes[0], "1", 0);
+    pool->refill_due_ns = pool->refill_latest_ns = 0;
+    pool_schedule(pool);
+    settle();
+    cr_expect_eq(fake_count, 1);
+    invoke(beta); /* what is needed is made */
+    cr_assert_eq(fake_count, 2);
+    fake_answer(&fakes[1], "2", 0);
+    cr_expect_str_eq(outcomes[1].result, "2");
+}
+
 Test(pool, generic_ones_make_room_for_functions)
 {
     open_pool_of(1, 60000, 200, 4);
