@@ -75,14 +75,17 @@ void serve_ready(struct http_request *request, void *data)
 {
     const struct controller *controller = data;
     struct error err = {0};
-    if (!drain_refuses(controller) && sessions_alive(controller) > 0) {
+    if (drain_refuses(controller))
+        error_set(&err, ERROR_NO_CAPACITY, "the controller is stopping");
+    else if (sessions_alive(controller) == 0)
+        error_set(&err, ERROR_NO_CAPACITY,
+                  "no worker is in contact: functions cannot be invoked yet");
+    else if (sessions_taking(controller) == 0)
+        error_set(&err, ERROR_NO_CAPACITY, "every worker in contact is drained or stops");
+    if (!err.code) {
         respond_status(request, 200, "ready");
         return;
     }
-    error_set(&err, ERROR_NO_CAPACITY, "%s",
-              drain_refuses(controller)
-                  ? "the controller is stopping"
-                  : "no worker is in contact: functions cannot be invoked yet");
     http_respond_error(request, &err);
 }
 

@@ -151,33 +151,39 @@ static void version_gone(void *data, const struct function_version *version)
 
 /* ---- time ---- */
 
-static void fail_expired(struct controller *controller, struct live_execution *execution)
+/* What it has waited for, as the first half of a sentence. */
+static void say_lack(const struct controller *controller, const struct live_execution *execution,
+                     char *text, size_t size)
 {
     const struct function_entry *function = execution->version->function;
-    bool bound = dispatch_at_bound(execution);
-    bool none = sessions_alive(controller) == 0;
-    bool reserved = function->reserved == 0 && dispatch_shared_full(&controller->dispatch);
-    char lack[512] = "";
-    if (!none && !placement_possible(&controller->dispatch.placement, execution->version))
-        placement_explain(&controller->dispatch.placement, execution->version, lack, sizeof(lack));
-    long long wait_ms = (long long)controller->config.queue_wait_ms;
-    dispatch_remove(&controller->dispatch, execution);
-    if (bound)
-        executions_fail(controller, execution, EXECUTION_CANCELLED, "Platform.NoCapacity",
-                        "%s has %zu invocations under way, as many as its max_instances allows, "
-                        "and none ended within %lld ms",
-                        function->name, function->under_way, wait_ms);
-    else if (lack[0])
-        executions_fail(controller, execution, EXECUTION_CANCELLED, "Platform.NoCapacity",
-                        "%s, and none came within %lld ms", lack, wait_ms);
+    if (dispatch_at_bound(execution))
+        snprintf(text, size,
+                 "%s has %zu invocations under way, as many as its max_instances allows, and none "
+                 "ended",
+                 function->name, function->under_way);
+    else if (sessions_alive(controller) == 0)
+        snprintf(text, size, "no worker is in contact, and none came");
+    else if (sessions_taking(controller) == 0)
+        snprintf(text, size, "every worker in contact is drained or stops, and no other came");
+    else if (!placement_possible(&controller->dispatch.placement, execution->version)) {
+        placement_explain(&controller->dispatch.placement, execution->version, text, size);
+        size_t len = strlen(text);
+        snprintf(text + len, size - len, ", and none came");
+    } else if (function->reserved == 0 && dispatch_shared_full(&controller->dispatch))
+        snprintf(text, size,
+                 "every place that is not reserved for another function is taken, and none became "
+                 "free");
     else
-        executions_fail(controller, execution, EXECUTION_CANCELLED, "Platform.NoCapacity",
-                        none ? "no worker is in contact, and none came within %lld ms"
-                        : reserved
-                            ? "every place that is not reserved for another function is taken, "
-                              "and none became free within %lld ms"
-                            : "every worker is busy, and none became free within %lld ms",
-                        wait_ms);
+        snprintf(text, size, "every worker is busy, and none became free");
+}
+
+static void fail_expired(struct controller *controller, struct live_execution *execution)
+{
+    char lack[544];
+    say_lack(controller, execution, lack, sizeof(lack));
+    dispatch_remove(&controller->dispatch, execution);
+    executions_fail(controller, execution, EXECUTION_CANCELLED, "Platform.NoCapacity",
+                    "%s within %lld ms", lack, (long long)controller->config.queue_wait_ms);
 }
 
 static void expire_waiting(struct controller *controller)

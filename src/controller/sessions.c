@@ -455,6 +455,18 @@ size_t sessions_alive(const struct controller *controller)
     return count;
 }
 
+size_t sessions_taking(const struct controller *controller)
+{
+    size_t count = 0;
+    list_for_each(link, &controller->sessions.all)
+    {
+        const struct worker_session *session =
+            session_of(list_entry(link, struct dispatch_worker, link));
+        count += !session->lost && !session->dispatch.draining;
+    }
+    return count;
+}
+
 static size_t count_instances(const struct worker_session *session, const char *state)
 {
     size_t count = 0;

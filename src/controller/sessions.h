@@ -3,7 +3,8 @@
  * A worker is known by its name; each start of it is a session. A state with another session
  * replaces the earlier one: what that was running is lost, as it is when nothing was heard for
  * CONTROLLER_WORKER_LOST_MS, or when its connection has ended and CONTROLLER_WORKER_RECONNECT_MS later there is no other: a worker
- * whose process has died. A cut connection alone loses nothing: the session goes on with the next one. A lost worker stays on the list for a while, so that users see it, and comes back with its next state. Loop thread only. */
+ * whose process has died. A cut connection alone loses nothing: the session goes on with the next one. A lost worker stays on
+ * the list for a while, so that users see it, and comes back with its next state. Loop thread only. */
 #pragma once
 
 #include "base/json.h"
@@ -84,6 +85,8 @@ void sessions_drains_changed(struct controller *controller);
 /* Finds lost workers. Called every tick. */
 void sessions_tick(struct controller *controller);
 size_t sessions_alive(const struct controller *controller);
+/* Those of them that are given work: neither drained nor about to stop. */
+size_t sessions_taking(const struct controller *controller);
 /* Free slots of all workers that may be given work. */
 int64_t sessions_free_slots(const struct controller *controller);
 /* Instances in that state, as the workers in contact last told. */
