@@ -70,6 +70,20 @@ static struct execution running_view(const struct live_execution *execution)
     return view;
 }
 
+/* Of one that is here, and not final in the store. Memory knows better of all but its callback; an end that is not written yet
+ * does not count, because a controller that dies now has it done again. Borrowed from both. */
+static struct execution unwritten_view(const struct live_execution *live,
+                                       const struct execution *stored)
+{
+    struct execution view = running_view(live);
+    if (execution_status_final(view.status)) {
+        view = *stored;
+        view.status = EXECUTION_RUNNING;
+    }
+    view.callback = stored->callback;
+    return view;
+}
+
 static void execution_came(void *data, const struct execution *execution, const struct error *err)
 {
     struct execution_read *read = data;
@@ -78,21 +92,14 @@ static void execution_came(void *data, const struct execution *execution, const 
         execution ? executions_find(read->controller, execution->id) : NULL;
     if (err) {
         http_respond_error(read->request, err);
-    } else if (live && execution_status_final(live->record.status) &&
-               !execution_status_final(execution->status)) {
-        /* Its end is not written yet, and does not count before it is: a controller that dies now has it done again. */
-        struct execution view = *execution;
-        view.status = EXECUTION_RUNNING;
-        respond_record(read->controller, read->request, &view);
     } else if (live && !execution_status_final(execution->status)) {
-        /* Memory knows better of all but its callback. */
-        struct execution view = running_view(live);
-        view.callback = execution->callback;
+        struct execution view = unwritten_view(live, execution);
         respond_record(read->controller, read->request, &view);
-    } else if (execution)
+    } else if (execution) {
         respond_record(read->controller, read->request, execution);
-    else
+    } else {
         respond_not_found(read->request);
+    }
     free(read);
 }
 
