@@ -13,6 +13,7 @@
 #define READ_EVERY_MS 1000
 #define READ_AGAIN_MS 5
 #define COUNT_EVERY_NS (10000 * NS_PER_MS)
+#define COUNT_AGAIN_NS (1000 * NS_PER_MS) /* when it is known to be wrong, or most likely is */
 #define BACKOFF_MAX_MS ((uint64_t)3600 * 1000)
 
 static void read_due(void *data);
@@ -50,11 +51,12 @@ static int64_t count_limit(const struct controller *controller)
 }
 
 /* What others accept and take, and what is due later, is not seen from here. */
-static void count_when_due(struct controller *controller, bool at_once)
+static void count_when_due(struct controller *controller, bool wrong)
 {
     struct delivery *delivery = &controller->delivery;
     uint64_t now_ns = clock_monotonic_ns();
-    if (delivery->counting || (!at_once && now_ns - delivery->counted_ns < COUNT_EVERY_NS))
+    uint64_t pause_ns = wrong ? COUNT_AGAIN_NS : COUNT_EVERY_NS;
+    if (delivery->counting || now_ns - delivery->counted_ns < pause_ns)
         return;
     delivery->counting = true;
     delivery->counted_ns = now_ns;
