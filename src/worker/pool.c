@@ -237,7 +237,6 @@ static void dispatch(struct member *member, struct invocation *invocation, bool 
     member->used = true;
     pool_idle_used(member, invocation->received_ns);
     instance_run(member->instance, invocation);
-    set_open(member, free_places(member) > 0);
 }
 
 /* ---- events of instances ---- */
@@ -466,6 +465,7 @@ void pool_run(struct pool *pool, struct invocation *invocation)
         pool_idle_remove(member);
     if (member) {
         dispatch(member, invocation, false, false);
+        set_open(member, free_places(member) > 0);
         return;
     }
     wait_add(pool, slot, invocation, false);
