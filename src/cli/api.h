@@ -44,7 +44,7 @@ struct api_call {
 /* An answer of any status; only no answer at all is an error. */
 int api_call(const struct api *api, const struct api_call *call, struct http_answer *ret_answer,
              struct error *err);
-/* A 2xx answer's JSON, or the API's own error. *ret_json is NULL when the answer to a DELETE has no body;
+/* A 2xx answer's JSON, or the API's own error. *ret_json is NULL when an answer that needs none has no body;
  * json_free() it. */
 int api_get_json(const struct api *api, const struct api_call *call, struct json **ret_json,
                  struct error *err);

@@ -200,7 +200,8 @@ typedef void store_backlog_fn(void *data, const char *const *functions, size_t c
                               const struct error *err);
 void store_read_backlog(struct store *store, uint64_t now_ns, const char *after,
                         store_backlog_fn *done, void *data);
-/* How many executions are free; counting ends at `limit`, once for those that are due and once for those that will be. The second is blocking, for start-up only. */
+/* How many executions are free; counting ends at `limit`, once for those that are due and once for those that will be.
+ * The second is blocking, for start-up only. */
 typedef void store_count_fn(void *data, int64_t count, const struct error *err);
 void store_count_free(struct store *store, int64_t limit, store_count_fn *done, void *data);
 int store_count_free_now(struct store *store, int64_t limit, int64_t *ret, struct error *err);

@@ -52,7 +52,8 @@ const struct cgroup_support *worker_cgroup_support(const struct worker_cgroup *c
  * memory. */
 char *worker_cgroup_path(const struct worker_cgroup *cgroup, const char *instance);
 /* Before its start: what the OCI runtime does not limit. On v1, socket buffers have a limit of their own beside memory_bytes,
- * which counts only for sockets made after it was set; on v2 they are part of the memory. Without a limit (0) there is none for them. worker_cgroup_remove() is due also after a failure. */
+ * which counts only for sockets made after it was set; on v2 they are part of the memory. Without a limit (0) there is none for
+ * them. worker_cgroup_remove() is due also after a failure. */
 int worker_cgroup_prepare(struct worker_cgroup *cgroup, const char *instance, int64_t memory_bytes,
                           struct error *err);
 /* Kills every process in `instance`'s cgroups and removes them (blocks up to 1 s for the kernel to

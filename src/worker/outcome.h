@@ -24,7 +24,8 @@ void outcome_from_wait_status(struct execution *execution, int wait_status);
 /* Error of a handler: {"type", "message", "stack"}; anything malformed is reported as such, cut to
  * sane lengths. */
 void outcome_from_handler_error(struct execution *execution, const char *body, size_t len);
-/* Result of a handler: JSON as it is, with control characters in its strings escaped where they are not, or a failure. Takes `body`; NULL: there was no memory for it. */
+/* Result of a handler: JSON as it is, with control characters in its strings escaped where they are not, or a failure. Takes
+ * `body`; NULL: there was no memory for it. */
 void outcome_from_handler_result(struct execution *execution, char *body, size_t len,
                                  size_t max_len);
 /* The platform could not run it: status lost, type "Platform.…", message from `why`. */
