@@ -90,7 +90,11 @@ class Controller:
         self.process = None
 
     def __enter__(self):
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            shutil.rmtree(self.folder)  # one that refuses to start leaves nothing either
+            raise
         return self
 
     def __exit__(self, *_):
