@@ -266,9 +266,11 @@ class Processes(Exhaustion):
             write(f'{home}/cgroup.procs', os.getpid())
         return cgroup
 
-    @staticmethod
-    def close_limit(cgroup):
-        """Not one process or thread more than there are."""
+    def close_limit(self, cgroup):
+        """Not one process or thread more than there are, once what was started for a moment only (the OCI runtime is asked for its
+        version, say) has ended: its place would be free afterwards."""
+        own = set(self.platform.pids().values())
+        wait_until(lambda: {int(pid) for pid in read(f'{cgroup}/cgroup.procs').split()} == own, 30, 'only the platform is there')
         write(f'{cgroup}/pids.max', read(f'{cgroup}/pids.current').strip())
 
     def test_a_worker_that_can_start_no_process(self):
