@@ -381,13 +381,14 @@ def sanitizer_reports(text):
 
 
 def wait_until(condition, seconds=30, what='the condition'):
+    """Its first true value. `what` is a text, or a function that makes it when time is over."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         value = condition()
         if value:
             return value
         time.sleep(0.05)
-    raise AssertionError(f'{what}: not within {seconds} s')
+    raise AssertionError(f'{what() if callable(what) else what}: not within {seconds} s')
 
 
 def main():

@@ -1,5 +1,8 @@
 """Functions whose instances take several calls at once: real containers, through the HTTP API."""
+import collections
 import concurrent.futures
+import glob
+import subprocess
 import tempfile
 
 from faas_platform import PlatformTest, main, wait_until
@@ -54,6 +57,22 @@ def handler(event, context):
     return os.uname().nodename
 '''
 
+# Whoever comes stays until there is a file. It tells the instance by a name of its own, and how many were in it at most.
+STAY = '''
+import os, threading, time
+name, lock, inside, most = os.urandom(16).hex(), threading.Lock(), 0, 0
+def handler(event, context):
+    global inside, most
+    with lock:
+        inside += 1
+        most = max(most, inside)
+    while not os.path.exists('/tmp/go'):
+        time.sleep(0.01)
+    with lock:
+        inside -= 1
+    return [name, most]
+'''
+
 
 class Concurrency(PlatformTest):
     settings = {'WORKER_KEEP_ALIVE_MS': '300000', 'CONTROLLER_QUEUE_WAIT_MS': '120000', 'CONTROLLER_WORKER_LOST_MS': '120000'}
@@ -79,6 +98,15 @@ class Concurrency(PlatformTest):
         """Until the function's only instance says so many free places."""
         wait_until(lambda: [one.get('free') for one in self.instances(name).values()] == [free], 120, f'an instance of {name} with {free} free places')
 
+    def let_go(self, instance):
+        """Makes the file that calls of STAY wait for, as the container's user: this one has no number there."""
+        (processes,) = glob.glob(f'/sys/fs/cgroup/**/{instance}/cgroup.procs', recursive=True)[:1]
+        with open(processes, encoding='ascii') as file:
+            pid = file.readline().strip()
+        with open(f'/proc/{pid}/status', encoding='utf-8') as file:
+            ids = dict(line.split(':', 1) for line in file)
+        subprocess.run(['touch', 'go'], cwd=f'/proc/{pid}/root/tmp', user=int(ids['Uid'].split()[0]), group=int(ids['Gid'].split()[0]), check=True)
+
     def test_calls_meet_in_one_instance(self):
         for runtime, code in BARRIER.items():
             with self.subTest(runtime):
@@ -96,10 +124,15 @@ class Concurrency(PlatformTest):
                     self.assertEqual(any(execution['cold_start'] for execution in executions), turn == 0)
 
     def test_more_calls_than_places_get_another_instance(self):
-        self.deploy_handler('bound', 'python', BARRIER['python'], concurrency=2, max_instances=2)
-        executions = [call.result() for call in [self.begin('bound', n=n, round=0, of=2) for n in range(4)]]
-        self.assertEqual({execution['status'] for execution in executions}, {'succeeded'})
-        self.assertLessEqual(len(self.instances('bound')), 2)
+        self.deploy_handler('bound', 'python', STAY, concurrency=2, max_instances=2, timeout_ms=120000)
+        calls = [self.begin('bound', n=n) for n in range(4)]
+        wait_until(lambda: [one.get('free') for one in self.instances('bound').values()] == [0, 0], 120, 'two instances without a free place')
+        for instance in self.instances('bound'):
+            self.let_go(instance)
+        executions = [call.result() for call in calls]
+        self.assertEqual({execution['status'] for execution in executions}, {'succeeded'}, executions)
+        self.assertEqual(sorted(collections.Counter(execution['result'][0] for execution in executions).values()), [2, 2])
+        self.assertEqual({execution['result'][1] for execution in executions}, {2}, 'no more at once in one than it takes')
         # One that only a second call can end: it must come into the same instance.
         self.deploy_handler('wait', 'python', ORDERS, concurrency=2, max_instances=1, timeout_ms=120000)
         held = [self.begin('wait', n=0, do='wait')]
