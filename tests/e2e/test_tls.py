@@ -4,29 +4,14 @@ import shutil
 import socket
 import ssl
 import subprocess
+import sys
 import tempfile
 import unittest
 
 from faas_platform import BIN, Platform, main
 
-
-def openssl(*arguments):
-    subprocess.run(['openssl', *arguments], check=True, capture_output=True)
-
-
-class Authority:
-    """A certificate authority, and one certificate of it for 127.0.0.1."""
-
-    def __init__(self, folder, name):
-        self.ca, self.ca_key = (os.path.join(folder, f'{name}-ca.{kind}') for kind in ('pem', 'key'))
-        self.cert, self.key = (os.path.join(folder, f'{name}.{kind}') for kind in ('pem', 'key'))
-        request, extensions = os.path.join(folder, 'request.pem'), os.path.join(folder, 'extensions')
-        openssl('req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-days', '2', '-subj', f'/CN={name}', '-keyout', self.ca_key, '-out', self.ca)
-        openssl('req', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-subj', '/CN=controller', '-keyout', self.key, '-out', request)
-        with open(extensions, 'w', encoding='ascii') as file:
-            file.write('subjectAltName=IP:127.0.0.1\n')
-        openssl('x509', '-req', '-in', request, '-CA', self.ca, '-CAkey', self.ca_key, '-CAcreateserial', '-days', '2', '-extfile', extensions, '-out', self.cert)
-        os.chmod(self.key, 0o600)
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'integration'))
+from authority import Authority  # noqa: E402
 
 
 @unittest.skipUnless(os.geteuid() == 0, 'needs root')

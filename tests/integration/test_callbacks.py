@@ -9,14 +9,17 @@ import os
 import queue
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import unittest
 import urllib.error
 import urllib.request
 
+from authority import Authority
 from controller import ROOT, Controller, Worker, wait_until
 from postgresql import PostgreSQL
 
@@ -24,9 +27,10 @@ SECRET = "a secret of the test's own"
 
 
 class Receiver:
-    """Answers each POST with the next of `answers` (a status, "close", or "hang"); with 200 when there are none left."""
+    """Answers each POST with the next of `answers` (a status, "close", or "hang"); with 200 when there are none left. With an `authority`
+    it speaks TLS, with that one's certificate."""
 
-    def __init__(self, *answers):
+    def __init__(self, *answers, authority=None):
         self.answers, self.heard, self.end = list(answers), queue.Queue(), threading.Event()
         receiver = self
 
@@ -50,7 +54,11 @@ class Receiver:
 
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.server.server_port}/hook?a=b"
+        if authority:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(authority.cert, authority.key)
+            self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
+        self.url = f"{'https' if authority else 'http'}://127.0.0.1:{self.server.server_port}/hook?a=b"
 
     def __enter__(self):
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
@@ -198,6 +206,24 @@ class Callbacks(unittest.TestCase):
         self.assertEqual(callback["attempts"], 1)
         self.assertTrue(self.receiver.heard.empty())
 
+    def test_a_receiver_over_tls_has_a_certificate_of_the_authority_and_of_its_name(self):
+        folder = self.stack.enter_context(tempfile.TemporaryDirectory(prefix="callbacks-tls-"))
+        own, strange, elsewhere = Authority(folder, "own"), Authority(folder, "strange"), Authority(folder, "elsewhere", "127.0.0.2")
+        both = os.path.join(folder, "both.pem")
+        with open(both, "w", encoding="ascii") as file:
+            for authority in (own, elsewhere):
+                with open(authority.ca, encoding="ascii") as part:
+                    file.write(part.read())
+        self.start(CONTROLLER_CALLBACK_CA_FILE=both, CONTROLLER_CALLBACK_ATTEMPTS=2)
+        receivers = {one: self.stack.enter_context(Receiver(authority=one)) for one in (own, strange, elsewhere)}
+        execution_id = self.call(url=receivers[own].url)
+        self.assertEqual(receivers[own].next()[1], 1)
+        self.wait_state(execution_id, "delivered")
+        for one, why in ((strange, "certificate"), (elsewhere, "certificate subject name")):
+            callback = self.wait_state(self.call(url=receivers[one].url), "failed")
+            self.assertEqual(callback["attempts"], 2)
+            self.assertIn(why, callback["last_error"])
+            self.assertTrue(receivers[one].heard.empty(), "nothing is sent to a stranger")
 
     def test_the_example_receiver_takes_what_is_signed_and_nothing_else(self):
         self.start()
