@@ -81,7 +81,7 @@ class Receiver:
 
 
 class Callbacks(unittest.TestCase):
-    SETTINGS = {"CONTROLLER_CALLBACK_ALLOW": "127.0.0.1/32", "CONTROLLER_CALLBACK_BACKOFF_MS": 20, "CONTROLLER_CALLBACK_TIMEOUT_MS": 500}
+    SETTINGS = {"CONTROLLER_CALLBACK_ALLOW": "127.0.0.1/32", "CONTROLLER_CALLBACK_BACKOFF_MS": 20, "CONTROLLER_CALLBACK_TIMEOUT_MS": 60000}
 
     def setUp(self):
         self.stack = contextlib.ExitStack()
@@ -130,7 +130,7 @@ class Callbacks(unittest.TestCase):
         self.assertNotIn(SECRET, self.controller.log_text())
 
     def test_what_is_not_taken_is_sent_again(self):
-        self.start(500, "close", "hang", 302)
+        self.start(500, "close", "hang", 302, CONTROLLER_CALLBACK_TIMEOUT_MS=3000)
         execution_id = self.call()
         self.assertEqual([self.receiver.next()[:2] for _ in range(5)], [("/hook?a=b", n) for n in range(1, 6)])
         self.assertEqual(self.wait_state(execution_id, "delivered")["attempts"], 5)
@@ -150,7 +150,7 @@ class Callbacks(unittest.TestCase):
         self.assertEqual(self.controller.request("POST", f"/v1/executions/{other}/callback/redrive").status, 404)
 
     def test_one_that_waited_when_the_controller_was_killed_is_told_after_its_start(self):
-        self.start("hang", CONTROLLER_CALLBACK_BACKOFF_MS=600000)
+        self.start("hang", CONTROLLER_CALLBACK_BACKOFF_MS=600000, CONTROLLER_CALLBACK_TIMEOUT_MS=3000)
         execution_id = self.call()
         self.receiver.next()
         self.controller.kill()
@@ -174,7 +174,7 @@ class Callbacks(unittest.TestCase):
         self.assertEqual(event["result_link"], "/v1/executions/" + execution_id)
 
     def test_a_slow_host_does_not_hold_up_another(self):
-        self.start(*["hang"] * 200, CONTROLLER_CALLBACK_TIMEOUT_MS=60000)
+        self.start(*["hang"] * 200)
         with Receiver() as quick:
             for _ in range(20):
                 self.call()
@@ -250,7 +250,7 @@ class CallbacksOfSeveralControllers(unittest.TestCase):
         with contextlib.ExitStack() as stack:
             server = stack.enter_context(PostgreSQL())
             receiver = stack.enter_context(Receiver("hang"))
-            settings = Callbacks.SETTINGS | {"CONTROLLER_DATABASE_URL": server.create_database("callbacks"), "WORKER_TOKEN": "w" * 32}
+            settings = Callbacks.SETTINGS | {"CONTROLLER_DATABASE_URL": server.create_database("callbacks"), "WORKER_TOKEN": "w" * 32, "CONTROLLER_CALLBACK_TIMEOUT_MS": 3000}
             first = stack.enter_context(Controller(**settings))
             stack.enter_context(Worker(first))
             first.deploy("f", callback_secret=SECRET)
