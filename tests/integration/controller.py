@@ -116,9 +116,11 @@ class Controller:
         for name in ("ASAN_OPTIONS", "UBSAN_OPTIONS", "LSAN_OPTIONS"):
             if name in os.environ:
                 environment[name] = os.environ[name]
-        self.spawn(environment)
         url_file = os.path.join(self.data_dir, "controller.url")
-        wait_until(lambda: self.process.poll() is not None or self.pid_of_url_file(url_file), "the controller listens")
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(url_file)  # of an earlier one that was killed
+        self.spawn(environment)
+        wait_until(lambda: self.process.poll() is not None or self.is_whole(url_file), "the controller listens")
         if self.process.poll() is not None:
             self.log.close()
             raise AssertionError(f"the controller ended with {self.process.returncode}: {self.log_text()[-2000:]}")
@@ -129,11 +131,10 @@ class Controller:
         self.process = subprocess.Popen([os.path.join(BIN, "faas-controller")], env=environment, stdin=subprocess.DEVNULL,
                                         stdout=self.log, stderr=self.log)  # fmt: skip
 
-    def pid_of_url_file(self, path):
-        """True when the file is this process's: an earlier one that was killed leaves its own."""
-        with contextlib.suppress(OSError):
-            started = os.stat(f"/proc/{self.process.pid}").st_ctime
-            return os.stat(path).st_mtime >= started - 0.02 and read(path).endswith("\n")
+    @staticmethod
+    def is_whole(path):
+        with contextlib.suppress(FileNotFoundError):
+            return read(path).endswith("\n")
         return False
 
     def log_text(self):

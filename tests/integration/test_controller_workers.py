@@ -198,7 +198,7 @@ class Dispatch(WorkersTest):
 class Keeps(WorkersTest):
     """min_instances: workers are told what to keep ready."""
 
-    settings = {"CONTROLLER_WORKER_LOST_MS": 2000}
+    settings = {"CONTROLLER_WORKER_RECONNECT_MS": 500}
 
     def wait_kept(self, *expected, workers):
         """What each worker has been told to keep, of each function's version; none are left out."""
@@ -526,7 +526,10 @@ class Cuts(WorkersTest):
             for n in range(20):
                 self.assertEqual(self.controller.invoke("f", n)["worker"], "reads")
             for _ in range(6):
-                self.assertEqual(len(deaf.next("invoke")[1]), 6 << 20)
+                head, body = deaf.next("invoke")
+                self.assertEqual(len(body), 6 << 20)
+                deaf.send(result_of(head), b"1")
+            wait_until(lambda: not self.api("GET", "/v1/executions?status=running").json()["executions"], "all have ended")
 
     def test_what_a_worker_does_not_read_is_not_piled_up_for_it(self):
         self.controller.deploy("f")
@@ -573,22 +576,28 @@ class Cuts(WorkersTest):
                 self.assertEqual(self.controller.wait_execution(id_)["result"], 1)
 
 
-class Loss(WorkersTest):
-    settings = {"CONTROLLER_WORKER_LOST_MS": 1000, "CONTROLLER_ASYNC_ATTEMPTS": 2}
+class Silence(WorkersTest):
+    settings = {"CONTROLLER_WORKER_LOST_MS": 1000}
 
     def test_a_silent_worker_is_lost_and_its_clients_are_told(self):
-        blocker = Blocker()
-        worker = self.worker(run=blocker)
         self.controller.deploy("f")
         waiting = self.in_background(self.controller.invoke, "f")
         raw = self.in_background(self.api, "POST", "/fn/f")
-        blocker.wait(2)
-        worker.stop()
-        execution = waiting()
-        self.assertEqual((execution["status"], execution["error"]["type"], execution["worker"]), ("lost", "Platform.WorkerLost", "w1"))
-        self.assertEqual(raw().status, 502)
-        self.assertEqual(self.api("GET", "/v1/workers").json()["workers"][0]["state"], "lost")
-        self.assertEqual(self.api("GET", "/readyz").status, 503)
+        wait_until(lambda: len(self.api("GET", "/v1/executions?status=queued").json()["executions"]) == 2, "both wait")
+        with Deaf(self.controller, "w1") as worker:  # its connection stays, and it says nothing more
+            for _ in range(2):
+                worker.next("invoke")
+            execution = waiting()
+            self.assertEqual((execution["status"], execution["error"]["type"], execution["worker"]), ("lost", "Platform.WorkerLost", "w1"))
+            self.assertEqual(raw().status, 502)
+            self.assertEqual(self.api("GET", "/v1/workers").json()["workers"][0]["state"], "lost")
+            self.assertEqual(self.api("GET", "/readyz").status, 503)
+
+
+class Loss(WorkersTest):
+    """Of one whose process was killed, which its connection's end tells."""
+
+    settings = {"CONTROLLER_WORKER_RECONNECT_MS": 500, "CONTROLLER_ASYNC_ATTEMPTS": 2}
 
     def test_an_asynchronous_one_is_run_again_elsewhere_while_it_has_attempts(self):
         blocker = Blocker()
@@ -678,8 +687,6 @@ class Ends(WorkersTest):
 
 
 class Drains(WorkersTest):
-    settings = {"CONTROLLER_QUEUE_WAIT_MS": 500}
-
     def drain(self, name, method="POST"):
         return self.api(method, f"/v1/workers/{name}/drain").status
 
@@ -713,7 +720,7 @@ class Drains(WorkersTest):
         self.controller.deploy("f")
         self.assertEqual(self.drain("one"), 204)
         self.controller.stop()
-        self.controller.start()
+        self.controller.start(CONTROLLER_QUEUE_WAIT_MS=500)
         wait_until(lambda: self.states() == {"one": "drained"}, "it is connected again")
         answer = self.api("POST", "/v1/functions/f/invocations")
         self.assertEqual((answer.status, answer.json()["error"]["type"]), (503, "no_capacity"))
@@ -732,7 +739,7 @@ class Drains(WorkersTest):
 
 
 class Builds(WorkersTest):
-    settings = {"CONTROLLER_WORKER_LOST_MS": 1000}
+    settings = {"CONTROLLER_WORKER_LOST_MS": 3000}
 
     def state(self, name):
         function = self.api("GET", "/v1/functions/" + name).json()

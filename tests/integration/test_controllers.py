@@ -11,7 +11,7 @@ import controller as fixture
 from controller import Controller, Worker, wait_until
 from postgresql import PostgreSQL
 
-LEASE_MS = 1500
+LEASE_MS = 3000
 
 
 class Controllers(unittest.TestCase):
@@ -30,7 +30,7 @@ class Controllers(unittest.TestCase):
         self.b = self.controller(self.a)
 
     def controller(self, like=None):
-        controller = Controller(CONTROLLER_DATABASE_URL=self.url, CONTROLLER_LEASE_MS=LEASE_MS, CONTROLLER_WORKER_LOST_MS=2000)
+        controller = Controller(CONTROLLER_DATABASE_URL=self.url, CONTROLLER_LEASE_MS=LEASE_MS, CONTROLLER_WORKER_RECONNECT_MS=500)
         if like:
             os.makedirs(controller.data_dir)
             for name in ("token", "worker-token"):

@@ -339,7 +339,7 @@ class OnPostgreSQL(Delivery, unittest.TestCase):
 
     def database(self):
         type(self).databases += 1
-        return {"CONTROLLER_DATABASE_URL": self.server.create_database(f"test{self.databases}")}
+        return {"CONTROLLER_DATABASE_URL": self.server.create_database(f"test{self.databases}"), "CONTROLLER_LEASE_MS": 3000}
 
 
 if __name__ == "__main__":

@@ -325,10 +325,14 @@ class Slow(Overload):
 
     def test_a_worker_that_is_slow_has_what_it_has_and_no_more(self):
         self.controller.deploy("hello")
+        self.gate.functions = ("hello",)  # until both workers have all that they take
         slow = Gate("hello")
         self.stack.callback(slow.open.set)
         self.stack.enter_context(Worker(self.controller, name="slow", slots=2, run=slow))
         answers = self.start("hello", 40)
+        self.running("hello", self.slots)
+        wait_until(lambda: slow.inside.get("hello") == 2, "the slow one has two")
+        self.gate.open.set()
         wait_until(lambda: len(answers) == 38, "all but the two that the slow one has are answered by the other")
         self.assertEqual({a.status for a in answers}, {200})
         self.assertEqual(slow.inside["hello"], 2)

@@ -48,6 +48,23 @@ def wait_states(controller, name, *states):
         time.sleep(0.02)
 
 
+def runs(pid):
+    """False for one that has ended and that the host's init has yet to reap, too."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def wait_for(ready):
+    deadline = time.monotonic() + WAIT_S
+    while not ready():
+        if time.monotonic() > deadline:
+            raise AssertionError("it never was so")
+        time.sleep(0.05)
+
+
 def wait_log(worker, text, seconds=WAIT_S):
     deadline = time.monotonic() + seconds
     while text not in worker.log():
@@ -124,11 +141,11 @@ class ContractCases:
         self.assertEqual(result.error["signal"], "SIGSEGV")
 
     def test_timeout_ends_the_whole_instance(self):
-        self.deploy("import time, sys\nprint('began', file=sys.stderr, flush=True)\ntime.sleep(60)", timeout_ms=300)
+        self.deploy("import time, sys\nprint('began', file=sys.stderr, flush=True)\ntime.sleep(60)", timeout_ms=1000)
         result = self.run_function()
         self.assertFailed(result, "Function.TimedOut", "timed_out")
         self.assertIn("began", result.logs)
-        self.assertGreaterEqual(result.metrics["duration"], 300_000_000)
+        self.assertGreaterEqual(result.metrics["duration"], 1_000_000_000)
         self.controller.deploy(self.name, "print('fine')", version=2)
         self.assertEqual(self.run_function(version=2).value, "fine\n")
 
@@ -357,30 +374,32 @@ class Frozen(ContractCases, WorkerTest):
     settings = {"concurrency": 64, "freeze_after_ms": 0}
 
     def test_what_goes_on_between_calls_stands_still(self):
-        self.deploy("import threading, time\nticks = 0\ndef tick():\n    global ticks\n    while True: ticks += 1; time.sleep(0.001)\n"
-                    "threading.Thread(target=tick, daemon=True).start()\ndef handler(event, context):\n    time.sleep(0.05)\n    return ticks",
+        """A thread that ticks each millisecond tells its longest pause."""
+        self.deploy("import threading, time\nticks, pause = 0, 0\ndef tick():\n    global ticks, pause\n    last = time.monotonic()\n"
+                    "    while True:\n        time.sleep(0.001)\n        now = time.monotonic()\n        ticks, pause, last = ticks + 1, max(pause, now - last), now\n"
+                    "threading.Thread(target=tick, daemon=True).start()\ndef handler(event, context):\n    before = ticks\n"
+                    "    while ticks < before + 2: time.sleep(0.01)\n    return pause",
                     contract="handler", handler="main.handler")  # fmt: skip
-        first = self.run_function()
-        self.assertGreater(first.value, 0, "it runs while there is a call")
+        self.assertGreater(self.run_function().value, 0, "it runs while there is a call")
         wait_states(self.controller, self.name, "frozen")
         time.sleep(0.5)
         second = self.run_function()
-        self.assertLess(second.value - first.value, 250, "half a second of ticks is missing")
+        self.assertGreaterEqual(second.value, 0.5, "half a second is missing")
         self.assertFalse(second.cold_start)
         self.assertEqual(second.metrics["start_time"], 0)
 
     def test_limits_hold_for_an_instance_that_was_frozen(self):
         self.deploy("import time\ndef handler(event, context):\n    x = bytearray(event['mb'] << 20)\n    time.sleep(event['s'])\n    return 'done'",
-                    contract="handler", handler="main.handler", memory_mb=64, timeout_ms=1000)  # fmt: skip
+                    contract="handler", handler="main.handler", memory_mb=64, timeout_ms=2000)  # fmt: skip
         first = self.run_function(b'{"mb": 30, "s": 0}')
         self.assertEqual(first.value, "done")
         self.assertGreater(first.metrics["memory_peak"], 30 << 20)
-        time.sleep(1.1)  # longer than the time limit: frozen time is nobody's
+        time.sleep(2.1)  # longer than the time limit: frozen time is nobody's
         second = self.run_function(b'{"mb": 1, "s": 0}')
         self.assertEqual(second.value, "done")
         self.assertFalse(second.cold_start)
         self.assertLess(second.metrics["memory_peak"], 30 << 20)
-        self.assertFailed(self.run_function(b'{"mb": 1, "s": 5}'), "Function.TimedOut", "timed_out")
+        self.assertFailed(self.run_function(b'{"mb": 1, "s": 60}'), "Function.TimedOut", "timed_out")
         self.assertEqual(self.run_function(b'{"mb": 1, "s": 0}').value, "done")
         self.assertFailed(self.run_function(b'{"mb": 200, "s": 0}'), "Function.OutOfMemory", "out_of_memory")
 
@@ -404,15 +423,12 @@ class Simple(ContractCases, WorkerTest):
     def test_timeout_ends_the_tree(self):
         with tempfile.NamedTemporaryFile("r") as told:
             self.deploy("import subprocess, time, os\np = subprocess.Popen(['setsid', 'sleep', '1000'])\n"
-                        f"open({told.name!r}, 'w').write(str(p.pid))\ntime.sleep(100)", timeout_ms=1500)  # fmt: skip
+                        f"open({told.name!r}, 'w').write(str(p.pid))\ntime.sleep(100)", timeout_ms=3000)  # fmt: skip
             self.assertFailed(self.run_function(), "Function.TimedOut", "timed_out")
             self.controller.wait_for(lambda: not self.instances())
             pid = told.read()
         self.assertTrue(pid)
-        deadline = time.monotonic() + 20
-        while os.path.exists(f"/proc/{pid}") and time.monotonic() < deadline:
-            time.sleep(0.05)
-        self.assertFalse(os.path.exists(f"/proc/{pid}"))
+        wait_for(lambda: not runs(pid))
 
 
 @unittest.skipUnless(have_images(), "the runtime images have not been built")
@@ -432,10 +448,7 @@ class Life(unittest.TestCase):
         with FakeController() as controller, Worker(controller, keep_alive_ms=200) as worker:
             controller.deploy("f", "print(1)")
             controller.run("f")
-            deadline = time.monotonic() + 30
-            while "keep-alive is over" not in worker.log() and time.monotonic() < deadline:
-                time.sleep(0.05)
-            self.assertIn("keep-alive is over", worker.log())
+            wait_log(worker, "keep-alive is over")
             self.assertTrue(controller.run("f").cold_start)
 
     def test_frozen_instances_leave_nothing_behind(self):
@@ -581,7 +594,7 @@ class Life(unittest.TestCase):
             self.assertIn("WORKER_NAME", second.stderr)
 
     def test_it_leaks_no_descriptors(self):
-        with FakeController() as controller, Worker(controller, keep_alive_ms=0) as worker:
+        with FakeController() as controller, Worker(controller, keep_alive_ms=0, pool_size=2) as worker:
             controller.deploy("f", "import os\nprint(len(os.listdir('/proc/self/fd')))")
             first = controller.run("f")
             controller.run("f")
@@ -589,17 +602,24 @@ class Life(unittest.TestCase):
             def count():
                 return len(os.listdir(f"/proc/{worker.process.pid}/fd"))
 
+            def at_rest():
+                """Only generic instances are there, of Python all: two for functions without a network and one for those with."""
+                found = fresh_poll(controller)["instances"]
+                return all(i["state"] == "warm" for i in found) and sum("python" in i["image"] for i in found) == 3
+
             def settled():
-                deadline = time.monotonic() + 20
-                while time.monotonic() < deadline and any("function" in i or i["state"] != "warm" for i in controller.states[-1]["instances"]):
-                    time.sleep(0.1)
-                time.sleep(0.3)
-                return count()
+                wait_for(at_rest)
+                since, last = time.monotonic(), count()
+                while time.monotonic() - since < 1:
+                    time.sleep(0.05)
+                    if count() != last:
+                        since, last = time.monotonic(), count()
+                return last
 
             before = settled()
             for _ in range(10):
                 self.assertEqual(controller.run("f").value, first.value)
-            self.assertLessEqual(settled(), before + 2)
+            wait_for(lambda: at_rest() and count() <= before + 2)
 
 
 class Connection(unittest.TestCase):
@@ -634,12 +654,14 @@ class Connection(unittest.TestCase):
         self.assertNotIn(execution, self.controller.results)
 
     def test_a_cut_while_it_runs(self):
-        self.controller.deploy("slow", "import time, sys\ntime.sleep(1)\nprint(sys.stdin.read())")
+        go = os.path.join(self.worker.data_dir, "go")
+        self.controller.deploy("slow", f"import os, time, sys\nwhile not os.path.exists({go!r}): time.sleep(0.01)\nprint(sys.stdin.read())")
         execution = self.controller.invoke("slow", b'"kept"')
         self.controller.wait_for(lambda: any(execution in state["running"] for state in self.controller.states[-2:]))
         self.controller.cut()
         self.wait_streams(2)
         self.assertIn(execution, self.controller.states[-1]["running"])
+        open(go, "w").close()
         self.assertEqual(self.controller.result(execution).value, "kept")
 
     def test_an_assignment_may_be_cut_at_any_byte(self):
@@ -735,7 +757,7 @@ class BrokenRuntime(unittest.TestCase):
 
     def test_run_that_hangs_is_given_up(self):
         script = self.wrapper('for a in "$@"; do if [ "$a" = run ] && [ -e "$0.hang" ]; then exec sleep 1000; fi; done')
-        with FakeController() as controller, Worker(controller, oci_runtime=script, start_timeout_ms=1500, pool_size=0) as worker:
+        with FakeController() as controller, Worker(controller, oci_runtime=script, start_timeout_ms=5000, pool_size=0) as worker:
             controller.deploy("fine", "print(1)")
             self.assertEqual(controller.run("fine").status, "succeeded")
             open(script + ".hang", "w").close()
@@ -755,9 +777,7 @@ class BrokenRuntime(unittest.TestCase):
             controller.deploy("f", "print(1)")
             open(script + ".fail", "w").close()
             self.assertEqual(controller.run("f").status, "succeeded")
-            deadline = time.monotonic() + 30
-            while "trying again" not in worker.log() and time.monotonic() < deadline:
-                time.sleep(0.05)
+            wait_log(worker, "trying again")
             self.assertIn("not today", worker.log())
             os.unlink(script + ".fail")
             self.assertEqual(controller.run("f").status, "succeeded")
