@@ -247,6 +247,23 @@ class Platform:
                     found[name] = int(pid)
         return found
 
+    def descriptors(self):
+        """{'faas-worker': how many}, and so on."""
+        return {name: len(os.listdir(f'/proc/{pid}/fd')) for name, pid in self.pids().items()}
+
+    def descriptors_at_rest(self, seconds=5):
+        """Once they have stayed the same for so long: no container is being made or removed in the background any more."""
+        counts, since = None, 0
+
+        def rest():
+            nonlocal counts, since
+            now = self.descriptors()
+            if now != counts:
+                counts, since = now, time.monotonic()
+            return time.monotonic() - since > seconds
+        wait_until(rest, 120, 'descriptors stay the same')
+        return counts
+
     # -- calls --
 
     def api(self, method, path, body=None, token='', headers=None, timeout=120):
@@ -378,6 +395,15 @@ class PlatformTest(unittest.TestCase):
 def sanitizer_reports(text):
     found = re.search(r'(?:Address|Leak|Thread)Sanitizer|runtime error:', text)
     return text[max(0, found.start() - 200):found.start() + 4000] if found else ''
+
+
+def runs(pid):
+    """False for a process that has ended and that the host's init has yet to reap, too."""
+    try:
+        with open(f'/proc/{pid}/stat', encoding='utf-8', errors='replace') as file:
+            return file.read().rsplit(')', 1)[1].split()[0] != 'Z'
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def wait_until(condition, seconds=30, what='the condition'):

@@ -142,14 +142,14 @@ class Concurrency(PlatformTest):
         self.wait_free('wait', 2)
 
     def test_one_that_takes_too_long_does_not_disturb_the_others(self):
-        self.deploy_handler('late', 'python', ORDERS, concurrency=3, max_instances=2, timeout_ms=12000)
+        self.deploy_handler('late', 'python', ORDERS, concurrency=3, max_instances=2, timeout_ms=5000)
         self.assertSucceeded(self.invoke('late', {'n': 0, 'do': 'nothing'}))
         self.wait_free('late', 3)
         (first,) = self.instances('late')
         stays = self.begin('late', n=1, do='stay')
-        self.wait_free('late', 2)
+        wait_until(lambda: self.running('late') == 1, 120)
         time_left = self.begin('late', n=2, do='wait')
-        self.wait_free('late', 1)
+        wait_until(lambda: self.running('late') == 2, 120)
         release = self.begin('late', n=3, do='release')
         self.assertSucceeded(time_left.result())
         self.assertSucceeded(release.result())
@@ -183,19 +183,21 @@ class Concurrency(PlatformTest):
         self.assertEqual({other.result()['status'], culprit.result()['status']}, {'out_of_memory'})
 
     def test_min_instances_and_an_update_while_calls_run(self):
-        self.deploy_handler('kept', 'python', BARRIER['python'], concurrency=4, min_instances=1, timeout_ms=8000)
+        self.deploy_handler('kept', 'python', STAY, concurrency=4, min_instances=1, max_instances=2)
         wait_until(lambda: [one['state'] for one in self.instances('kept').values()] in (['idle'], ['frozen']), 120)
-        executions = [call.result() for call in [self.begin('kept', n=n, round=0, of=4) for n in range(4)]]
-        self.assertFalse(any(execution['cold_start'] for execution in executions))
-        first = self.begin('kept', n=0, round=1, of=2)
-        wait_until(lambda: self.running('kept') == 1, 120)
-        self.deploy_handler('kept', 'python', BARRIER['python'], concurrency=4, min_instances=1, env={'A': 'new'})
-        others = [self.begin('kept', n=n, round=1, of=2) for n in (1, 2)]
-        for call in others:
+        (old,) = self.instances('kept')
+        first = [self.begin('kept', n=n) for n in range(4)]
+        self.wait_free('kept', 0)
+        self.deploy_handler('kept', 'python', BARRIER['python'], concurrency=4, min_instances=1, max_instances=2)
+        for call in [self.begin('kept', n=n, round=0, of=2) for n in range(2)]:
             execution = call.result()
             self.assertEqual((execution['status'], execution['version']), ('succeeded', 2))
-        execution = first.result()
-        self.assertEqual((execution['status'], execution['version']), ('timed_out', 1), 'the old one goes on for as long as it may')
+        self.assertEqual(self.running('kept'), 4, 'the old ones go on for as long as they may')
+        self.let_go(old)
+        for call in first:
+            execution = call.result()
+            self.assertEqual((execution['status'], execution['version'], execution['cold_start']), ('succeeded', 1, False), execution)
+            self.assertEqual(execution['result'][1], 4, 'all were in the one that was kept ready')
 
     def test_the_field_is_refused_where_it_cannot_be(self):
         self.assertApiError(self.api('PUT', '/v1/functions/no', {'runtime': 'python', 'code': '', 'concurrency': 2}), 400, 'invalid_request',

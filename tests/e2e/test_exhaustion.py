@@ -106,7 +106,7 @@ class Disk(Exhaustion):
         self.assertSucceeded(self.invoke('slow', [0, 1]), 'x')
         self.assertSucceeded(self.invoke('warm'), 1)
         before = self.platform.invoke_async('slow', [3, LARGE])
-        wait_until(lambda: self.api('GET', '/v1/executions/' + before).json()['status'] == 'running', 20, 'it runs')
+        wait_until(lambda: self.api('GET', '/v1/executions/' + before).json()['status'] == 'running', 60, 'it runs')
         filler = fill(disk)
 
         self.assertSucceeded(self.invoke('warm'), 1)
@@ -121,7 +121,7 @@ class Disk(Exhaustion):
         answer = self.api('POST', '/v1/functions/warm/invocations?mode=async', {'text': 'x' * LARGE})
         self.assertApiError(answer, 503, 'unavailable', 'could not be stored', 'disk is full')
         self.assertEqual(self.api('GET', '/healthz', token=None).status, 200)
-        wait_until(self.waits_to_be_written, 30, 'the result waits for the disk')
+        wait_until(self.waits_to_be_written, 60, 'the result waits for the disk')
 
         os.unlink(filler)
         self.assertWorks('cold', 2)
@@ -235,11 +235,12 @@ class Descriptors(Exhaustion):
         self.stop_and_check()
 
     def test_a_worker_without_descriptors(self):
-        self.start()
+        self.start({'WORKER_POOL_SIZE': '0'})
         pids = self.platform.pids()
         self.deploy('warm', python='print(1)')
         self.deploy('cold', python='print(2)')
         self.assertSucceeded(self.invoke('warm'), 1)
+        self.platform.descriptors_at_rest(2)  # what is still being closed would be free afterwards
         lift = self.limit(pids['faas-worker'], 0)
         self.assertSucceeded(self.invoke('warm'), 1)
         execution = self.invoke('cold')
@@ -270,7 +271,7 @@ class Processes(Exhaustion):
         """Not one process or thread more than there are, once what was started for a moment only (the OCI runtime is asked for its
         version, say) has ended: its place would be free afterwards."""
         own = set(self.platform.pids().values())
-        wait_until(lambda: {int(pid) for pid in read(f'{cgroup}/cgroup.procs').split()} == own, 30, 'only the platform is there')
+        wait_until(lambda: {int(pid) for pid in read(f'{cgroup}/cgroup.procs').split()} == own, 60, 'only the platform is there')
         write(f'{cgroup}/pids.max', read(f'{cgroup}/pids.current').strip())
 
     def test_a_worker_that_can_start_no_process(self):

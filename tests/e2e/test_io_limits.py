@@ -49,7 +49,7 @@ class IoLimits(PlatformTest):
                 if 'python' in instance['image'] and (not state or instance['state'] == state) and (not function or instance.get('function') == function)}
 
     def instance(self, function):
-        wait_until(lambda: self.instances(function=function), 30, 'its instance is told')
+        wait_until(lambda: self.instances(function=function), 60, 'its instance is told')
         return self.instances(function=function).pop()
 
     def cgroup(self, instance):

@@ -3,16 +3,11 @@ import concurrent.futures
 import json
 import os
 import threading
-import time
 
 from faas_platform import PlatformTest, main, wait_until
 
 MIB = 1024 * 1024
 ECHO = 'import sys\nsys.stdout.write(sys.stdin.read())'
-
-
-def descriptors(pid):
-    return len(os.listdir(f'/proc/{pid}/fd'))
 
 
 def resident_mb(pid):
@@ -26,33 +21,17 @@ class Flat(PlatformTest):
     # In a build with sanitizers, freed memory is kept for a while to find uses of it; growth would show that only.
     settings = {'WORKER_POOL_SIZE': '2', 'ASAN_OPTIONS': os.environ.get('ASAN_OPTIONS', '') + ':quarantine_size_mb=1'}
 
-    def at_rest(self):
-        """What each program has once its number of descriptors has stayed the same for 5 s: no container is being made or removed in
-        the background any more."""
-        pids = self.platform.pids()
-        counts, since = None, 0
-
-        def rest():
-            nonlocal counts, since
-            now = {name: descriptors(pid) for name, pid in pids.items()}
-            if now != counts:
-                counts, since = now, time.monotonic()
-            return time.monotonic() - since > 5
-        wait_until(rest, 120, 'descriptors stay the same')
-        return counts
-
     def assertFlat(self, before, more):
         """No program has more than so many more; what is still being removed or replaced is awaited."""
-        pids = self.platform.pids()
-        wait_until(lambda: all(descriptors(pid) <= before[name] + more for name, pid in pids.items()), 60,
-                   lambda: f'descriptors of {before} are {dict((name, descriptors(pid)) for name, pid in pids.items())}')
+        wait_until(lambda: all(count <= before[name] + more for name, count in self.platform.descriptors().items()), 60,
+                   lambda: f'descriptors were {before} and are {self.platform.descriptors()}')
 
     def test_a_thousand_in_a_row_leave_descriptors_and_memory_flat(self):
         self.deploy('row', runtime='python', contract='handler', handler='main.handler', code='def handler(event, context):\n    return event["n"] * 2')
         for n in range(100):
             self.assertSucceeded(self.invoke('row', {'n': n}), n * 2)
         pids = self.platform.pids()
-        before = self.at_rest()
+        before = self.platform.descriptors_at_rest()
         sizes = {name: resident_mb(pid) for name, pid in pids.items()}
         for n in range(1000):
             self.assertSucceeded(self.invoke('row', {'n': n}), n * 2)
@@ -68,7 +47,7 @@ class Flat(PlatformTest):
             self.assertEqual(self.api('DELETE', '/v1/functions/' + name).status // 100, 2)
         for number in range(4):
             round_trip(number)
-        before = self.at_rest()
+        before = self.platform.descriptors_at_rest()
         for number in range(20):
             round_trip(number)
         self.assertFlat(before, 4)
@@ -129,7 +108,7 @@ class Load(PlatformTest):
             thread.start()
         try:
             for version in range(1, 8):
-                time.sleep(0.5)
+                wait_until(lambda before=version - 1: before in seen or problems, 120, 'the version before is called')
                 self.deploy('updated', python=source(version), memory_mb=64, network='none')
                 # Whoever asks after the update is answered by the new version.
                 self.assertSucceeded(self.invoke('updated'), version)
