@@ -74,7 +74,8 @@ struct http_request {
     enum error_code refusal; /* not ERROR_NONE: the rest of the body is thrown away, then this */
     size_t discarded;
     struct buffer body;
-    size_t accounted_bytes; /* part of server->buffered_bytes */
+    struct json_ahead *ahead; /* owned: a large body is looked at while it comes */
+    size_t accounted_bytes;   /* part of server->buffered_bytes */
     uint64_t received_ns;
     void *data;
     void (*on_abort)(void *data);

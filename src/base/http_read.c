@@ -99,6 +99,11 @@ char *http_request_take_body(struct http_request *request, size_t *ret_len)
     return body;
 }
 
+const struct json_ahead *http_request_ahead(const struct http_request *request)
+{
+    return request->ahead;
+}
+
 const struct sockaddr *http_request_client(const struct http_request *request)
 {
     const union MHD_ConnectionInfo *info =

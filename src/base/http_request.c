@@ -1,6 +1,7 @@
 /* A request from its first header to the handler and to its end: route, authorisation, body. */
 #include "base/http_internal.h"
 
+#include "base/json.h"
 #include "base/loop.h"
 
 #include <stdio.h>
@@ -49,6 +50,7 @@ void http_request_release(struct http_request *request)
         return;
     unlink_request(request);
     http_request_release_body(request);
+    json_ahead_free(request->ahead);
     if (request->response)
         MHD_destroy_response(request->response);
     http_upgrade_free(request->upgrade);
@@ -274,18 +276,27 @@ static bool account_chunk(struct http_request *request, size_t len)
     return true;
 }
 
+/* With the first chunk: memory for what was announced. */
+static int begin_body(struct http_request *request, struct error *err)
+{
+    if (request->accounted_bytes >= JSON_AHEAD_MIN)
+        request->ahead = json_ahead_new();
+    return buffer_reserve(&request->body, request->accounted_bytes, err);
+}
+
 static void take_chunk(struct http_request *request, const char *data, size_t len)
 {
     struct error err = {0};
     if (!request->refusal) {
         if (!account_chunk(request, len))
             request->refusal = ERROR_NO_CAPACITY;
-        else if ((request->body.len == 0 &&
-                  buffer_reserve(&request->body, request->accounted_bytes, &err)) ||
+        else if ((request->body.len == 0 && begin_body(request, &err)) ||
                  buffer_append(&request->body, data, len, &err))
             request->refusal = err.code == ERROR_PAYLOAD_TOO_LARGE ? err.code : ERROR_NO_CAPACITY;
         if (request->refusal)
             http_request_release_body(request);
+        else
+            json_ahead_look(request->ahead, request->body.data, request->body.len);
     }
     if (request->refusal)
         request->discarded += len;

@@ -30,6 +30,7 @@
 
 struct http_server;
 struct http_request;
+struct json_ahead;
 
 typedef void http_handler_fn(struct http_request *request, void *data);
 
@@ -111,6 +112,8 @@ const struct sockaddr *http_request_client(const struct http_request *request);
 const char *http_request_body(const struct http_request *request, size_t *ret_len);
 /* The body becomes the caller's; free() it. */
 char *http_request_take_body(struct http_request *request, size_t *ret_len);
+/* What was seen of a large body while it came, for json_check_ahead() of it; NULL when there is nothing. */
+const struct json_ahead *http_request_ahead(const struct http_request *request);
 uint64_t http_request_received_ns(const struct http_request *request); /* monotonic */
 void *http_request_data(
     const struct http_request *request); /* a pointer of the program's, e.g. set by authorize */

@@ -39,6 +39,19 @@ static inline void json_cleanup(struct json **root)
 /* 0 when `text` is one JSON value within `limits`. Duplicate keys are not looked for. */
 int json_check(const char *text, size_t len, const struct json_limits *limits, struct error *err);
 
+/* json_check() of a long text, begun while it comes: each piece is looked at while the processor's cache has it, which costs a third of
+ * reading it all again at the end. Where that leads nowhere (many small values, a text that is no JSON) it is left. */
+struct json_ahead;                          /* opaque */
+#define JSON_AHEAD_MIN ((size_t)256 * 1024) /* bytes from where on it is worth it */
+/* NULL when out of memory, which all calls accept: then everything is looked at in the end. */
+struct json_ahead *json_ahead_new(void);
+void json_ahead_free(struct json_ahead *ahead);
+/* `len` bytes of the text are there by now. It may have moved, but what was there has not changed. */
+void json_ahead_look(struct json_ahead *ahead, const char *text, size_t len);
+/* json_check() of the text, which is what json_ahead_look() has seen, or begins so. */
+int json_check_ahead(const struct json_ahead *ahead, const char *text, size_t len,
+                     const struct json_limits *limits, struct error *err);
+
 enum json_type json_type(const struct json *value);
 /* Object member, or NULL when absent (or when `object` is NULL or no object). */
 const struct json *json_get(const struct json *object, const char *key);

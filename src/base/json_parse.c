@@ -488,3 +488,12 @@ int json_check(const char *text, size_t len, const struct json_limits *limits, s
         return 0;
     return json_check_by_parser(text, len, limits, err);
 }
+
+int json_check_ahead(const struct json_ahead *ahead, const char *text, size_t len,
+                     const struct json_limits *limits, struct error *err)
+{
+    struct json_limits all = with_defaults(limits);
+    if (ahead && len <= all.max_bytes && json_scan_rest(ahead, text, len, &all))
+        return 0;
+    return json_check(text, len, limits, err);
+}

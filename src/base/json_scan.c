@@ -7,6 +7,7 @@
 
 #include "base/text.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 /* Deeper nesting is for the parser. */
@@ -14,6 +15,9 @@
 /* A number this long with an exponent this short is finite, whatever its digits. */
 #define NUMBER_LEN_MAX 100
 #define EXPONENT_DIGITS_MAX 2
+/* Of a text that is looked at while it comes: nesting, and pieces in a row that led nowhere. */
+#define AHEAD_DEPTH_MAX 100
+#define AHEAD_MISSES_MAX 4
 
 typedef signed char bytes16 __attribute__((vector_size(16)));
 #define STRIDE (4 * sizeof(bytes16))
@@ -22,6 +26,8 @@ struct scan {
     const char *at, *end;
     size_t values_left;
     size_t depth, depth_max;
+    bool
+        in_string; /* a string value ends before its closing quote, or has what is not understood */
     unsigned char is_object[DEPTH_MAX / 8]; /* a bit for each open level */
 };
 
@@ -99,31 +105,50 @@ static bool scan_escape(struct scan *scan)
     return low >= 0xDC00 && low <= 0xDFFF;
 }
 
-/* From the opening quote to behind the closing one. */
-static bool scan_string(struct scan *scan)
+/* One character that is not plain. */
+static bool scan_character(struct scan *scan)
 {
-    scan->at++;
+    unsigned char byte = (unsigned char)*scan->at;
+    const char *start = scan->at;
+    if (byte == '\\') {
+        if (scan_escape(scan))
+            return true;
+        scan->at = start;
+        return false;
+    }
+    size_t width = byte < 0x20 ? 0 : utf8_width(scan->at, (size_t)(scan->end - scan->at));
+    scan->at += width;
+    return width > 0;
+}
+
+/* From inside of a string to behind its closing quote; else to what is not understood. */
+static bool scan_string_rest(struct scan *scan)
+{
     while (scan->at < scan->end) {
         skip_plain(scan);
         if (scan->at == scan->end)
             return false;
-        unsigned char byte = (unsigned char)*scan->at;
-        if (byte == '"') {
+        if (*scan->at == '"') {
             scan->at++;
             return true;
-        } else if (byte == '\\') {
-            if (!scan_escape(scan))
-                return false;
-        } else if (byte < 0x20) {
-            return false;
-        } else {
-            size_t width = utf8_width(scan->at, (size_t)(scan->end - scan->at));
-            if (width == 0)
-                return false;
-            scan->at += width;
         }
+        if (!scan_character(scan))
+            return false;
     }
     return false;
+}
+
+/* From the opening quote to behind the closing one. */
+static bool scan_string(struct scan *scan)
+{
+    scan->at++;
+    return scan_string_rest(scan);
+}
+
+static bool scan_string_value(struct scan *scan)
+{
+    scan->in_string = !scan_string(scan);
+    return !scan->in_string;
 }
 
 static size_t skip_digits(struct scan *scan)
@@ -196,7 +221,7 @@ static bool scan_scalar(struct scan *scan)
 {
     switch (*scan->at) {
     case '"':
-        return scan_string(scan);
+        return scan_string_value(scan);
     case 't':
         return scan_word(scan, "true");
     case 'f':
@@ -266,4 +291,73 @@ bool json_scan(const char *text, size_t len, const struct json_limits *limits)
             return false;
     } while (scan.depth > 0);
     return true;
+}
+
+/* ---- while it comes ---- */
+
+/* Where `at` stands is in `done`: the text may move. `scan` is as it was there, before a value or inside of a string. */
+struct json_ahead {
+    struct scan scan;
+    size_t done;
+    int misses;
+};
+
+struct json_ahead *json_ahead_new(void)
+{
+    struct json_ahead *ahead = calloc(1, sizeof(*ahead));
+    if (!ahead)
+        return NULL;
+    ahead->scan.values_left = SIZE_MAX;
+    ahead->scan.depth_max = AHEAD_DEPTH_MAX;
+    return ahead;
+}
+
+void json_ahead_free(struct json_ahead *ahead)
+{
+    free(ahead);
+}
+
+/* A value, or the rest of a string, and on to where the next value begins. */
+static bool scan_step(struct scan *scan)
+{
+    if (!scan->in_string)
+        return scan_value(scan);
+    scan->in_string = !scan_string_rest(scan);
+    return !scan->in_string && scan_end(scan);
+}
+
+/* Whether all is one valid value. If not, `ahead` stands where it can go on once there is more. */
+static bool go_on(struct json_ahead *ahead, const char *text, size_t len)
+{
+    struct scan scan = ahead->scan;
+    scan.at = text + ahead->done;
+    scan.end = text + len;
+    while (scan_step(&scan)) {
+        if (scan.depth == 0)
+            return true;
+        ahead->scan = scan;
+        ahead->done = (size_t)(scan.at - text);
+    }
+    if (scan.in_string) {
+        ahead->scan = scan;
+        ahead->done = (size_t)(scan.at - text);
+    }
+    return false;
+}
+
+void json_ahead_look(struct json_ahead *ahead, const char *text, size_t len)
+{
+    if (!ahead || ahead->misses == AHEAD_MISSES_MAX)
+        return;
+    size_t before = ahead->done;
+    go_on(ahead, text, len);
+    ahead->misses = ahead->done > before ? 0 : ahead->misses + 1;
+}
+
+bool json_scan_rest(const struct json_ahead *ahead, const char *text, size_t len,
+                    const struct json_limits *limits)
+{
+    struct json_ahead last = *ahead;
+    return limits->max_depth >= AHEAD_DEPTH_MAX && last.done <= len && go_on(&last, text, len) &&
+           SIZE_MAX - last.scan.values_left < limits->max_values;
 }

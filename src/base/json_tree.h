@@ -39,6 +39,9 @@ struct json_pair {
 /* Whether the text is certainly one valid JSON value within the limits (none of them 0; max_bytes is not looked at). false:
  * perhaps not. */
 bool json_scan(const char *text, size_t len, const struct json_limits *limits);
+/* The same for what was looked at ahead. */
+bool json_scan_rest(const struct json_ahead *ahead, const char *text, size_t len,
+                    const struct json_limits *limits);
 /* json_check() by the parser alone: slower, certain, and with words for what is wrong. */
 int json_check_by_parser(const char *text, size_t len, const struct json_limits *limits,
                          struct error *err);

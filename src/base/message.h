@@ -13,11 +13,14 @@
 #define MESSAGE_HEAD_MAX (1024 * 1024)
 #define MESSAGE_HEADER_SIZE 12
 
+struct json_ahead;
+
 struct message {
     const char *head;
     size_t head_len;
     const char *body;
     size_t body_len;
+    const struct json_ahead *ahead; /* what was seen of the body while it came, or NULL */
 };
 
 void message_header_write(char out[MESSAGE_HEADER_SIZE], size_t head_len, size_t body_len);

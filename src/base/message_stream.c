@@ -1,6 +1,8 @@
 /* Messages over one connection: see message_stream.h. */
 #include "base/message_stream.h"
 
+#include "base/json.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,6 +30,7 @@ struct large {
     bool active;
     char *head, *body; /* owned; no body: it is thrown away */
     size_t head_len, body_len, have;
+    struct json_ahead *ahead; /* owned */
 };
 
 struct message_stream {
@@ -89,6 +92,7 @@ void message_stream_free(struct message_stream *stream)
         drop_first(stream);
     free(stream->large.head);
     free(stream->large.body);
+    json_ahead_free(stream->large.ahead);
 }
 
 static void watch(struct message_stream *stream);
@@ -170,7 +174,8 @@ static bool tell_large(struct message_stream *stream)
     struct message_in message = {.message = {.head = large.head,
                                              .head_len = large.head_len,
                                              .body = large.body ? large.body : "",
-                                             .body_len = large.body ? large.body_len : 0},
+                                             .body_len = large.body ? large.body_len : 0,
+                                             .ahead = large.ahead},
                                  .cut = !large.body,
                                  .large = large.body};
     stream->large = (struct large){0};
@@ -180,6 +185,7 @@ static bool tell_large(struct message_stream *stream)
     bool stands = tell(stream, &message);
     free(large.head);
     free(message.large); /* unless it was taken */
+    json_ahead_free(large.ahead);
     return stands;
 }
 
@@ -208,6 +214,8 @@ static int large_begin(struct message_stream *stream, size_t head_len, size_t bo
     large->body = body_len <= stream->options.max_body ? malloc(body_len + 1) : NULL;
     if (!large->head)
         return error_set(err, ERROR_INTERNAL, "out of memory");
+    if (large->body && body_len >= JSON_AHEAD_MIN && stream->options.json_bodies)
+        large->ahead = json_ahead_new();
     /* What is in the buffer belongs to it. */
     size_t left = stream->in_len - stream->in_at;
     const char *from = stream->in + stream->in_at;
@@ -276,6 +284,8 @@ static bool take_received(struct message_stream *stream, size_t len)
         return take_all(stream);
     }
     large->have += len;
+    if (large->ahead && large->have > large->head_len)
+        json_ahead_look(large->ahead, large->body, large->have - large->head_len);
     return large->have < large->head_len + large->body_len || tell_large(stream);
 }
 

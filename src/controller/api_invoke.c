@@ -45,11 +45,12 @@ static struct function_version *find_version(const struct controller *controller
 
 /* ---- payloads ---- */
 
-static int check_json(const char *text, size_t len, struct error *err)
+static int check_json(const struct http_request *request, const char *text, size_t len,
+                      struct error *err)
 {
     struct json_limits limits = {
         .max_bytes = SIZE_MAX, .max_depth = PAYLOAD_DEPTH_MAX, .max_values = SIZE_MAX};
-    return json_check(text, len, &limits, err);
+    return json_check_ahead(http_request_ahead(request), text, len, &limits, err);
 }
 
 /* The body as the payload; "{}" when there is none. NULL with `err` set. */
@@ -97,7 +98,7 @@ static char *take_raw_payload(struct http_request *request, size_t max, size_t *
                               struct error *err)
 {
     char *payload = take_payload(request, ret_len, err);
-    if (!payload || check_json(payload, *ret_len, err) == 0)
+    if (!payload || check_json(request, payload, *ret_len, err) == 0)
         return payload;
     if (is_json_type(http_request_header(request, "Content-Type"))) {
         error_wrap(err, "the payload says that it is JSON and is not");
@@ -110,7 +111,7 @@ static char *take_raw_payload(struct http_request *request, size_t max, size_t *
 static char *take_json_payload(struct http_request *request, size_t *ret_len, struct error *err)
 {
     char *payload = take_payload(request, ret_len, err);
-    if (!payload || check_json(payload, *ret_len, err) == 0)
+    if (!payload || check_json(request, payload, *ret_len, err) == 0)
         return payload;
     error_wrap(err, "the payload is no JSON that can be used");
     free(payload);

@@ -45,7 +45,7 @@ static int read_result_body(const struct json *head, const struct message *messa
     if (out->result_len == 0)
         return 0;
     out->result = message->body;
-    if (json_check(out->result, out->result_len, &limits, err) < 0)
+    if (json_check_ahead(message->ahead, out->result, out->result_len, &limits, err) < 0)
         return error_wrap(err, "the result is no JSON");
     return 0;
 }

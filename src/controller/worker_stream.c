@@ -149,6 +149,7 @@ static void on_opened(void *data, struct byte_stream *connection)
     struct message_stream_options options = {
         .max_body = (archive > result ? archive : result) + (size_t)4 * 1024 * 1024,
         .max_queued = QUEUED_MAX,
+        .json_bodies = true,
         .message = on_message,
         .settled = on_settled,
         .closed = on_closed,

@@ -2,6 +2,7 @@
 #include "worker/channel.h"
 
 #include "base/buffer.h"
+#include "base/json.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -24,9 +25,10 @@ struct channel {
     struct frame_reader reader;
     size_t max_body;
     struct buffer body;
-    bool dropping; /* the body that is being read is over the cap */
-    bool dead;     /* closed() or too_large() was called */
-    bool *freed;   /* set while events run: tells that channel_free() was called inside of one */
+    struct json_ahead *ahead; /* owned: a large result is looked at while it comes */
+    bool dropping;            /* the body that is being read is over the cap */
+    bool dead;                /* closed() or too_large() was called */
+    bool *freed; /* set while events run: tells that channel_free() was called inside of one */
     /* the frame that is being sent: head (header and meta), then the borrowed body */
     char head[sizeof(struct frame_header) + FRAME_META_MAX];
     size_t head_len;
@@ -64,6 +66,7 @@ static void on_handle_closed(uv_handle_t *handle)
 {
     struct channel *channel = (struct channel *)handle;
     buffer_deinit(&channel->body);
+    json_ahead_free(channel->ahead);
     free(channel);
 }
 
@@ -100,6 +103,18 @@ static void refuse(struct channel *channel)
     die(channel, &why);
 }
 
+static void begin_body(struct channel *channel)
+{
+    const struct frame_header *header = &channel->reader.header;
+    buffer_clear(&channel->body);
+    json_ahead_free(channel->ahead);
+    channel->dropping = header->body_len > channel->max_body;
+    channel->ahead =
+        header->type == FRAME_RESULT && header->body_len >= JSON_AHEAD_MIN && !channel->dropping
+            ? json_ahead_new()
+            : NULL;
+}
+
 /* A piece that was read to its place only has to be counted. */
 static int take_piece(struct channel *channel, struct error *err)
 {
@@ -109,6 +124,7 @@ static int take_piece(struct channel *channel, struct error *err)
         return buffer_append(body, reader->piece, reader->piece_len, err);
     body->len += reader->piece_len;
     body->data[body->len] = '\0';
+    json_ahead_look(channel->ahead, body->data, body->len);
     return 0;
 }
 
@@ -131,8 +147,7 @@ static bool take_event(struct channel *channel, enum frame_event event)
     case FRAME_EVENT_MORE:
         return false;
     case FRAME_EVENT_HEAD:
-        buffer_clear(&channel->body);
-        channel->dropping = channel->reader.header.body_len > channel->max_body;
+        begin_body(channel);
         return true;
     case FRAME_EVENT_BODY:
         if (channel->dropping || take_piece(channel, &err) == 0)
@@ -292,6 +307,11 @@ void channel_read(struct channel *channel)
 char *channel_take_body(struct channel *channel, size_t *ret_len)
 {
     return buffer_take(&channel->body, ret_len);
+}
+
+const struct json_ahead *channel_ahead(const struct channel *channel)
+{
+    return channel->ahead;
 }
 
 void channel_pass_over_large(struct channel *channel, uint32_t max)

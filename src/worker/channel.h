@@ -13,6 +13,7 @@
 #include <uv.h>
 
 struct channel;
+struct json_ahead;
 
 struct channel_events {
     /* The header is in the machine's byte order; `meta` and `body` are NUL-terminated and valid
@@ -41,6 +42,8 @@ int channel_send(struct channel *channel, enum frame_type type, uint32_t value, 
                  const char *body, size_t body_len, struct error *err);
 /* Inside of frame(): the body becomes the caller's. NULL when out of memory. */
 char *channel_take_body(struct channel *channel, size_t *ret_len);
+/* Inside of frame(): what was seen of a large RESULT while it came, for json_check_ahead() of its body. */
+const struct json_ahead *channel_ahead(const struct channel *channel);
 /* Takes what has already arrived, without waiting for the loop. Events come from inside. */
 void channel_read(struct channel *channel);
 /* From the next frame on a body over the cap, up to `max` bytes, is read and dropped. */

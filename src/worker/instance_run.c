@@ -279,7 +279,7 @@ static void take_answer(struct instance *instance, const struct frame_header *he
         size_t len = 0;
         char *result = channel_take_body(instance->adapter, &len);
         outcome_from_handler_result(&invocation->execution, result, len,
-                                    instance->limits.result_max);
+                                    channel_ahead(instance->adapter), instance->limits.result_max);
     } else {
         outcome_from_handler_error(&invocation->execution, body, header->body_len);
     }

@@ -15,11 +15,16 @@
 #define STACK_FRAMES_MAX 64
 
 /* Results are passed on as text, so only depth and size are bounded, generously. */
-static bool is_json(const char *text, size_t len)
+static bool is_json_ahead(const struct json_ahead *ahead, const char *text, size_t len)
 {
     static const struct json_limits limits = {
         .max_bytes = 128 * 1024 * 1024, .max_depth = 128, .max_values = 8 * 1024 * 1024};
-    return json_check(text, len, &limits, NULL) == 0;
+    return json_check_ahead(ahead, text, len, &limits, NULL) == 0;
+}
+
+static bool is_json(const char *text, size_t len)
+{
+    return is_json_ahead(NULL, text, len);
 }
 
 static bool is_blank(char c)
@@ -229,14 +234,15 @@ static int escape_controls(char **text, size_t *len, size_t max_len, struct erro
 }
 
 /* Whether it is JSON now. */
-static bool make_json(char **text, size_t *len, size_t max_len, struct error *err)
+static bool make_json(char **text, size_t *len, const struct json_ahead *ahead, size_t max_len,
+                      struct error *err)
 {
-    return is_json(*text, *len) ||
+    return is_json_ahead(ahead, *text, *len) ||
            (escape_controls(text, len, max_len, err) == 0 && is_json(*text, *len));
 }
 
 void outcome_from_handler_result(struct execution *execution, char *body, size_t len,
-                                 size_t max_len)
+                                 const struct json_ahead *ahead, size_t max_len)
 {
     autofree char *result = body;
     if (!result) {
@@ -244,7 +250,7 @@ void outcome_from_handler_result(struct execution *execution, char *body, size_t
         return;
     }
     struct error err = {0};
-    bool valid = len <= max_len && make_json(&result, &len, max_len, &err);
+    bool valid = len <= max_len && make_json(&result, &len, ahead, max_len, &err);
     if (len > max_len || err.code == ERROR_PAYLOAD_TOO_LARGE) {
         outcome_fail(execution, EXECUTION_FAILED, "Function.ResultTooLarge",
                      "the result is larger than the limit of %zu bytes", max_len);

@@ -25,8 +25,8 @@ void outcome_from_wait_status(struct execution *execution, int wait_status);
  * sane lengths. */
 void outcome_from_handler_error(struct execution *execution, const char *body, size_t len);
 /* Result of a handler: JSON as it is, with control characters in its strings escaped where they are not, or a failure. Takes
- * `body`; NULL: there was no memory for it. */
+ * `body`; NULL: there was no memory for it. `ahead`: what was seen of it while it came, or NULL. */
 void outcome_from_handler_result(struct execution *execution, char *body, size_t len,
-                                 size_t max_len);
+                                 const struct json_ahead *ahead, size_t max_len);
 /* The platform could not run it: status lost, type "Platform.…", message from `why`. */
 void outcome_lost(struct execution *execution, const char *type, const struct error *why);

@@ -29,6 +29,23 @@ static void check_lookups(const struct json *value)
     }
 }
 
+/* Looked at in pieces, each a byte longer than the one before. */
+static int check_in_pieces(const char *text, size_t size, const struct json_limits *limits)
+{
+    struct json_ahead *ahead = json_ahead_new();
+    size_t step = size ? (unsigned char)text[0] % 7 : 0;
+    for (size_t at = 0; at < size; at += ++step) {
+        autofree char *copy = malloc(at + 1); /* so that a look beyond what has come is seen */
+        if (!copy)
+            abort();
+        memcpy(copy, text, at);
+        json_ahead_look(ahead, copy, at);
+    }
+    int check = json_check_ahead(ahead, text, size, limits, NULL);
+    json_ahead_free(ahead);
+    return check;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     const char *text = (const char *)data;
@@ -36,6 +53,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct error err = {0};
     int check = json_check(text, size, &limits, NULL);
     if (check != json_check_by_parser(text, size, &limits, NULL))
+        abort();
+    struct json_limits deep = {.max_depth = 200, .max_values = 5000};
+    if (check_in_pieces(text, size, &deep) != json_check_by_parser(text, size, &deep, NULL))
         abort();
     autojson *value = json_parse(text, size, &limits, &err);
     if (!value) {

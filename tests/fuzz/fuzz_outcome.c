@@ -26,7 +26,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     char *body = malloc(size + 1);
     if (body)
         memcpy(body, text, size + 1);
-    outcome_from_handler_result(&execution, body, size, 1000);
+    outcome_from_handler_result(&execution, body, size, NULL, 1000);
     outcome_from_handler_error(&execution, text, size);
     if (!execution.error.type || strncmp(execution.error.type, "Platform.", 9) == 0)
         abort();

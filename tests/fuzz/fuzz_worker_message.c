@@ -23,7 +23,8 @@ static bool next_message(const uint8_t **data, size_t *size, struct message *ret
     if (head_len > left || body_len > left - head_len)
         return false;
     const char *head = (const char *)*data + MESSAGE_HEADER_SIZE;
-    *ret = (struct message){head, head_len, head + head_len, body_len};
+    *ret = (struct message){
+        .head = head, .head_len = head_len, .body = head + head_len, .body_len = body_len};
     *data += MESSAGE_HEADER_SIZE + head_len + body_len;
     *size = left - head_len - body_len;
     return true;

@@ -1,4 +1,5 @@
 /* Frames over a socket pair, with a test as the instance. */
+#include "base/json_tree.h"
 #include "worker/channel.h"
 
 #include <criterion/criterion.h>
@@ -12,7 +13,7 @@
 static uv_loop_t loop;
 static struct channel *channel;
 static int peer = -1;
-static int frames, closed, too_large;
+static int frames, closed, too_large, seen_ahead;
 static struct frame_header last;
 static char last_meta[FRAME_META_MAX + 1];
 static size_t body_sum;
@@ -27,12 +28,26 @@ static void drop_channel(void)
     channel = NULL;
 }
 
+/* Whether the first half had been read before: it is not looked at again. */
+static bool half_was_seen(const struct json_ahead *ahead, const char *text, size_t len)
+{
+    static const struct json_limits limits = {
+        .max_bytes = SIZE_MAX, .max_depth = 1000, .max_values = SIZE_MAX};
+    char *copy = malloc(len);
+    memcpy(copy, text, len);
+    memset(copy, '\n', len / 2);
+    bool seen = ahead && json_scan_rest(ahead, copy, len, &limits);
+    free(copy);
+    return seen;
+}
+
 static void on_frame(void *data, const struct frame_header *header, const char *meta,
                      const char *body)
 {
     (void)data;
     frames++;
     last = *header;
+    seen_ahead += half_was_seen(channel_ahead(channel), body, header->body_len);
     strcpy(last_meta, meta);
     body_sum = 0;
     for (size_t i = 0; i < header->body_len; i++)
@@ -130,6 +145,23 @@ Test(channel, a_body_over_the_cap_ends_it_before_it_is_read)
     cr_expect_eq(too_large, 1);
     cr_expect_eq(closed, 0);
     cr_expect_eq(frames, 0);
+}
+
+Test(channel, a_large_result_is_looked_at_while_it_comes)
+{
+    static char text[600000];
+    memset(text, 'x', sizeof(text));
+    text[0] = text[sizeof(text) - 1] = '"';
+    say_header(FRAME_RESULT, 0, sizeof(text));
+    for (size_t at = 0; at < sizeof(text); at += 50000)
+        say(text + at, 50000);
+    while (frames < 1)
+        uv_run(&loop, UV_RUN_ONCE);
+    cr_expect_eq(seen_ahead, 1);
+    say_header(FRAME_RESULT, 0, 7);
+    say("\"small\"", 7);
+    cr_expect_eq(frames, 2);
+    cr_expect_eq(seen_ahead, 1);
 }
 
 /* Whatever the pieces, and with the next frame in the last one. */

@@ -73,6 +73,67 @@ Test(json_scan, limits_and_oddities_are_left_to_the_parser)
     cr_assert(json_scan(many, strlen(many), &limits));
 }
 
+static const struct json_limits passed_on = {
+    .max_bytes = 1 << 20, .max_depth = 1000, .max_values = 64};
+
+/* Looked at when `pieces[0]`, `pieces[1]` … bytes were there, up to a 0. */
+static struct json_ahead *look_ahead(const char *text, const size_t *pieces)
+{
+    struct json_ahead *ahead = json_ahead_new();
+    cr_assert(ahead);
+    for (size_t i = 0; pieces[i]; i++)
+        json_ahead_look(ahead, text, pieces[i]);
+    return ahead;
+}
+
+Test(json_scan, a_text_that_was_cut_anywhere_when_it_was_looked_at_is_judged_the_same)
+{
+    for (size_t i = 0; i < ARRAY_LENGTH(texts); i++) {
+        size_t len = strlen(texts[i]);
+        for (size_t first = 1; first < len; first++) {
+            for (size_t second = first; second < len; second++) {
+                struct json_ahead *ahead = look_ahead(texts[i], (size_t[]){first, second, len, 0});
+                cr_assert_eq(json_check_ahead(ahead, texts[i], len, &passed_on, NULL), 0,
+                             "%s cut at %zu and %zu", texts[i], first, second);
+                cr_assert(json_check_ahead(ahead, texts[i], len - 1, &passed_on, NULL) < 0 ||
+                              json_check_by_parser(texts[i], len - 1, &passed_on, NULL) == 0,
+                          "without the last byte: %s", texts[i]);
+                json_ahead_free(ahead);
+            }
+        }
+    }
+}
+
+Test(json_scan, what_was_seen_of_a_string_is_not_looked_at_again)
+{
+    char text[2000];
+    memset(text, 'x', sizeof(text));
+    memcpy(text, "[\"", 2);
+    struct json_ahead *ahead = look_ahead(text, (size_t[]){300, 900, 1500, 0});
+    memcpy(text + sizeof(text) - 2, "\"]", 2);
+    cr_assert(json_scan_rest(ahead, text, sizeof(text), &passed_on));
+    text[1600] = '\n';
+    cr_assert_not(json_scan_rest(ahead, text, sizeof(text), &passed_on));
+    memset(text, '\n', 1500); /* not seen: it has been read */
+    text[1600] = 'x';
+    cr_assert(json_scan_rest(ahead, text, sizeof(text), &passed_on));
+    json_ahead_free(ahead);
+}
+
+Test(json_scan, what_was_seen_ahead_counts_against_the_limits)
+{
+    static const char many[] = "[1,2,3,4,5,6,7,8]";
+    struct json_limits few = {.max_bytes = 1 << 20, .max_depth = 1000, .max_values = 8};
+    struct json_ahead *ahead = look_ahead(many, (size_t[]){6, 12, 0});
+    cr_assert_eq(json_check_ahead(ahead, many, strlen(many), &passed_on, NULL), 0);
+    cr_assert_lt(json_check_ahead(ahead, many, strlen(many), &few, NULL), 0);
+    few = passed_on;
+    few.max_bytes = 4;
+    cr_assert_lt(json_check_ahead(ahead, many, strlen(many), &few, NULL), 0);
+    json_ahead_free(ahead);
+    cr_assert_eq(json_check_ahead(NULL, many, strlen(many), &passed_on, NULL), 0);
+}
+
 /* A string is read in strides: what may not be in it is seen at every place of one. */
 Test(json_scan, a_byte_that_may_not_be_in_a_string_is_found_wherever_it_is)
 {

@@ -1,4 +1,5 @@
 /* Messages over a socket pair, with a test as the other side. */
+#include "base/json_tree.h"
 #include "base/message_stream.h"
 
 #include <criterion/criterion.h>
@@ -20,7 +21,7 @@ static uv_loop_t loop;
 static struct pair_stream pair;
 static struct message_stream *stream;
 static int peer = -1;
-static int messages, closed, settled, cut;
+static int messages, closed, settled, cut, seen_ahead;
 static char last_head[100];
 static char *last_body; /* taken */
 static size_t last_len;
@@ -56,10 +57,24 @@ static void drop_stream(void)
     stream = NULL;
 }
 
+/* Whether the first half had been read before: it is not looked at again. */
+static bool half_was_seen(const struct json_ahead *ahead, const char *text, size_t len)
+{
+    static const struct json_limits limits = {
+        .max_bytes = SIZE_MAX, .max_depth = 1000, .max_values = SIZE_MAX};
+    char *copy = malloc(len);
+    memcpy(copy, text, len);
+    memset(copy, '\n', len / 2);
+    bool seen = ahead && json_scan_rest(ahead, copy, len, &limits);
+    free(copy);
+    return seen;
+}
+
 static void on_message(void *data, struct message_in *in)
 {
     (void)data;
     messages++;
+    seen_ahead += half_was_seen(in->message.ahead, in->message.body, in->message.body_len);
     cut += in->cut;
     last_len = in->message.body_len;
     snprintf(last_head, sizeof(last_head), "%.*s", (int)in->message.head_len, in->message.head);
@@ -90,12 +105,13 @@ static void set_up(void)
 {
     static const struct message_stream_options options = {.max_body = MAX_BODY,
                                                           .max_queued = 4 * MAX_BODY,
+                                                          .json_bodies = true,
                                                           .message = on_message,
                                                           .settled = on_settled,
                                                           .closed = on_closed};
     int ends[2];
     struct error err = {0};
-    messages = closed = settled = cut = 0;
+    messages = closed = settled = cut = seen_ahead = 0;
     last_body = NULL;
     free_in_message = answer_when_settled = false;
     held_count = 0;
@@ -133,15 +149,20 @@ static void write_all(const char *bytes, size_t len)
     }
 }
 
-static void say(const char *head, size_t body_len)
+static void say_body(const char *head, const char *body, size_t body_len)
 {
     char header[MESSAGE_HEADER_SIZE];
-    char *body = malloc(body_len + 1);
-    memset(body, 'b', body_len);
     message_header_write(header, strlen(head), body_len);
     write_all(header, sizeof(header));
     write_all(head, strlen(head));
     write_all(body, body_len);
+}
+
+static void say(const char *head, size_t body_len)
+{
+    char *body = malloc(body_len + 1);
+    memset(body, 'b', body_len);
+    say_body(head, body, body_len);
     free(body);
 }
 
@@ -180,6 +201,20 @@ Test(message_stream, messages_of_all_sizes_come_in_order)
         cr_assert_eq(last_body[sizes[i]], '\0');
     }
     cr_assert_gt(settled, 0);
+}
+
+Test(message_stream, large_json_is_looked_at_while_it_comes)
+{
+    static char text[600000];
+    memset(text, 'x', sizeof(text));
+    text[0] = text[sizeof(text) - 1] = '"';
+    say_body("{}", text, sizeof(text));
+    run_until(&messages, 1);
+    cr_expect_eq(seen_ahead, 1);
+    say("{}", sizeof(text));
+    say_body("{}", "\"small\"", 7);
+    run_until(&messages, 3);
+    cr_expect_eq(seen_ahead, 1, "what is no JSON, or small");
 }
 
 Test(message_stream, what_comes_together_is_told_before_it_settles)

@@ -142,12 +142,12 @@ Test(outcome_execution, long_handler_errors_are_cut)
 
 Test(outcome_execution, handler_results_must_be_json_within_the_limit)
 {
-    outcome_from_handler_result(&execution, strdup("{\"a\":1}"), 7, 100);
+    outcome_from_handler_result(&execution, strdup("{\"a\":1}"), 7, NULL, 100);
     cr_expect_eq(execution.status, EXECUTION_SUCCEEDED);
     cr_expect_str_eq(execution.result, "{\"a\":1}");
-    outcome_from_handler_result(&execution, strdup("{\"a\":"), 5, 100);
+    outcome_from_handler_result(&execution, strdup("{\"a\":"), 5, NULL, 100);
     cr_expect_str_eq(execution.error.type, "Function.InvalidResult");
-    outcome_from_handler_result(&execution, strdup("[1,2,3]"), 7, 5);
+    outcome_from_handler_result(&execution, strdup("[1,2,3]"), 7, NULL, 5);
     cr_expect_str_eq(execution.error.type, "Function.ResultTooLarge");
 }
 
@@ -155,7 +155,7 @@ static void expect_result(const char *body, size_t len, size_t max, const char *
 {
     char *copy = malloc(len + 1);
     memcpy(copy, body, len + 1);
-    outcome_from_handler_result(&execution, copy, len, max);
+    outcome_from_handler_result(&execution, copy, len, NULL, max);
     cr_expect_str_eq(execution.result ? execution.result : "none", expected);
     cr_expect_eq(execution.result_len, strlen(expected));
 }
@@ -172,14 +172,14 @@ Test(outcome_execution, control_characters_in_a_handlers_strings_are_escaped)
 
 Test(outcome_execution, what_is_escaped_must_be_json_within_the_limit_too)
 {
-    outcome_from_handler_result(&execution, strdup("\"\n\n\""), 4, 5);
+    outcome_from_handler_result(&execution, strdup("\"\n\n\""), 4, NULL, 5);
     cr_expect_str_eq(execution.error.type, "Function.ResultTooLarge");
-    outcome_from_handler_result(&execution, strdup("\"\n\n\""), 4, 6);
+    outcome_from_handler_result(&execution, strdup("\"\n\n\""), 4, NULL, 6);
     cr_expect_eq(execution.status, EXECUTION_SUCCEEDED);
     static const char *const wrong[] = {"\"\n",     "[\"\n\"",  "\"\n\\",
                                         "\x01\"\"", "\"\\\n\"", "\"\n\"\""};
     for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
-        outcome_from_handler_result(&execution, strdup(wrong[i]), strlen(wrong[i]), 100);
+        outcome_from_handler_result(&execution, strdup(wrong[i]), strlen(wrong[i]), NULL, 100);
         cr_expect_str_eq(execution.error.type, "Function.InvalidResult", "%zu", i);
     }
 }

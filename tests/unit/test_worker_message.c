@@ -9,7 +9,8 @@ static struct error err;
 
 static int read_message(const char *head, const char *body)
 {
-    struct message message = {head, strlen(head), body, strlen(body)};
+    struct message message = {
+        .head = head, .head_len = strlen(head), .body = body, .body_len = strlen(body)};
     memset(&err, 0, sizeof(err));
     return worker_message_read(&message, &out, &err);
 }
