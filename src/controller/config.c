@@ -66,6 +66,9 @@ static const struct setting rows[] = {
         "invocations", "Most invocations of one function that wait for a worker."),
     INT("CONTROLLER_QUEUE_MAX_MB", queue_max_mb, "512", 1, 1048576, "MiB",
         "Most memory for the payloads of waiting invocations."),
+    INT("CONTROLLER_UNWRITTEN_MAX_MB", unwritten_max_mb, "256", 1, 1048576, "MiB",
+        "With so much that the database has not taken yet (it is slow, away, or its disk is full), "
+        "new invocations are answered with 429."),
     INT("CONTROLLER_QUEUE_WAIT_MS", queue_wait_ms, "30000", 0, 900000, "ms",
         "How long a synchronous invocation waits for a worker before it is answered with 503."),
     INT("CONTROLLER_WORKER_LOST_MS", worker_lost_ms, "15000", 1000, 600000, "ms",

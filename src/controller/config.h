@@ -18,6 +18,7 @@ struct controller_config {
     int64_t queue_length;
     int64_t queue_length_per_function;
     int64_t queue_max_mb;
+    int64_t unwritten_max_mb;
     int64_t queue_wait_ms;
     int64_t worker_lost_ms;
     int64_t worker_reconnect_ms;

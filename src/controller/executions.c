@@ -15,7 +15,8 @@
 /* Records wait so long for company before they are written. */
 #define FLUSH_AFTER_MS 20
 #define FLUSH_COUNT 256
-/* With so many records that the store has not taken yet, new invocations are refused. */
+#define FLUSH_BYTES ((size_t)8 * 1024 * 1024)
+/* With so many records that the store has not taken yet, or with so many bytes of them as is set, new invocations are refused. */
 #define UNWRITTEN_MAX 50000
 
 void executions_init(struct executions *executions)
@@ -77,12 +78,14 @@ static struct live_execution *new_execution(struct controller *controller, struc
 
 static int check_unwritten(struct controller *controller, struct error *err)
 {
-    size_t unwritten = controller->executions.final_count + store_queue_length(controller->store);
-    if (unwritten < UNWRITTEN_MAX)
+    size_t count = controller->executions.final_count + store_queue_length(controller->store);
+    size_t bytes = controller->executions.final_bytes + store_queue_bytes(controller->store);
+    if (count < UNWRITTEN_MAX && bytes < (size_t)controller->config.unwritten_max_mb * 1024 * 1024)
         return 0;
     return error_set(err, ERROR_THROTTLED,
-                     "%zu records wait to be written, which is the most that may; try again later",
-                     unwritten);
+                     "%zu records with %zu bytes wait to be written to the database, which is as "
+                     "much as may; try again later",
+                     count, bytes);
 }
 
 struct live_execution *executions_accept(struct controller *controller,
@@ -236,6 +239,7 @@ void executions_flush(struct controller *controller)
         free(execution);
     }
     executions->final_count = 0;
+    executions->final_bytes = 0;
     if (tells)
         callbacks_look(controller);
 }
@@ -252,7 +256,9 @@ static void keep_final(struct controller *controller, struct live_execution *exe
     execution->payload = NULL;
     buffer_deinit(&execution->log);
     list_append(&executions->finals, &execution->owner_link);
-    if (++executions->final_count >= FLUSH_COUNT)
+    executions->final_count++;
+    executions->final_bytes += execution->record.result_len + execution->record.logs_len;
+    if (executions->final_count >= FLUSH_COUNT || executions->final_bytes >= FLUSH_BYTES)
         executions_flush(controller);
     else if (!executions->flush_timer)
         executions->flush_timer =

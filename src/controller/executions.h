@@ -50,11 +50,11 @@ struct live_execution {
 };
 
 struct executions {
-    struct string_map by_id; /* id -> struct live_execution, owned */
-    struct list finals;      /* to be written */
-    size_t final_count, final_bytes;
-    uint64_t handed_over; /* finals that the store has been given so far */
-    size_t running;       /* for metrics */
+    struct string_map by_id;         /* id -> struct live_execution, owned */
+    struct list finals;              /* to be written */
+    size_t final_count, final_bytes; /* bytes: of results and logs */
+    uint64_t handed_over;            /* finals that the store has been given so far */
+    size_t running;                  /* for metrics */
     struct loop_timer *flush_timer;
     size_t committing; /* asynchronous ones on their way into the store */
 };

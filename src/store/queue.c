@@ -477,6 +477,11 @@ size_t store_queue_jobs(const struct store_queue *queue)
     return queue->unfinished_jobs;
 }
 
+size_t store_queue_job_bytes(const struct store_queue *queue)
+{
+    return queue->unfinished_bytes;
+}
+
 uv_loop_t *store_queue_loop(const struct store_queue *queue)
 {
     return queue->wake.loop;

@@ -52,4 +52,5 @@ void store_queue_free(struct store_queue *queue);
 /* Takes the job; a full queue fails it. */
 void store_queue_push(struct store_queue *queue, struct store_job *job);
 size_t store_queue_jobs(const struct store_queue *queue);
+size_t store_queue_job_bytes(const struct store_queue *queue);
 uv_loop_t *store_queue_loop(const struct store_queue *queue);

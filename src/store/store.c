@@ -103,6 +103,11 @@ size_t store_queue_length(const struct store *store)
     return store_queue_jobs(store->queue);
 }
 
+size_t store_queue_bytes(const struct store *store)
+{
+    return store_queue_job_bytes(store->queue);
+}
+
 void function_record_deinit(struct function_record *record)
 {
     function_spec_deinit(&record->spec);

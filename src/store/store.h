@@ -50,6 +50,8 @@ int store_backup(const char *url, const char *file, struct error *err);
 int store_restore(const char *url, const char *file, struct error *err);
 /* Calls not yet done, for metrics. */
 size_t store_queue_length(const struct store *store);
+/* What those calls hold: payloads, results, logs, code. */
+size_t store_queue_bytes(const struct store *store);
 
 /* err is NULL on success. */
 typedef void store_done_fn(void *data, const struct error *err);

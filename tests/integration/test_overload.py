@@ -5,6 +5,7 @@ import http.client
 import json
 import os
 import socket
+import sqlite3
 import subprocess
 import tempfile
 import threading
@@ -290,6 +291,28 @@ class Flood(Overload):
                 self.assertEqual(answer.json()["result"], "x" * (1 << 20))
         self.assertEqual((self.metric("faas_executions_queued"), self.metric("faas_queue_payload_bytes")), (0, 0))
         self.assertEqual(self.call("slow", 7).json()["result"], 7)
+
+
+class Unwritten(Overload):
+    settings = {"CONTROLLER_UNWRITTEN_MAX_MB": 2}
+
+    def test_results_that_the_database_does_not_take_are_bounded_and_all_are_written_in_the_end(self):
+        self.controller.deploy("echo")
+        payload = json.dumps("x" * (700 << 10)).encode()
+        other = sqlite3.connect(os.path.join(self.controller.data_dir, "controller.db"), isolation_level=None)
+        self.addCleanup(other.close)
+        other.execute("BEGIN IMMEDIATE")
+        kept = []
+        while (answer := self.call("echo", payload)).status == 200:
+            kept.append(answer.json()["id"])
+            self.assertLess(len(kept), 10, "something bounds it")
+        self.assertThrottled(answer)
+        self.assertIn("written to the database", answer.json()["error"]["message"])
+        self.assertGreaterEqual(len(kept), 2)
+        other.execute("ROLLBACK")
+        wait_until(lambda: self.call("echo", 7).status == 200, "there is room again")
+        for execution_id in kept:
+            self.assertEqual(len(self.controller.wait_execution(execution_id)["result"]), 700 << 10)
 
 
 class Slow(Overload):
