@@ -27,6 +27,7 @@
 
 #define INPUT_MAX (1024 * 1024)
 #define FDS_MAX 16
+#define REAP_MS 50
 
 static const char *const path_only[] = {
     "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", NULL};
@@ -311,16 +312,31 @@ static int child_start(struct child *child, const struct spawn_options *options,
 
 /* ---- end ---- */
 
-/* The child has ended: reaps it and moves what was captured into the result. */
-static void child_finish(struct child *child, struct spawn_result *ret_result)
+/* How it ended; reaps it unless `flags` has WNOWAIT. By the pidfd: whoever else reaps it, its number may be another's by then. */
+static int take_status(const struct child *child, int flags)
 {
-    *ret_result = (struct spawn_result){.timed_out = child->timed_out};
-    reap(child, &ret_result->wait_status);
+    siginfo_t info = {0};
+    int status;
+    do
+        status = waitid(P_PIDFD, (id_t)child->pidfd, &info, WEXITED | flags);
+    while (status < 0 && errno == EINTR);
+    if (status < 0)
+        return W_EXITCODE(255, 0); /* an end that nobody saw is no success */
+    if (info.si_code == CLD_EXITED)
+        return W_EXITCODE(info.si_status, 0);
+    return W_EXITCODE(0, info.si_status) | (info.si_code == CLD_DUMPED ? WCOREFLAG : 0);
+}
+
+/* The child has ended: moves what was captured into the result. */
+static void child_finish(struct child *child, int wait_status, struct spawn_result *ret_result)
+{
+    *ret_result = (struct spawn_result){.wait_status = wait_status, .timed_out = child->timed_out};
     capture_read(&child->output, 1024 * 1024);
     capture_read(&child->errors, 1024 * 1024);
     ret_result->output = buffer_take(&child->output.kept, &ret_result->output_len);
     ret_result->errors = buffer_take(&child->errors.kept, &ret_result->errors_len);
-    child_deinit(child);
+    capture_deinit(&child->output);
+    capture_deinit(&child->errors);
 }
 
 void spawn_result_deinit(struct spawn_result *result)
@@ -401,7 +417,8 @@ int spawn_run(const struct spawn_options *options, struct spawn_result *ret_resu
     if (child_start(&child, options, err))
         return -1;
     wait_for_end(&child, options->timeout_ms);
-    child_finish(&child, ret_result);
+    child_finish(&child, take_status(&child, 0), ret_result);
+    child_deinit(&child);
     return 0;
 }
 
@@ -409,12 +426,40 @@ int spawn_run(const struct spawn_options *options, struct spawn_result *ret_resu
 
 struct spawn {
     struct child child;
+    uv_loop_t *loop;
     uv_poll_t exit_poll, output_poll, errors_poll;
     int open_handles;
-    struct loop_timer *deadline;
+    struct loop_timer *deadline; /* of its end, then of its reaping */
     spawn_done_fn *done;
     void *data;
 };
+
+static void reap_work(void *job)
+{
+    struct spawn *spawn = job;
+    take_status(&spawn->child, 0);
+    close(spawn->child.pidfd);
+}
+
+static void reap_now(void *data)
+{
+    struct spawn *spawn = data;
+    loop_timer_stop(spawn->deadline);
+    if (loop_work(spawn->loop, reap_work, free, spawn, NULL) == 0)
+        return;
+    reap_work(spawn);
+    free(spawn);
+}
+
+/* The last thread of a process tells of its end before it has taken its own entries out of /proc, and whoever reaps the process before
+ * that spins in the kernel. A loop that goes before others would even keep it from getting there. So it has some time, and who waits is a
+ * thread of the pool. */
+static void reap_later(struct spawn *spawn)
+{
+    spawn->deadline = loop_timer_start(spawn->loop, REAP_MS, 0, reap_now, spawn, NULL);
+    if (!spawn->deadline)
+        reap_now(spawn);
+}
 
 static void handle_closed(uv_handle_t *handle)
 {
@@ -422,10 +467,10 @@ static void handle_closed(uv_handle_t *handle)
     if (--spawn->open_handles > 0)
         return;
     struct spawn_result result;
-    child_finish(&spawn->child, &result);
+    child_finish(&spawn->child, take_status(&spawn->child, WNOWAIT), &result);
     spawn->done(spawn->data, &result);
     spawn_result_deinit(&result);
-    free(spawn);
+    reap_later(spawn);
 }
 
 static void close_poll(uv_poll_t *poll)
@@ -507,6 +552,7 @@ struct spawn *spawn_start(uv_loop_t *loop, const struct spawn_options *options, 
         free(spawn);
         return NULL;
     }
+    spawn->loop = loop;
     spawn->done = done;
     spawn->data = data;
     if (!watch(spawn, loop, &spawn->exit_poll, spawn->child.pidfd, child_ended)) {

@@ -45,8 +45,8 @@ struct spawn_result {
 
 struct spawn; /* a running child */
 
-/* Called once on the loop thread after the child was reaped; `result` is valid during the call
- * only. */
+/* Called once on the loop thread after the child has ended; `result` is valid during the call only.
+ * The child is reaped a moment later, on a pool thread: the loop has to run until then. */
 typedef void spawn_done_fn(void *data, const struct spawn_result *result);
 
 /* NULL when it could not be started (program not found: ERROR_NOT_FOUND); `done` is then never

@@ -1,7 +1,7 @@
 /* Reaps dead children that nobody waits for; see orphans.h.
  *
- * Everything that this program starts is waited for by its pidfd in the turn of the loop in which it ends. So a child that is dead
- * at two looks in a row is nobody's. */
+ * Everything that this program starts is waited for by its pidfd a moment after it ends (base/spawn.c). So a child that is dead at two
+ * looks in a row is nobody's. */
 #include "worker/orphans.h"
 
 #include "base/log.h"
