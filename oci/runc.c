@@ -221,6 +221,8 @@ static void command_build(struct command *command, struct spawn_options *options
     *options = (struct spawn_options){
         .argv = command->argv,
         .environment = call->unhurried ? unhurried : NULL,
+        /* A container's processes would inherit it. */
+        .background = call->unhurried && !verb_starts_process(call->verb),
         .fds = command->fds,
         .fd_count = command->fd_count,
         .timeout_ms = call->timeout_ms ? call->timeout_ms : TIMEOUT_DEFAULT_MS,

@@ -55,11 +55,13 @@ struct oci_call {
     const char *id;     /* [A-Za-z0-9_.+-], at most OCI_ID_MAX */
     const char *bundle; /* folder; its pid file is <bundle>/pid */
     const int *fds; /* become 3, 4, … of the container's process; borrowed until the call returns */
-    size_t fd_count;     /* at most 16 */
-    int signal;          /* 0: SIGKILL */
-    bool all;            /* kill: every process of the container */
-    bool force;          /* delete: kill it first if it runs */
-    bool unhurried;      /* takes less CPU time and somewhat longer: for what nobody waits for */
+    size_t fd_count; /* at most 16 */
+    int signal;      /* 0: SIGKILL */
+    bool all;        /* kill: every process of the container */
+    bool force;      /* delete: kill it first if it runs */
+    bool
+        unhurried; /* takes less CPU time and somewhat longer: for what nobody waits for. A verb that starts no process is
+                            put behind others, too */
     uint64_t timeout_ms; /* 0: 30 s */
 };
 

@@ -21,6 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -278,6 +279,13 @@ static void reap(struct child *child, int *ret_wait_status)
         *ret_wait_status = W_EXITCODE(255, 0); /* an end that nobody saw is no success */
 }
 
+/* From here, because there is no way to ask posix_spawn for it: at once, before the program has threads or children. */
+static void put_behind_others(pid_t pid)
+{
+    int nice = getpriority(PRIO_PROCESS, (id_t)pid);
+    (void)setpriority(PRIO_PROCESS, (id_t)pid, nice + SPAWN_BACKGROUND_NICE);
+}
+
 static int child_start(struct child *child, const struct spawn_options *options, struct error *err)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -298,6 +306,8 @@ static int child_start(struct child *child, const struct spawn_options *options,
         child_deinit(child);
         return start_failed(options, status, err);
     }
+    if (options->background)
+        put_behind_others(child->pid);
     child->pidfd = (int)syscall(SYS_pidfd_open, child->pid, 0);
     if (child->pidfd < 0) {
         int wait_status;

@@ -18,6 +18,8 @@
 #include <sys/types.h>
 #include <uv.h>
 
+#define SPAWN_BACKGROUND_NICE 10
+
 struct spawn_options {
     const char *const
         *argv; /* NULL-terminated; argv[0] is looked up in PATH when it has no slash */
@@ -32,6 +34,8 @@ struct spawn_options {
                           stderr; 0: /dev/null */
     bool inherit_output; /* stdout and stderr are this process's own (output_max is then ignored) */
     bool new_process_group; /* signals from a terminal do not reach it */
+    bool background; /* nobody waits for it: nicer by SPAWN_BACKGROUND_NICE, and so is all that it
+                        starts */
 };
 
 struct spawn_result {

@@ -172,12 +172,14 @@ static void unwired(void *data, const struct spawn_result *result)
     start_removing(item);
 }
 
-static int start_command(struct item *item, const char *verb, spawn_done_fn *done,
+/* `background`: nobody waits for it. */
+static int start_command(struct item *item, const char *verb, bool background, spawn_done_fn *done,
                          struct error *err)
 {
     cni_command_deinit(&item->command);
     if (cni_command_init(&item->command, &item->network->cni, verb, item->id, item->path, err) < 0)
         return -1;
+    item->command.options.background = background;
     return spawn_start(item->network->loop, &item->command.options, done, item, err) ? 0 : -1;
 }
 
@@ -186,7 +188,7 @@ static void start_unwiring(struct item *item)
     struct error err = {0};
 
     item->state = UNWIRING;
-    if (start_command(item, "DEL", unwired, &err) == 0)
+    if (start_command(item, "DEL", true, unwired, &err) == 0)
         return;
     log_warn("network interface may be left behind", LOG_STR("namespace", item->id), LOG_ERR(&err));
     start_removing(item);
@@ -454,7 +456,8 @@ static void made(void *job)
         return;
     }
     item->state = WIRING;
-    if (start_command(item, "ADD", wired, &item->err) < 0)
+    bool spare = find_ready(item->network, item->kind) != NULL;
+    if (start_command(item, "ADD", spare, wired, &item->err) < 0)
         failed_on_the_way_up(item);
 }
 

@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -53,6 +54,64 @@ Test(spawn, named_descriptors_get_their_numbers_even_when_they_are_in_each_other
     cr_expect_eq(read(a[0], got, 60), 15);
     cr_expect_str_eq(got, "4\n6\n8\n10\n12\n14\n");
     spawn_result_deinit(&result);
+}
+
+static void forget_result(void *data, const struct spawn_result *result)
+{
+    (void)data;
+    (void)result;
+}
+
+struct ending {
+    struct spawn *spawn;
+    pid_t pid;
+    bool there;
+};
+
+static void look_whether_it_is_there(void *data, const struct spawn_result *result)
+{
+    struct ending *ending = data;
+    ending->there = WIFSIGNALED(result->wait_status) && WTERMSIG(result->wait_status) == SIGTERM &&
+                    kill(ending->pid, 0) == 0;
+}
+
+/* Its number is nobody else's while somebody is told of its end. */
+Test(spawn, a_child_is_reaped_after_its_end_was_told)
+{
+    uv_loop_t *loop = uv_default_loop();
+    struct error err = {0};
+    struct ending ending = {0};
+    struct spawn_options options = {.argv = (const char *const[]){"sleep", "600", NULL}};
+    ending.spawn = spawn_start(loop, &options, look_whether_it_is_there, &ending, &err);
+    cr_assert_not_null(ending.spawn, "%s", err.message);
+    ending.pid = spawn_pid(ending.spawn);
+    spawn_kill(ending.spawn, SIGTERM);
+    uv_run(loop, UV_RUN_DEFAULT);
+    cr_expect(ending.there);
+    cr_expect_eq(kill(ending.pid, 0), -1);
+}
+
+Test(spawn, what_nobody_waits_for_is_behind_what_somebody_does)
+{
+    uv_loop_t *loop = uv_default_loop();
+    int own = getpriority(PRIO_PROCESS, 0);
+    for (int background = 0; background < 2; background++) {
+        int ends[2];
+        cr_assert_eq(pipe2(ends, O_CLOEXEC), 0);
+        struct error err = {0};
+        struct spawn_options options = {
+            .argv = (const char *const[]){"sh", "-c", "read word <&3", NULL},
+            .fds = ends,
+            .fd_count = 1,
+            .background = background};
+        struct spawn *spawn = spawn_start(loop, &options, forget_result, NULL, &err);
+        cr_assert_not_null(spawn, "%s", err.message);
+        cr_expect_eq(getpriority(PRIO_PROCESS, (id_t)spawn_pid(spawn)),
+                     own + background * SPAWN_BACKGROUND_NICE);
+        close(ends[0]);
+        close(ends[1]);
+        uv_run(loop, UV_RUN_DEFAULT);
+    }
 }
 
 Test(spawn, the_environment_is_exactly_the_one_given)
