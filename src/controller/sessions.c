@@ -320,9 +320,11 @@ static void note_draining(struct controller *controller, struct worker_session *
 {
     bool draining =
         session->says_draining || worker_drains_has(&controller->worker_drains, session->name);
-    if (draining != session->dispatch.draining)
-        keeps_workers_changed(controller);
+    if (draining == session->dispatch.draining)
+        return;
     session->dispatch.draining = draining;
+    keeps_workers_changed(controller);
+    session_flush(session); /* one that stops waits for the acknowledgement */
 }
 
 void sessions_drains_changed(struct controller *controller)

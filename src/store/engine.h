@@ -63,10 +63,13 @@ struct store_engine {
     void (*rest)(void *db);
     /* Makes sure that there is a connection, called before a batch; NULL: there always is. */
     int (*connect)(void *db, struct error *err);
-    /* Whether the last failure was none of the call's own (the connection broke, a deadlock was resolved): after
-     * connect() the same calls may be made again. Every call is made so that a second time changes nothing more: whether
-     * a lost commit happened is not known. NULL: never. */
+    /* Whether the connection is gone: after connect() the same calls may be made again. Every call is made so that a
+     * second time changes nothing more: whether a lost commit happened is not known. NULL: never. */
     bool (*lost)(void *db);
+    /* Whether the last transaction failed for no other reason than another one at the same time (a deadlock was resolved):
+     * the same calls may be made again at once. A lock that was not had in time is no such case: that is
+     * ERROR_UNAVAILABLE. NULL: never. */
+    bool (*collided)(void *db);
     int (*begin)(void *db, struct error *err);
     int (*commit)(void *db, struct error *err);
     void (*rollback)(void *db);

@@ -81,7 +81,13 @@ static int engine_connect(void *db, struct error *err)
 static bool engine_lost(void *db)
 {
     const struct postgres_store *store = db;
-    return store->passing;
+    return !store->pg || store->broken || PQstatus(store->pg) != CONNECTION_OK;
+}
+
+static bool engine_collided(void *db)
+{
+    const struct postgres_store *store = db;
+    return store->collided;
 }
 
 /* ---- transactions ---- */
@@ -91,6 +97,7 @@ static int engine_begin(void *db, struct error *err)
     struct postgres_store *store = db;
     memset(&store->failure, 0, sizeof(store->failure));
     store->frees = false;
+    store->collided = false;
     if (postgres_write(store, POSTGRES_BEGIN, NULL, "beginning a transaction", NULL, err) < 0)
         return -1;
     store->in_transaction = true;
@@ -210,6 +217,7 @@ const struct store_engine postgres_engine = {
     .close = engine_close,
     .connect = engine_connect,
     .lost = engine_lost,
+    .collided = engine_collided,
     .begin = engine_begin,
     .commit = engine_commit,
     .rollback = engine_rollback,

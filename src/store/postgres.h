@@ -17,6 +17,12 @@
 
 #define POSTGRES_SILENCE_MS 30000
 #define POSTGRES_CONNECT_TIMEOUT_S "5"
+/* An advisory lock, any number: what changes functions and code waits for its like in other controllers. */
+#define POSTGRES_FUNCTIONS_LOCK "7305180611"
+/* Calls do not wait for longer than STORE_PATIENCE_MS for what another session has locked, so that one does not keep all
+ * others waiting. Bringing the schema up does: another controller may be at it. */
+#define POSTGRES_LOCK_TIMEOUT "3s"
+#define POSTGRES_MIGRATION_LOCK_TIMEOUT "10s"
 
 enum postgres_statement {
     POSTGRES_BEGIN,
@@ -95,10 +101,10 @@ enum postgres_statement {
 #define POSTGRES_PENDING_BYTES_MAX ((size_t)8 * 1024 * 1024)
 
 struct postgres_store {
-    char *url;    /* owned; may hold a password: never shown */
-    PGconn *pg;   /* NULL: no connection */
-    bool broken;  /* the connection is of no more use */
-    bool passing; /* the last failure was not the call's: it may be made again */
+    char *url;     /* owned; may hold a password: never shown */
+    PGconn *pg;    /* NULL: no connection */
+    bool broken;   /* the connection is of no more use */
+    bool collided; /* the transaction failed for another one's sake: it may be made again */
     bool in_transaction;
     bool frees;       /* the transaction makes executions free: other controllers are told */
     uint64_t told_ns; /* when they were told last (monotonic) */

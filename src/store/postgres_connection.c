@@ -11,8 +11,11 @@
 static const char session_settings[] =
     "SELECT set_config('synchronous_commit', 'on', false)"
     "  WHERE current_setting('synchronous_commit') = 'off';"
-    "SET idle_in_transaction_session_timeout = '60s'; SET lock_timeout = '10s';"
+    "SET idle_in_transaction_session_timeout = '60s';"
+    "SET lock_timeout = '" POSTGRES_MIGRATION_LOCK_TIMEOUT "';"
     "SET default_transaction_isolation = 'read committed'; SET statement_timeout = 0";
+
+static const char working_settings[] = "SET lock_timeout = '" POSTGRES_LOCK_TIMEOUT "'";
 
 /* libpq writes notices to stderr otherwise. */
 static void ignore_notice(void *data, const char *message)
@@ -113,13 +116,13 @@ static int open_connection(struct postgres_store *store, struct error *err)
 
 int postgres_connect(struct postgres_store *store, struct error *err)
 {
-    store->passing = false;
     if (store->pg && !store->broken && PQstatus(store->pg) == CONNECTION_OK)
         return 0;
     postgres_disconnect(store);
     if (open_connection(store, err) < 0 ||
         postgres_execute(store, session_settings, NULL, err) < 0 ||
-        postgres_migrate(store, postgres_schema_version, err) < 0)
+        postgres_migrate(store, postgres_schema_version, err) < 0 ||
+        postgres_execute(store, working_settings, NULL, err) < 0)
         goto fail;
     if (!PQenterPipelineMode(store->pg)) {
         refuse(store, err);
@@ -133,6 +136,5 @@ int postgres_connect(struct postgres_store *store, struct error *err)
     return 0;
 fail:
     postgres_disconnect(store);
-    store->passing = true;
     return -1;
 }

@@ -71,7 +71,6 @@ int postgres_lose(struct postgres_store *store, struct error *err, const char *f
     vsnprintf(message, sizeof(message), format, arguments);
     va_end(arguments);
     store->broken = true;
-    store->passing = true;
     store->pending_count = 0;
     return error_set(err, ERROR_UNAVAILABLE, "the database cannot be used: %s", message);
 }
@@ -81,19 +80,14 @@ static bool has_class(const char *state, const char *class)
     return strncmp(state, class, strlen(class)) == 0;
 }
 
-/* Failures that are nobody's fault: the same statements may be sent again, after a new connection where this one is of no
- * more use (the server stops, or has become a standby). */
-static bool is_passing(struct postgres_store *store, const char *state)
+/* The connection is of no more use: the server stops, has become a standby, or has ended an idle session. */
+static bool is_over(const struct postgres_store *store, const char *state)
 {
-    static const char *const over[] = {"08", "57P", "25006"};
-    static const char *const again[] = {"40", "55P03", "25P03"};
+    static const char *const over[] = {"08", "57P", "25006", "25P03"};
     for (size_t i = 0; i < ARRAY_LENGTH(over); i++)
         if (has_class(state, over[i]))
-            store->broken = true;
-    for (size_t i = 0; i < ARRAY_LENGTH(again); i++)
-        if (has_class(state, again[i]))
             return true;
-    return store->broken || PQstatus(store->pg) == CONNECTION_BAD;
+    return PQstatus(store->pg) == CONNECTION_BAD;
 }
 
 int postgres_fail(struct postgres_store *store, const PGresult *result, const char *what,
@@ -101,11 +95,13 @@ int postgres_fail(struct postgres_store *store, const PGresult *result, const ch
 {
     const char *state = PQresultErrorField(result, PG_DIAG_SQLSTATE);
     const char *message = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
-    bool passing = is_passing(store, state ? state : "08");
-    enum error_code code =
-        passing || (state && has_class(state, "53")) ? ERROR_UNAVAILABLE : ERROR_INTERNAL;
-    store->passing = store->passing || passing;
-    return error_set(err, code, "%s: PostgreSQL says: %s (%s)", what, message ? message : "nothing",
+    bool over = is_over(store, state ? state : "08");
+    bool collided = !over && has_class(state, "40");
+    bool passing = over || collided || has_class(state, "53") || has_class(state, "55P03");
+    store->broken = store->broken || over;
+    store->collided = store->collided || collided;
+    return error_set(err, passing ? ERROR_UNAVAILABLE : ERROR_INTERNAL,
+                     "%s: PostgreSQL says: %s (%s)", what, message ? message : "nothing",
                      state ? state : "connection lost");
 }
 

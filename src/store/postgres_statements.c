@@ -6,8 +6,6 @@
     "SELECT " RECORD_HEAD " FROM executions WHERE id < $1 " condition " ORDER BY id DESC LIMIT $2"
 /* Versions that go: those of a name below a number, made before a time: other controllers may have calls of younger ones. */
 #define GOING "name = $1 AND version < $2 AND updated_at < $3"
-/* Any number: what changes functions and code waits for its like in other controllers. */
-#define FUNCTIONS_LOCK "7305180611"
 
 #define REDRIVE(condition, limit)                                                                  \
     "UPDATE executions SET status = 'queued', attempt = attempt + 1, failures = 0, losses = 0,"    \
@@ -29,7 +27,7 @@ const char *const postgres_statement_texts[POSTGRES_STATEMENT_COUNT] = {
     [POSTGRES_BEGIN] = "BEGIN",
     [POSTGRES_COMMIT] = "COMMIT",
     [POSTGRES_ROLLBACK] = "ROLLBACK",
-    [POSTGRES_LOCK_FUNCTIONS] = "SELECT pg_advisory_xact_lock(" FUNCTIONS_LOCK ")",
+    [POSTGRES_LOCK_FUNCTIONS] = "SELECT pg_advisory_xact_lock(" POSTGRES_FUNCTIONS_LOCK ")",
     [POSTGRES_PUT_FUNCTION] =
         "INSERT INTO functions (name, version, state, spec, code_sha256, artifact_sha256,"
         " build_output, created_at, updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",

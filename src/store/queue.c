@@ -97,8 +97,17 @@ static bool is_lost(const struct store_queue *queue)
     return queue->engine->lost && queue->engine->lost(queue->db);
 }
 
-/* One job in a transaction of its own. */
-static void run_alone(struct store_queue *queue, struct store_job *job)
+static bool has_collided(const struct store_queue *queue)
+{
+    return queue->engine->collided && queue->engine->collided(queue->db);
+}
+
+static bool has_waited(const struct store_job *job, uint64_t for_ms)
+{
+    return clock_monotonic_ns() - job->queued_ns >= for_ms * NS_PER_MS;
+}
+
+static void try_alone(struct store_queue *queue, struct store_job *job)
 {
     struct error err = {0};
     if (queue->engine->begin(queue->db, &err) < 0) {
@@ -113,6 +122,15 @@ static void run_alone(struct store_queue *queue, struct store_job *job)
         queue->engine->rollback(queue->db);
         fail_job(job, &err);
     }
+}
+
+/* One job in a transaction of its own. */
+static void run_alone(struct store_queue *queue, struct store_job *job)
+{
+    int tries = 0;
+    do
+        try_alone(queue, job);
+    while (job->failed && ++tries < STORE_COLLISIONS_MAX && has_collided(queue));
 }
 
 /* All of them in one transaction; -1 when one did not work (nothing has happened then, as far as is known). */
@@ -134,15 +152,24 @@ fail:
 static void run_each(struct store_queue *queue, struct job_list *batch, struct job_list *done,
                      struct job_list *held)
 {
+    struct error blocked = {0};
     while (batch->first) {
         struct store_job *job = batch->first;
         if (job->patient && held->first) {
             list_append(held, list_pop(batch));
             continue;
         }
+        if (blocked.code && !job->patient && has_waited(job, STORE_BLOCKED_MS)) {
+            fail_job(job, &blocked);
+            list_append(done, list_pop(batch));
+            continue;
+        }
         run_alone(queue, job);
         bool lost = job->failed && is_lost(queue);
-        if (!lost && job->failed && job->patient && job->error.code == ERROR_UNAVAILABLE)
+        bool unwritable = job->failed && !lost && job->error.code == ERROR_UNAVAILABLE;
+        if (unwritable)
+            blocked = job->error;
+        if (unwritable && job->patient)
             list_append(held, list_pop(batch));
         else if (!lost || ++job->losses >= STORE_LOSSES_MAX)
             list_append(done, list_pop(batch));
@@ -187,7 +214,9 @@ static void hold(struct store_queue *queue, struct job_list *held)
     list_move(held, &queue->held);
     list_move(&queue->held, held);
     hold_followers(queue);
-    queue->held_until_ns = clock_monotonic_ns() + STORE_HOLD_MS * NS_PER_MS;
+    struct store_job *first = queue->held.first;
+    first->holds += first->holds < STORE_HOLDS_MAX;
+    queue->held_until_ns = clock_monotonic_ns() + first->holds * STORE_HOLD_MS * NS_PER_MS;
 }
 
 /* Those whose time has come wait again, before all else. Under lock. */
@@ -230,11 +259,9 @@ static void run_batch(struct store_queue *queue, struct job_list *batch)
 static void fail_impatient(struct store_queue *queue, const struct error *err)
 {
     struct job_list all = {.last = &all.first};
-    uint64_t now_ns = clock_monotonic_ns();
     list_move(&all, &queue->waiting);
     for (struct store_job *job; (job = list_pop(&all));) {
-        bool waited = now_ns - job->queued_ns >= STORE_PATIENCE_MS * NS_PER_MS;
-        if (queue->stopping || (waited && !job->patient)) {
+        if (queue->stopping || (!job->patient && has_waited(job, STORE_PATIENCE_MS))) {
             fail_job(job, err);
             list_append(&queue->finished, job);
         } else {
@@ -283,6 +310,7 @@ static void await_connection(struct store_queue *queue)
     }
 }
 
+/* One that was held goes by itself: should it have to wait for a lock again, no other is undone for it. */
 static void take_batch(struct store_queue *queue, struct job_list *batch)
 {
     list_init(batch);
@@ -290,7 +318,8 @@ static void take_batch(struct store_queue *queue, struct job_list *batch)
     while (
         queue->waiting.first && batch->jobs < STORE_BATCH_JOBS_MAX &&
         (batch->jobs == 0 || batch->bytes + queue->waiting.first->bytes <= STORE_BATCH_BYTES_MAX))
-        list_append(batch, list_pop(&queue->waiting));
+        if (list_append(batch, list_pop(&queue->waiting)), batch->first->holds > 0)
+            return;
 }
 
 /* Under lock, as all of thread_main() but the work itself. By then the loop has freed the jobs. */

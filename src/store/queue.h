@@ -3,10 +3,13 @@
  *
  * When a job fails, the batch is rolled back and its jobs run again one by one, each in a
  * transaction of its own: one caller's failure is never another's. When the connection was lost, what is not done yet
- * waits for a new one, which is tried for with growing pauses; jobs that are not patient fail meanwhile.
+ * waits for a new one, which is tried for with growing pauses; jobs that are not patient fail meanwhile. One whose
+ * transaction collided with another's is run again at once, STORE_COLLISIONS_MAX times.
  *
- * A patient job that fails because the database cannot write just now (its disk is full) is held, and with it every
- * patient one behind it, so that they keep their order; they are tried again every STORE_HOLD_MS. The others go on. */
+ * A patient job that fails because the database cannot write just now (its disk is full, somebody holds a lock) is held,
+ * and with it every patient one behind it, so that they keep their order; the first is tried again, by itself, with
+ * pauses that grow from STORE_HOLD_MS. The others go on; those that nobody is patient with fail, untried once they have
+ * waited for STORE_BLOCKED_MS behind others that could not be written. */
 #pragma once
 
 #include "store/engine.h"
@@ -24,7 +27,8 @@ struct store_job {
     size_t bytes;           /* what it holds, counted against the queue's bound */
     uint64_t queued_ns;
     unsigned losses; /* how often the connection broke while it ran */
-    bool patient;    /* rather waits for a lost connection or a full disk than fails */
+    unsigned holds;  /* how often it was held as the first */
+    bool patient;    /* rather waits for a lost connection, a full disk or a lock than fails */
     bool failed;
     bool again;      /* set by run: once more, in a later transaction */
     unsigned rounds; /* of `again`, that were committed */
@@ -42,6 +46,9 @@ struct store_job {
 #define STORE_RECONNECT_FIRST_MS 20
 #define STORE_RECONNECT_LAST_MS 2000
 #define STORE_HOLD_MS 1000
+#define STORE_HOLDS_MAX 5 /* longer than so many times that, no pause grows */
+#define STORE_COLLISIONS_MAX 5
+#define STORE_BLOCKED_MS 10000
 #define STORE_BATCH_BYTES_MAX ((size_t)64 * 1024 * 1024)
 
 /* `engine` and `db` are borrowed. */

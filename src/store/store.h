@@ -12,8 +12,9 @@
  * While a database server is out of reach, calls wait. Those that somebody waits for (reads, and writes with a `done`)
  * fail with ERROR_UNAVAILABLE after STORE_PATIENCE_MS; writes of what has happened already (a NULL `done`, and
  * finished executions) and claims wait until it is back. A batch whose commit was lost is written again: calls are made so
- * that the second time changes nothing. While the database's disk is full it is the same, but that calls which somebody waits
- * for fail at once, and reads are answered; they may then miss a write that waits.
+ * that the second time changes nothing. While the database's disk is full or another session holds a lock it is the same, but
+ * that calls which somebody waits for fail at once (after STORE_PATIENCE_MS where there is a lock), and reads are
+ * answered; they may then miss a write that waits.
  *
  * Life cycle: store_open() (blocking; runs migrations) … store_close() (blocking; finishes what is
  * queued and calls back; then run the loop once more, see loop_close()). */

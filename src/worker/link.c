@@ -55,6 +55,7 @@ static void note_failure(struct link *link, const struct error *err)
                  LOG_ERR(err));
     link->reachable = false;
     disconnect(link);
+    link_note_announced(link);
     if (!link->over)
         link->retry =
             loop_timer_start(link->loop, link_backoff_ms(link->failures), 0, on_retry, link, NULL);
@@ -74,6 +75,7 @@ static void be_superseded(struct link *link)
         return;
     link->over = true;
     disconnect(link);
+    link_note_announced(link);
     log_error("another worker with this name has connected", LOG_STR("controller", link->url),
               LOG_STR("worker", link->name));
     link->options.superseded(link->options.data, link);
@@ -116,6 +118,21 @@ void link_announce(struct link *link)
 {
     if (link->stream)
         send_state(link);
+    if (link->stream)
+        link->announced = link->sent;
+}
+
+bool link_announced(const struct link *link)
+{
+    return link->announced == 0;
+}
+
+void link_note_announced(struct link *link)
+{
+    if (link->announced == 0)
+        return;
+    link->announced = 0;
+    link->options.announced(link->options.data, link);
 }
 
 static void on_beat(void *data)

@@ -26,6 +26,8 @@ struct link_options {
     void (*assigned)(void *data, struct link *link, const struct json *head, struct message_in *in);
     /* A newer session has taken the name: nothing more comes. */
     void (*superseded)(void *data, struct link *link);
+    /* link_announced() has become true. */
+    void (*announced)(void *data, struct link *link);
     void *data;
 };
 
@@ -36,6 +38,9 @@ void link_free(struct link *link);
 void link_start(struct link *link);
 /* The controller learns at once what describe() says now. */
 void link_announce(struct link *link);
+/* Whether it has taken what was announced last, or is not connected: whatever it gave out by what it knew before has come, or will not
+ * come any more. */
+bool link_announced(const struct link *link);
 /* Results not yet taken by the controller. */
 size_t link_pending(const struct link *link);
 /* Writes the ids of executions whose results are still to be sent: members of the state's "running". */

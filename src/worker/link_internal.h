@@ -37,6 +37,8 @@ struct link {
     uint64_t state_ns; /* when it was said last */
     uint64_t heard_ns; /* when something came last */
     bool changed;      /* since the state was said */
+    uint64_t
+        announced; /* the message that link_announce() sent, until it is acknowledged; 0: none */
     unsigned failures; /* in a row */
     bool reachable;
     bool over; /* superseded */
@@ -51,6 +53,8 @@ uint64_t link_backoff_ms(unsigned failures);
 void link_send_kept(struct link *link);
 /* A new connection: nothing was sent on it yet. */
 void link_forget_numbers(struct link *link);
+/* The controller has taken what was announced, or the connection has ended. */
+void link_note_announced(struct link *link);
 /* The controller has taken so many messages of this connection. */
 void link_acknowledged(struct link *link, uint64_t messages);
 void link_drop_kept(struct link *link);

@@ -38,6 +38,8 @@ void link_acknowledged(struct link *link, uint64_t messages)
 {
     uint64_t sent = message_stream_sent(link->stream); /* the stream borrows the others */
     messages = messages < sent ? messages : sent;
+    if (messages >= link->announced)
+        link_note_announced(link);
     if (!link->first)
         return;
     while (link->first && link->first->number && link->first->number <= messages)

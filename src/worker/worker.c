@@ -249,6 +249,21 @@ static void superseded(void *data, struct link *link)
 
 /* ---- stopping ---- */
 
+static void announced(void *data, struct link *link)
+{
+    (void)link;
+    check_drained(data);
+}
+
+/* What a controller gave out before it knew that this worker stops is still on its way here, and is run. */
+static bool all_know(const struct worker *worker)
+{
+    for (size_t i = 0; i < worker->link_count; i++)
+        if (!link_announced(worker->links[i]))
+            return false;
+    return true;
+}
+
 static void finish_stop(struct worker *worker)
 {
     loop_timer_stop(worker->deadline);
@@ -353,7 +368,7 @@ static void deferred_check(void *data)
             on_pool_stopped(worker);
         return;
     }
-    if (TAILQ_EMPTY(&worker->all) && builds_count(worker->builds) == 0)
+    if (TAILQ_EMPTY(&worker->all) && builds_count(worker->builds) == 0 && all_know(worker))
         stop_pool(worker);
 }
 
@@ -536,6 +551,7 @@ static int add_link(struct worker *worker, const char *url, struct error *err)
         .describe = worker_describe,
         .assigned = assigned,
         .superseded = superseded,
+        .announced = announced,
         .data = worker,
     };
     if (strncmp(url, "http://", 7) != 0 && strncmp(url, "https://", 8) != 0)

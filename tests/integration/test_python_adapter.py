@@ -13,7 +13,7 @@ import tempfile
 import unittest
 
 from instance import (
-    ADAPTER_EXIT, DIRTY, ERROR, EXIT, INIT, LIBEXEC, LOAD, PYTHON, READY, RESULT, HungUp, InstanceTest, as_generic,
+    ADAPTER_EXIT, DIRTY, ERROR, EXIT, INIT, INVOKE, LIBEXEC, LOAD, PYTHON, READY, RESULT, HungUp, InstanceTest, as_generic,
     encode, load_body, read_frame, write_files,
 )  # fmt: skip
 
@@ -512,6 +512,26 @@ async def handler(event, context):
         instance = self.loaded("def handler(event, context):\n    return event * 2")
         text = "ä" * (3 << 20)
         self.assertEqual(self.result(instance, text), text * 2)
+
+    def test_payloads_of_all_sizes_one_behind_the_other(self):
+        instance = self.loaded("""
+import hashlib
+def handler(event, context):
+    return [len(event), hashlib.sha256(event.encode()).hexdigest()]""")
+        limit = 96 * 1024 - 2  # up to here it is in the environment, and read in another way
+        for size in (5, limit + 1, limit + 1, limit, 3, 1 << 20, 3 << 20, 8192, 8190, 1 << 20, 1 << 20, 100_000, 0, 2 << 20):
+            text = "".join(map(str, range(size // 5)))[:size].ljust(size, "x")
+            with self.subTest(size=size):
+                self.assertEqual(self.result(instance, text), [size, hashlib.sha256(text.encode()).hexdigest()])
+
+    def test_end_in_the_middle_of_a_large_payload(self):
+        instance = self.loaded("def handler(event, context):\n    return event")
+        self.assertEqual(self.result(instance, "x" * 200_000), "x" * 200_000)
+        whole = encode(INVOKE, 0, 1000, b"exec-2", b'"%s"' % (b"x" * 200_000))
+        instance.adapter.sendall(whole[:100_000])
+        instance.adapter.close()
+        frame = read_frame(instance.control)
+        self.assertEqual((frame.kind, frame.value), (ADAPTER_EXIT, 0))
 
     def test_memory_of_a_large_payload_is_there_for_the_next(self):
         if not self.generic:

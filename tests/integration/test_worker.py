@@ -539,6 +539,21 @@ class Life(unittest.TestCase):
             self.assertEqual(controller.results[execution].value, "done\n")
             self.assertEqual(worker.leftovers(), [])
 
+    def test_what_crosses_the_word_that_it_stops_is_run(self):
+        with FakeController() as controller, Worker(controller) as worker:
+            controller.deploy("f", "print('crossed')")
+            controller.run("f")
+            controller.acknowledges = False
+            worker.process.send_signal(signal.SIGTERM)
+            controller.wait_for(lambda: controller.states[-1]["draining"])
+            controller.tell({"kind": "invoke", "execution_id": "late", "attempt": 1, "function": "f", "version": 1, "timeout_ms": 30000}, b"{}")
+            self.assertEqual(controller.result("late").value, "crossed\n")
+            self.assertIsNone(worker.process.poll(), "more may be on its way")
+            controller.acknowledges = True
+            controller.tell({"kind": "ack", "messages": controller.taken})
+            self.assertEqual(worker.process.wait(60), 0)
+            self.assertEqual(worker.leftovers(), [])
+
     def test_second_signal_stops_at_once(self):
         with FakeController() as controller, Worker(controller) as worker:
             controller.deploy("f", "import time\ntime.sleep(300)")

@@ -251,6 +251,69 @@ Test(store, claims_at_the_same_time_never_get_the_same)
         cr_expect_str_neq(ids[i - 1], ids[i]);
 }
 
+/* ---- locks ---- */
+
+static void accept_async(const char *function)
+{
+    struct store_acceptance acceptance = {0};
+    struct execution execution = make_async(function);
+    store_accept_execution(store, &execution, strdup("1"), 1, &acceptance, accepted, NULL);
+}
+
+Test(store, what_another_session_has_locked_fails_or_waits_and_all_else_goes_on)
+{
+    PGconn *other = postgresql_connect();
+    PQclear(PQexec(other, "BEGIN; LOCK TABLE suite.settings IN ACCESS EXCLUSIVE MODE"));
+    cr_assert_eq(PQtransactionStatus(other), PQTRANS_INTRANS);
+
+    store_put_setting(store, "asked", "1", done, NULL);
+    store_put_setting(store, "waits", "1", NULL, NULL);
+    store_put_setting(store, "waits", "2", NULL, NULL);
+    accept_async("f");
+    accept_async("f");
+    wait_for(3);
+    cr_expect_eq(failures, 1, "only the one that somebody waits for and that needs the lock");
+    cr_expect_eq(err.code, ERROR_UNAVAILABLE);
+    cr_expect(strstr(err.message, "lock timeout"), "%s", err.message);
+    cr_expect_eq(store_queue_length(store), 2);
+    failures = 0;
+    accept_async("f");
+    wait_for(4);
+    cr_expect_eq(failures, 0, "%s", err.message);
+
+    PQclear(PQexec(other, "ROLLBACK"));
+    PQfinish(other);
+    while (store_queue_length(store) > 0)
+        uv_run(&loop, UV_RUN_ONCE);
+    autofree char *value = NULL;
+    cr_assert_eq(store_get_setting(store, "waits", &value, &err), 0, "%s", err.message);
+    cr_expect_str_eq(value, "2", "in their order");
+    cr_expect_eq(list_executions("f", -1, 1000, NULL), 3);
+}
+
+/* The store has locked the functions and waits for the table; the other has the table and waits for the functions. */
+Test(store, a_transaction_that_fails_for_anothers_sake_is_run_again)
+{
+    PGconn *other = postgresql_connect();
+    PGresult *result = NULL;
+    put_function("a", 1, FUNCTION_READY, "x");
+    PQclear(PQexec(other, "SET deadlock_timeout = '2s'; BEGIN;"
+                          "LOCK TABLE suite.functions IN SHARE MODE"));
+    cr_assert_eq(PQtransactionStatus(other), PQTRANS_INTRANS);
+    int before = outcomes;
+    store_delete_function(store, "a", done, NULL);
+    do {
+        PQclear(result);
+        result = PQexec(other, "SELECT FROM pg_sleep(0.005), pg_locks WHERE NOT granted");
+        cr_assert_eq(PQresultStatus(result), PGRES_TUPLES_OK, "%s", PQerrorMessage(other));
+    } while (PQntuples(result) == 0);
+    PQclear(result);
+    PQclear(PQexec(other, "SELECT pg_advisory_xact_lock(" POSTGRES_FUNCTIONS_LOCK "); COMMIT"));
+    PQfinish(other);
+    wait_for(before + 1);
+    cr_expect_eq(failures, 0, "%s", err.message);
+}
+
 /* ---- lost connections ---- */
 
 Test(store, calls_go_on_after_the_connection_broke)

@@ -1,5 +1,6 @@
 """Frames of src/init/protocol.h: descriptors, numbers, reading and writing."""
 
+import io
 import os
 import stat
 
@@ -19,12 +20,29 @@ class HungUp(Exception):
     """The other side closed the connection, or does not speak the protocol."""
 
 
+class LargeBody:
+    """Bytes that whoever decodes them takes away from all others: there is no room for them beside what they become."""
+
+    def __init__(self, content):
+        self.content = content
+        self.size = len(content)
+
+    def __len__(self):
+        return self.size
+
+    def take(self):
+        content, self.content = self.content, b""
+        return content
+
+
 class FrameReader:
     """Takes what has come in one piece; what a frame lacks then goes straight to where it belongs."""
 
     def __init__(self, fd):
         self.fd = fd
         self.left = b""  # that came after the last frame
+        self.piece_bytes = PIECE_BYTES
+        self.whole = None  # reads as many bytes as it is asked for, no more
 
     def read_frame(self, expected):
         """(meta, value, body)"""
@@ -35,23 +53,40 @@ class FrameReader:
         if kind != expected or meta_len > META_MAX or body_len > BODY_MAX:
             raise HungUp
         body_at = HEADER_BYTES + meta_len
+        large = kind == FRAME_INVOKE and body_len > PAYLOAD_ENV_MAX
         while len(data) < body_at:
             data += self.read_piece()
         end = body_at + body_len
         self.left = data[end:]
-        body = data[body_at:end] if len(data) >= end else self.read_rest(data[body_at:], body_len)
+        if len(data) >= end:
+            body = data[body_at:end]
+        elif large:
+            body = self.read_large(data[body_at:], body_len)
+        else:
+            body = self.read_rest(data[body_at:], body_len)
+        # Behind a large body another is likely: of it only what comes before the body is to be read then.
+        self.piece_bytes = body_at if large else PIECE_BYTES
         return data[HEADER_BYTES:body_at], value, body
 
     def read_invoke(self):
-        """(execution id, timeout in ms, body)"""
+        """(execution id, timeout in ms, body: bytes, a bytearray or a LargeBody)"""
         meta, value, body = self.read_frame(FRAME_INVOKE)
         return meta.decode("utf-8", "replace"), value, body
 
     def read_piece(self):
-        piece = os.read(self.fd, PIECE_BYTES)
+        piece = os.read(self.fd, self.piece_bytes)
         if not piece:
             raise HungUp
         return piece
+
+    def read_large(self, start, size):
+        """Into memory that is not cleared first. What came with the header costs a copy of all."""
+        if self.whole is None:
+            self.whole = io.BufferedReader(io.FileIO(self.fd, closefd=False), 1)
+        rest = self.whole.read(size - len(start))
+        if len(start) + len(rest) < size:
+            raise HungUp
+        return LargeBody(start + rest if start else rest)
 
     def read_rest(self, start, size):
         body = bytearray(size)

@@ -3,10 +3,13 @@ quick here is exact, and whatever is not plain (escapes, depth, many strings) is
 
 import json
 
+from faas_adapter.frames import LargeBody
+
 LARGE = 64 * 1024  # characters of a string
 STRINGS_MAX = 64  # looked at in a text, before it is taken for one of many small strings
 VALUES_MAX = 16  # in a list or an object of a result
 DEPTH_MAX = 2
+PIECE = 128 * 1024  # is looked through for two characters one after the other, the second time in the processor's cache
 MARK = "\ud800"  # for a large string in a result: no text that can be sent has it
 
 
@@ -14,19 +17,17 @@ MARK = "\ud800"  # for a large string in a result: no text that can be sent has 
 
 
 def decode(body):
-    """json.loads() of bytes or a bytearray that have been found to be JSON before: control characters are not looked for in
-    large strings. A large bytearray is empty then: the function's memory is small enough without it."""
+    """json.loads() of bytes or a LargeBody that have been found to be JSON before: control characters are not looked for in
+    large strings. A LargeBody is empty then: the function's memory is small enough without it."""
+    if type(body) is LargeBody:
+        body = body.take()
     value = None
     if len(body) >= LARGE:
         try:
             value = decode_around(body)
         except ValueError:
             pass  # Python's own will say what it is
-    if value is None:
-        return json.loads(body)
-    if isinstance(body, bytearray):
-        body.clear()
-    return value
+    return json.loads(body) if value is None else value
 
 
 def decode_around(body):
@@ -50,12 +51,31 @@ def large_strings(body):
     end = 0
     for _ in range(STRINGS_MAX):
         first = body.find(b'"', end)
-        last = body.find(b'"', first + 1)
-        if first < 0 or last < 0 or body.find(b"\\", first, last) >= 0:
+        last = closing_quote(body, first + 1, b'"', b"\\") if first >= 0 else -1
+        if last < 0:
             return
         if last - first > LARGE:
             yield first, last
         end = last + 1
+
+
+def closing_quote(text, start, quote, backslash):
+    """Where the first quote is; -1 if there is none, or a backslash before it."""
+    for at in range(start, len(text), PIECE):
+        end = text.find(quote, at, at + PIECE)
+        if text.find(backslash, at, end if end >= 0 else at + PIECE) >= 0:
+            return -1
+        if end >= 0:
+            return end
+    return -1
+
+
+def is_plain(text):
+    """Whether there are neither quotes nor backslashes."""
+    for at in range(0, len(text), PIECE):
+        if text.find('"', at, at + PIECE) >= 0 or text.find("\\", at, at + PIECE) >= 0:
+            return False
+    return True
 
 
 # ---- out ----
@@ -113,7 +133,7 @@ def mark_strings(value, strings, depth):
 def plain_text(text):
     """As a piece of the answer; None if it has a quote or backslash. Control characters stay: the worker, which checks a result
     anyway, escapes them. It raises what UTF-8 has no form of."""
-    if '"' in text or "\\" in text:
+    if not is_plain(text):
         return None
     return text if text.isascii() else text.encode()
 
