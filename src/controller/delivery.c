@@ -257,6 +257,7 @@ static void rejoined(void *data, const struct error *err)
 static void lease_lost(struct controller *controller)
 {
     struct delivery *delivery = &controller->delivery;
+    executions_flush(controller); /* by the name under which they ran: the next one's are others */
     forget_all(controller);
     random_id(delivery->owner);
     delivery->lease_until_ns = 0; /* the next renewal says whether it has been joined */

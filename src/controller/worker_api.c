@@ -90,7 +90,7 @@ static struct live_execution *find_running(struct controller *controller,
                : NULL;
 }
 
-/* One that was queued again, while the attempt before has come to its end after all. */
+/* One that was queued again, while the attempt before has come to its end after all: it was not lost. */
 static struct live_execution *find_interrupted(struct controller *controller,
                                                const struct worker_message *message)
 {
@@ -100,6 +100,7 @@ static struct live_execution *find_interrupted(struct controller *controller,
         return NULL;
     dispatch_remove(&controller->dispatch, execution);
     execution->record.attempt--;
+    execution->record.delivery.losses--;
     return execution;
 }
 

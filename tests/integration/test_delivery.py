@@ -110,6 +110,24 @@ class Delivery:
         self.assertEqual((execution["status"], execution["error"]["type"], execution["attempt"]), ("lost", "Platform.StartFailed", 4))
         self.assertEqual([letter["id"] for letter in self.dead_letters()], [id_])
 
+    def test_an_attempt_is_lost_once_however_late_its_worker_says_so(self):
+        self.controller.deploy("f", retry={"backoff_ms": 10})
+        lost = {"status": "lost", "error": {"type": "Platform.StartFailed", "message": "no", "exit_code": -1}}
+        outcomes = {1: None, 2: (lost, b"", b""), 3: (lost, b"", b"")}
+        worker = self.worker(run=lambda head, payload: outcomes.get(head["attempt"], ({"status": "succeeded"}, payload, b"")))
+        id_ = self.accept("f", [7])
+        first = worker.wait_seen("invoke")[0]
+        worker.draining = True  # it gets no other before it has spoken
+        with worker.lock:
+            worker.running.clear()
+        worker.cut()
+        self.controller.wait_execution(id_, "queued")
+        wait_until(lambda: worker.connections == 2 and worker.acknowledged, "it is connected again")
+        worker.send_result(first, lost)
+        worker.draining = False
+        execution = self.controller.wait_execution(id_)
+        self.assertEqual((execution["status"], execution["attempt"]), ("succeeded", 4))
+
     def test_a_synchronous_failure_is_no_dead_letter(self):
         self.controller.deploy("f", retry={"max_attempts": 3})
         self.worker(run=Fails(1))
