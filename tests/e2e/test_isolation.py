@@ -1,4 +1,5 @@
 """What code in a container can see and do, tried by code in a container."""
+import contextlib
 import json
 import os
 import socket
@@ -20,6 +21,20 @@ def status(pid="self"):
         return dict(line.rstrip("\\n").split(":\\t", 1) for line in file if ":\\t" in line)
 
 '''
+
+
+def host_status(pid):
+    with open(f'/proc/{pid}/status', encoding='utf-8') as file:
+        return dict(line.rstrip('\n').split(':\t', 1) for line in file if ':\t' in line)
+
+
+def host_descriptors(pid):
+    """{number: (what it is, the mount that it is of)}"""
+    found = {}
+    for number in os.listdir(f'/proc/{pid}/fd'):
+        with contextlib.suppress(FileNotFoundError), open(f'/proc/{pid}/fdinfo/{number}', encoding='ascii') as file:
+            found[number] = (os.readlink(f'/proc/{pid}/fd/{number}'), next(line.split()[1] for line in file if line.startswith('mnt_id:')))
+    return found
 
 
 class Isolation(PlatformTest):
@@ -54,6 +69,44 @@ class Isolation(PlatformTest):
         self.assertEqual(self.probe('open("/proc/self/attr/current").read().strip()'), f'faas-{self.platform.worker_name} (enforce)')
         self.assertEqual(self.probe('open("/proc/1/attr/current").read().strip()'), f'faas-{self.platform.worker_name} (enforce)')
         self.assertRefused('os.write(os.open("/proc/self/attr/current", os.O_WRONLY), b"changeprofile unconfined")')
+
+    def oci_runtime(self, *words):
+        """What the OCI runtime says of this platform's containers."""
+        command = ['runc', '--root', f'/run/faas/{self.platform.worker_name}/runc', *words]
+        return json.loads(subprocess.run(command, capture_output=True, check=True).stdout or 'null')
+
+    def check_from_outside(self, pid, container, host_mounts):
+        """Its name; every process of an instance must be without any right, and hold nothing of the host."""
+        status = host_status(pid)
+        rights = {kind: status[kind] for kind in ('CapInh', 'CapPrm', 'CapEff', 'CapBnd', 'CapAmb', 'NoNewPrivs', 'Seccomp')}
+        self.assertEqual(rights, {**dict.fromkeys(('CapInh', 'CapPrm', 'CapEff', 'CapBnd', 'CapAmb'), '0' * 16), 'NoNewPrivs': '1', 'Seccomp': '2'}, status)
+        for kind in ('user', 'mnt', 'pid', 'net', 'ipc', 'uts', 'cgroup'):
+            self.assertNotEqual(os.readlink(f'/proc/{pid}/ns/{kind}'), os.readlink(f'/proc/self/ns/{kind}'), kind)
+        for number, (what, mount) in host_descriptors(pid).items():
+            self.assertNotIn(mount, host_mounts, (container, status['Name'], number, what))
+        return status['Name']
+
+    def test_from_outside_every_process_of_every_instance_is_without_rights(self):
+        """`runc state` and /proc of the host tell of those that run, whatever they say themselves."""
+        self.assertSucceeded(self.deploy_and_invoke('process-python'), 1)
+        self.deploy('handler-python', python='def handler(event, context):\n    return 1', contract='handler', handler='main.handler')
+        self.assertSucceeded(self.invoke('handler-python'), 1)
+        self.deploy('handler-nodejs', nodejs='exports.handler = async () => 1', contract='handler', handler='index.handler', network='none')
+        self.assertSucceeded(self.invoke('handler-nodejs'), 1)
+        with open('/proc/self/mountinfo', encoding='utf-8') as file:
+            host_mounts = {line.split()[0] for line in file}
+            self.assertIn(host_descriptors(os.getpid())[str(file.fileno())][1], host_mounts, 'a descriptor of the host would not be seen')
+        names, users = set(), {}
+        for container in [one['id'] for one in self.oci_runtime('list', '--format', 'json') if one['status'] == 'running']:
+            # One that has not begun yet is the OCI runtime itself, and others come and go meanwhile.
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError, subprocess.CalledProcessError):
+                for pid in self.oci_runtime('ps', '--format', 'json', container):
+                    if not host_status(pid)['Name'].startswith('runc'):
+                        names.add(self.check_from_outside(pid, container, host_mounts))
+                        users.setdefault(container, set()).add(os.readlink(f'/proc/{pid}/ns/user'))
+        self.assertLessEqual({'faas-init', 'python3', 'node'}, names)
+        self.assertGreaterEqual(len(users), 3)
+        self.assertEqual(len({user for one in users.values() for user in one}), len(users), 'a user namespace of its own for each instance')
 
     def test_ids_are_mapped(self):
         outside = int(self.probe('open("/proc/self/uid_map").read().split()')[1])
