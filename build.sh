@@ -412,6 +412,10 @@ verb_fuzz() {
 
 verb_hostile() {
     local with_vm="" groups
+    if [ "${1:-}" = --help ]; then
+        python3 -B tests/hostile/run.py --help
+        return
+    fi
     if [ "${1:-}" = --with-vm ]; then
         with_vm=1
         shift

@@ -42,6 +42,8 @@ class Bystander(threading.Thread):
             self.wrong.append(execution)
 
     def run(self):
+        # It stands for a caller elsewhere, whom no work of this machine delays.
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), -10)
         number = 0
         while not self.ended.wait(self.PAUSE):
             number += 1

@@ -216,6 +216,11 @@ if __name__ == '__main__':
         markdown(load(GROUPS), sys.argv[2])
         sys.exit(0)
     words = [word for word in sys.argv[1:] if not word.startswith('-')]
+    if '--help' in sys.argv:
+        print(__doc__)
+        sys.exit(0)
+    if set(sys.argv[1:]) - set(words) - {'--once', '--list'}:
+        sys.exit(__doc__)
     if any(word not in GROUPS for word in words):
         sys.exit(f'groups are {", ".join(GROUPS)}')
     if '--list' in sys.argv:
