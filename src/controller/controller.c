@@ -72,7 +72,7 @@ int controller_check_placement(const struct controller *controller,
                                struct function_version *version, struct error *err)
 {
     char text[512];
-    if (placement_possible(&controller->dispatch.placement, version) ||
+    if (placement_expected(&controller->dispatch.placement, version) ||
         sessions_alive(controller) == 0 || controller_expects_workers(controller))
         return 0;
     placement_explain(&controller->dispatch.placement, version, text, sizeof(text));

@@ -73,7 +73,7 @@ void controller_deinit(struct controller *controller);
 
 /* Whether it was started so lately that workers may still be on their way to it. */
 bool controller_expects_workers(const struct controller *controller);
-/* ERROR_NO_CAPACITY when no worker in contact may run the version and none is expected: what is required, and who lacks it. */
+/* ERROR_NO_CAPACITY when no worker may run the version and none is expected: what is required, and who lacks it. */
 int controller_check_placement(const struct controller *controller,
                                struct function_version *version, struct error *err);
 /* Gives waiting executions and builds to workers that can take them. Call after anything that may

@@ -302,10 +302,19 @@ static void renew_due(void *data)
 
 bool delivery_has_workers(const struct controller *controller)
 {
-    return !controller->delivery.shared || sessions_alive(controller) > 0;
+    return !controller->delivery.shared || sessions_taking(controller) > 0;
 }
 
-/* What waits here for workers that are gone may run at another controller's. */
+/* One that may still be running where it was is waited for: by an own store always, else while workers may be on their way
+ * back. */
+static bool may_be_elsewhere(const struct controller *controller,
+                             const struct live_execution *execution)
+{
+    return !execution->interrupted ||
+           (controller->delivery.shared && !controller_expects_workers(controller));
+}
+
+/* What waits here for workers that are gone or drained may run at another controller's. */
 static void give_back(struct controller *controller)
 {
     struct string_map *all = &controller->executions.by_id;
@@ -316,21 +325,13 @@ static void give_back(struct controller *controller)
     string_map_for_each(slot, all)
     {
         struct live_execution *execution = slot->value;
-        if (execution->record.async && !list_empty(&execution->queue_link))
+        if (execution->record.async && !list_empty(&execution->queue_link) &&
+            (sessions_alive(controller) == 0 || may_be_elsewhere(controller, execution)))
             waiting[count++] = execution;
     }
     for (size_t i = 0; i < count; i++)
         executions_put_back(controller, waiting[i], 0);
     free(waiting);
-}
-
-/* One that may still be running where it was is waited for: by an own store always, else while workers may be on their way
- * back. */
-static bool may_be_elsewhere(const struct controller *controller,
-                             const struct live_execution *execution)
-{
-    return !execution->interrupted ||
-           (controller->delivery.shared && !controller_expects_workers(controller));
 }
 
 /* What no worker in contact may run takes no room here; another controller may have a worker for it. */

@@ -21,7 +21,7 @@ int placement_enter(struct placement *placement)
         if (placement->places[i].taken)
             continue;
         placement->places[i].taken = true;
-        placement->places[i].in_contact = false;
+        placement->places[i].standing = PLACEMENT_GONE;
         changed(placement);
         return i;
     }
@@ -31,7 +31,8 @@ int placement_enter(struct placement *placement)
 void placement_leave(struct placement *placement, int place)
 {
     labels_deinit(&placement->places[place].labels);
-    placement->places[place].taken = placement->places[place].in_contact = false;
+    placement->places[place].taken = false;
+    placement->places[place].standing = PLACEMENT_GONE;
     changed(placement);
 }
 
@@ -47,11 +48,12 @@ bool placement_set_labels(struct placement *placement, int place, struct labels 
     return !same;
 }
 
-void placement_set_contact(struct placement *placement, int place, bool in_contact)
+void placement_set_standing(struct placement *placement, int place,
+                            enum placement_standing standing)
 {
-    if (placement->places[place].in_contact == in_contact)
+    if (placement->places[place].standing == standing)
         return;
-    placement->places[place].in_contact = in_contact;
+    placement->places[place].standing = standing;
     changed(placement);
 }
 
@@ -93,7 +95,8 @@ static void work_out(const struct placement *placement, const struct function_ve
         if (!placement->places[i].taken || !meets_all(&placement->places[i].labels, version))
             continue;
         match->places[i / 64] |= UINT64_C(1) << (i % 64);
-        match->possible |= placement->places[i].in_contact;
+        if (placement->places[i].standing > match->best)
+            match->best = placement->places[i].standing;
     }
 }
 
@@ -128,12 +131,23 @@ bool placement_fits_any(const struct placement *placement, struct function_versi
     return false;
 }
 
-bool placement_possible(const struct placement *placement, struct function_version *version)
+static bool stands_at_least(const struct placement *placement, struct function_version *version,
+                            enum placement_standing standing)
 {
     if (!placement_constrained(version))
         return true;
     const struct placement_match *match = match_of(placement, version);
-    return match && match->possible;
+    return match && match->best >= standing;
+}
+
+bool placement_possible(const struct placement *placement, struct function_version *version)
+{
+    return stands_at_least(placement, version, PLACEMENT_TAKES);
+}
+
+bool placement_expected(const struct placement *placement, struct function_version *version)
+{
+    return stands_at_least(placement, version, PLACEMENT_PAUSES);
 }
 
 /* ---- words ---- */
@@ -141,17 +155,24 @@ bool placement_possible(const struct placement *placement, struct function_versi
 static bool anybody_meets(const struct placement *placement, const char *one)
 {
     for (int i = 0; i < PLACEMENT_PLACES; i++)
-        if (placement->places[i].in_contact && labels_meet(&placement->places[i].labels, one))
+        if (placement->places[i].standing != PLACEMENT_GONE &&
+            labels_meet(&placement->places[i].labels, one))
             return true;
     return false;
 }
 
-void placement_explain(const struct placement *placement, const struct function_version *version,
+void placement_explain(const struct placement *placement, struct function_version *version,
                        char *text, size_t size)
 {
     char arch[LABEL_TEXT_MAX + 1];
     const char *one;
     const char *name = version->function->name;
+    if (placement_expected(placement, version)) {
+        snprintf(text, size,
+                 "every worker that has the labels that function %s requires is drained or stops",
+                 name);
+        return;
+    }
     for (size_t i = 0; (one = requirement(version, i, arch)); i++) {
         if (anybody_meets(placement, one))
             continue;

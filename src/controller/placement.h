@@ -14,13 +14,20 @@
 
 #define PLACEMENT_PLACES 1024
 
+/* What can be hoped for from a worker. */
+enum placement_standing {
+    PLACEMENT_GONE,
+    PLACEMENT_PAUSES, /* it is given nothing: it is drained, or stops, most likely to come back soon */
+    PLACEMENT_TAKES,
+};
+
 struct function_version;
 
 struct placement {
     struct {
         struct labels labels; /* owned */
         bool taken;
-        bool in_contact;
+        enum placement_standing standing;
     } places[PLACEMENT_PLACES];
     unsigned generation; /* counts changes; never 0 once there is a worker */
 };
@@ -28,16 +35,17 @@ struct placement {
 /* What a version matches; made when first needed. */
 struct placement_match {
     unsigned generation;
-    bool possible; /* a worker in contact is among them */
+    enum placement_standing best; /* of the workers among them */
     uint64_t places[PLACEMENT_PLACES / 64];
 };
 
-/* A place without labels, of a worker not in contact; -1 when all are taken. */
+/* A place without labels, of a worker that is gone; -1 when all are taken. */
 int placement_enter(struct placement *placement);
 void placement_leave(struct placement *placement, int place);
 /* Takes the labels. True when they are others than before. */
 bool placement_set_labels(struct placement *placement, int place, struct labels *labels);
-void placement_set_contact(struct placement *placement, int place, bool in_contact);
+void placement_set_standing(struct placement *placement, int place,
+                            enum placement_standing standing);
 
 /* Whether it requires anything of its worker. */
 bool placement_constrained(const struct function_version *version);
@@ -46,8 +54,10 @@ bool placement_fits(const struct placement *placement, struct function_version *
 /* Whether one at these places (a bit each) may. */
 bool placement_fits_any(const struct placement *placement, struct function_version *version,
                         const uint64_t places[PLACEMENT_PLACES / 64]);
-/* Whether a worker in contact may. */
+/* Whether a worker that is given work may. */
 bool placement_possible(const struct placement *placement, struct function_version *version);
-/* Says what no worker in contact has: "no worker in contact has the label gpu, which hello requires". */
-void placement_explain(const struct placement *placement, const struct function_version *version,
+/* Whether one may that is not gone, so that waiting may be worth it. */
+bool placement_expected(const struct placement *placement, struct function_version *version);
+/* Why it is not possible: "no worker in contact has the label gpu, which function hello requires". */
+void placement_explain(const struct placement *placement, struct function_version *version,
                        char *text, size_t size);

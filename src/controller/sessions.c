@@ -151,6 +151,24 @@ static void free_session(struct controller *controller, struct worker_session *s
     free(session);
 }
 
+/* One that said that it stops is most likely on its way back: calls wait for it for as long as they wait at most. */
+static enum placement_standing standing_of(const struct controller *controller,
+                                           const struct worker_session *session)
+{
+    uint64_t wait_ns = (uint64_t)controller->config.queue_wait_ms * NS_PER_MS;
+    if (!session->lost)
+        return session->dispatch.draining ? PLACEMENT_PAUSES : PLACEMENT_TAKES;
+    return session->says_draining && clock_monotonic_ns() - session->detached_ns < wait_ns
+               ? PLACEMENT_PAUSES
+               : PLACEMENT_GONE;
+}
+
+static void note_standing(struct controller *controller, struct worker_session *session)
+{
+    placement_set_standing(&controller->dispatch.placement, session->dispatch.place,
+                           standing_of(controller, session));
+}
+
 /* All that it had is lost. */
 static void lose_work(struct controller *controller, struct worker_session *session,
                       const char *why)
@@ -172,9 +190,9 @@ static void lose_session(struct controller *controller, struct worker_session *s
              LOG_STR("why", why), LOG_INT("running", (int64_t)session->dispatch.busy));
     controller->metrics.workers_lost++;
     session->lost = true;
-    placement_set_contact(&controller->dispatch.placement, session->dispatch.place, false);
     if (session->stream)
         worker_stream_close(session->stream);
+    note_standing(controller, session);
     lose_work(controller, session, why);
 }
 
@@ -320,9 +338,11 @@ static void note_draining(struct controller *controller, struct worker_session *
 {
     bool draining =
         session->says_draining || worker_drains_has(&controller->worker_drains, session->name);
-    if (draining == session->dispatch.draining)
-        return;
+    bool changed = draining != session->dispatch.draining;
     session->dispatch.draining = draining;
+    note_standing(controller, session);
+    if (!changed)
+        return;
     keeps_workers_changed(controller);
     session_flush(session); /* one that stops waits for the acknowledgement */
 }
@@ -413,7 +433,6 @@ void session_take_state(struct controller *controller, struct worker_stream *str
     if (!stream->session)
         attach(controller, session, stream);
     session_heard(session);
-    placement_set_contact(&controller->dispatch.placement, session->dispatch.place, true);
     read_state(controller, session, state);
 }
 
@@ -443,6 +462,8 @@ void sessions_tick(struct controller *controller)
         const char *why = session->lost ? NULL : why_lost(controller, session, now_ns);
         if (why)
             lose_session(controller, session, why);
+        if (session->lost)
+            note_standing(controller, session);
         if (session->lost &&
             now_ns - session->last_contact_ns > lost_ns + LOST_SHOWN_MS * NS_PER_MS)
             free_session(controller, session);

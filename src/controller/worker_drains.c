@@ -64,6 +64,10 @@ int worker_drains_set(struct controller *controller, const char *name, bool drai
     }
     log_info(drains ? "worker is drained" : "worker is given work again", LOG_STR("worker", name));
     sessions_drains_changed(controller);
+    if (!drains) { /* what has waited for it */
+        delivery_look(controller);
+        controller_dispatch(controller);
+    }
     return 0;
 }
 

@@ -217,6 +217,7 @@ class Worker:
         self.running = {}
         self.seen = []  # every assignment's head
         self.draining = self.over = False
+        self.silent = False  # says no state
         self.stream = None
         self.connections = 0
         self.sent = self.acknowledged = 0  # messages on this connection
@@ -296,7 +297,7 @@ class Worker:
         while not self.over:
             time.sleep(0.1)
             with contextlib.suppress(OSError), self.lock:
-                if self.stream:
+                if self.stream and not self.silent:
                     self.say_state()
 
     def take(self, head, body):

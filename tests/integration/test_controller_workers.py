@@ -732,10 +732,81 @@ class Drains(WorkersTest):
         self.assertEqual(self.controller.wait_execution(id_)["status"], "succeeded")
         self.assertEqual(len(worker.seen), 1)
 
+    def test_a_label_that_only_a_drained_worker_has_is_waited_for(self):
+        self.controller.stop()
+        self.controller.start(CONTROLLER_QUEUE_WAIT_MS=500)
+        self.worker("plain")
+        gpu = self.worker("gpu", labels=["gpu"])
+        self.controller.deploy("f", requires=["gpu"])
+        self.assertEqual(self.drain("gpu"), 204)
+        lack = "every worker that has the labels that function f requires is drained or stops"
+        answer = self.api("POST", "/v1/functions/f/invocations")
+        self.assertEqual((answer.status, answer.json()["error"]["message"]), (503, lack + ", and none came within 500 ms"))
+        id_ = self.controller.invoke_async("f", 1)
+        self.assertEqual(self.controller.execution(id_)["waiting_for"], lack)
+        self.assertEqual([head for head in gpu.seen if head["kind"] == "invoke"], [])
+        self.assertEqual(self.drain("gpu", "DELETE"), 204)
+        self.assertEqual(self.controller.wait_execution(id_)["worker"], "gpu")
+
+    def test_only_scope_admin_may(self):
+        self.worker("one")
+        token = self.controller.request("POST", "/v1/tokens", {"name": "caller", "scope": "invoke"}).json()["token"]
+        for method in ("POST", "DELETE"):
+            for given, status in ((token, 403), (self.controller.worker_token, 403), (None, 401)):
+                answer = self.controller.request(method, "/v1/workers/one/drain", token=given)
+                self.assertEqual(answer.status, status, answer)
+        self.assertEqual(self.states(), {"one": "active"})
+
     def test_a_name_that_nobody_has(self):
         for method in ("POST", "DELETE"):
             answer = self.api(method, "/v1/workers/nobody/drain")
             self.assertEqual((answer.status, answer.json()["error"]["message"]), (404, "there is no worker nobody"))
+
+
+class ComesBack(WorkersTest):
+    """Calls wait for a worker that is on its way back, as long as calls wait at most."""
+
+    settings = {"CONTROLLER_WORKER_LOST_MS": 1000, "CONTROLLER_WORKER_RECONNECT_MS": 100}
+
+    def setUp(self):
+        super().setUp()
+        self.worker("plain")
+        self.controller.deploy("f", requires=["gpu"])
+
+    def call_waits(self):
+        call = self.in_background(self.controller.invoke, "f", 7)
+        wait_until(lambda: "\nfaas_executions_queued 1\n" in self.api("GET", "/metrics").body.decode(), "it is in the queue")
+        return call
+
+    def wait_state(self, name, state):
+        listed = lambda: {w["name"]: w["state"] for w in self.api("GET", "/v1/workers").json()["workers"]}  # noqa: E731
+        wait_until(lambda: listed()[name] == state, f"{name} is {state}")
+
+    def test_calls_go_on_with_the_end_of_a_drain_without_a_word_of_the_worker(self):
+        gpu = self.worker("gpu", labels=["gpu"])
+        self.assertEqual(self.api("POST", "/v1/workers/gpu/drain").status, 204)
+        call = self.call_waits()
+        gpu.silent = True
+        self.assertEqual(self.api("DELETE", "/v1/workers/gpu/drain").status, 204)
+        self.assertEqual(call()["worker"], "gpu")
+
+    def test_one_that_said_that_it_stops_is_waited_for(self):
+        with Worker(self.controller, "gpu", labels=["gpu"]) as gpu:
+            gpu.draining = True
+            self.wait_state("gpu", "drained")
+        self.wait_state("gpu", "lost")
+        call = self.call_waits()
+        self.worker("gpu", labels=["gpu"])
+        self.assertEqual(call()["worker"], "gpu")
+
+    def test_one_that_went_without_a_word_is_not(self):
+        self.controller.stop()
+        self.controller.start(CONTROLLER_QUEUE_WAIT_MS=500)
+        self.worker("gpu", labels=["gpu"]).stop()
+        self.wait_state("gpu", "lost")
+        wait_until(lambda: "none came" not in self.api("POST", "/fn/f").body.decode(), "workers are no more waited for since the start")
+        answer = self.api("POST", "/v1/functions/f/invocations")
+        self.assertEqual((answer.status, answer.json()["error"]["message"]), (503, "no worker in contact has the label gpu, which function f requires"))
 
 
 class Builds(WorkersTest):

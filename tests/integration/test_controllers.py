@@ -67,6 +67,45 @@ class Controllers(unittest.TestCase):
         self.assertEqual(self.b.request("DELETE", "/v1/tokens/caller").status, 204)
         wait_until(lambda: self.a.request("GET", "/v1/functions", token=token).status == 401, "it is revoked at the other one")
 
+    @staticmethod
+    def states(controller):
+        return {worker["name"]: worker["state"] for worker in controller.request("GET", "/v1/workers").json()["workers"]}
+
+    def test_a_drain_that_one_was_told_holds_at_every_controller(self):
+        for controller in (self.a, self.b):
+            self.worker(controller, "w")
+        self.a.deploy("f")
+        self.assertEqual(self.a.request("POST", "/v1/workers/w/drain").status, 204)
+        wait_until(lambda: self.states(self.b) == {"w": "drained"}, "the other one knows it")
+        self.b.stop()
+        self.b.start()
+        wait_until(lambda: self.states(self.b) == {"w": "drained"}, "it knows it after a restart")
+        id_ = self.b.invoke_async("f", 1)
+        self.assertEqual(self.b.execution(id_)["status"], "queued")
+        self.assertEqual(self.b.request("DELETE", "/v1/workers/w/drain").status, 204)
+        wait_until(lambda: self.states(self.a) == {"w": "active"}, "the other one knows that it is over")
+        self.assertEqual(self.b.wait_execution(id_)["status"], "succeeded")
+
+    def test_what_waits_where_all_workers_are_drained_runs_at_another_controllers(self):
+        hold = threading.Event()
+        self.addCleanup(hold.set)
+
+        def run(head, payload):
+            hold.wait(fixture.WAIT_S)
+            return {"status": "succeeded"}, payload, b""
+
+        busy = self.worker(self.a, "wa", slots=1, run=run)
+        self.a.deploy("f")
+        first = self.a.invoke_async("f", 0)
+        busy.wait_seen("invoke")
+        ids = [self.a.invoke_async("f", n) for n in range(1, 20)]
+        self.assertEqual(self.a.request("POST", "/v1/workers/wa/drain").status, 204)
+        self.worker(self.b, "wb")
+        self.assertEqual({self.a.wait_execution(id_)["worker"] for id_ in ids}, {"wb"})
+        hold.set()
+        done = self.a.wait_execution(first)
+        self.assertEqual((done["status"], done["worker"], done["attempt"]), ("succeeded", "wa", 1))
+
     def test_changes_at_both_at_the_same_time_are_versions_of_their_own(self):
         answers = []
 

@@ -73,7 +73,7 @@ static struct dispatch_worker *add_worker(int64_t slots)
     worker->free_slots = worker->concurrency = slots;
     worker->reachable = true;
     worker->place = placement_enter(&dispatch.placement);
-    placement_set_contact(&dispatch.placement, worker->place, true);
+    placement_set_standing(&dispatch.placement, worker->place, PLACEMENT_TAKES);
     list_append(&workers, &worker->link);
     return worker;
 }
@@ -566,7 +566,7 @@ Test(dispatch, what_waits_for_a_label_is_found_when_its_worker_is_heard_again)
 {
     struct dispatch_worker *gpu = add_worker(9);
     label(gpu, "gpu");
-    placement_set_contact(&dispatch.placement, gpu->place, false);
+    placement_set_standing(&dispatch.placement, gpu->place, PLACEMENT_GONE);
     gpu->reachable = false;
     add_worker(9);
     require("g", "gpu");
@@ -577,7 +577,7 @@ Test(dispatch, what_waits_for_a_label_is_found_when_its_worker_is_heard_again)
     dispatch_remove(&dispatch, gone);
     free(gone);
     cr_expect_eq(next(NULL), 0);
-    placement_set_contact(&dispatch.placement, gpu->place, true);
+    placement_set_standing(&dispatch.placement, gpu->place, PLACEMENT_TAKES);
     gpu->reachable = true;
     cr_expect_eq(next(NULL), 1);
 }
