@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #define ANSWER_MAX (16UL * 1024)
 #define DEFAULT_TIMEOUT_MS 10000
@@ -38,7 +39,7 @@ struct tunnel_stream {
     char early[]; /* came behind the answer's head */
 };
 
-/* ---- bytes ---- */
+/* ---- bytes: libcurl reads at most 16 KiB at a time, so it is asked only where it decrypts ---- */
 
 static ssize_t outcome(CURLcode code, size_t done)
 {
@@ -52,10 +53,14 @@ static ssize_t receive(struct byte_stream *base, void *to, size_t max)
 {
     struct tunnel_stream *stream = (struct tunnel_stream *)base;
     size_t left = stream->early_len - stream->early_done;
+    if (left == 0 && !stream->tls) {
+        base->holds_bytes = false;
+        return recv(base->fd, to, max, MSG_DONTWAIT);
+    }
     if (left == 0) {
         size_t got = 0;
         CURLcode code = curl_easy_recv(http_call_easy(stream->call), to, max, &got);
-        base->holds_bytes = stream->tls;
+        base->holds_bytes = true;
         return outcome(code, got);
     }
     size_t len = left < max ? left : max;
@@ -68,6 +73,8 @@ static ssize_t send_bytes(struct byte_stream *base, const void *from, size_t len
 {
     struct tunnel_stream *stream = (struct tunnel_stream *)base;
     size_t sent = 0;
+    if (!stream->tls)
+        return send(base->fd, from, len, MSG_DONTWAIT | MSG_NOSIGNAL);
     CURLcode code = curl_easy_send(http_call_easy(stream->call), from, len, &sent);
     return outcome(code, sent);
 }
