@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "controller/controller.h"
+#include "controller/refresh.h"
 #include "controller/worker_message.h"
 
 #include <stdio.h>
@@ -15,6 +16,7 @@ void builds_init(struct builds *builds)
 {
     list_init(&builds->waiting);
     list_init(&builds->running);
+    list_init(&builds->ending);
 }
 
 static void free_build(struct controller *controller, struct build *build)
@@ -47,6 +49,10 @@ int builds_add(struct controller *controller, struct function_version *version, 
 
 int builds_resume(struct controller *controller, struct error *err)
 {
+    if (controller->delivery.shared) {
+        builds_claim(controller);
+        return 0;
+    }
     for (size_t i = 0; i < controller->registry.sorted_count; i++) {
         struct function_version *newest = controller->registry.sorted[i]->newest;
         if (newest->record.state == FUNCTION_BUILDING && builds_add(controller, newest, err) < 0)
@@ -55,7 +61,84 @@ int builds_resume(struct controller *controller, struct error *err)
     return 0;
 }
 
+/* The version's new state is on its way into the store. */
+struct build_end {
+    struct controller *controller;
+    struct function_version *version; /* a reference */
+    enum function_state state;
+    struct list link;
+};
+
+/* ---- builds of controllers that are gone ---- */
+
+static bool is_under_way(const struct builds *builds, const struct function_version *version)
+{
+    const struct list *const lists[] = {&builds->waiting, &builds->running};
+    for (size_t i = 0; i < ARRAY_LENGTH(lists); i++)
+        list_for_each(link, lists[i]) if (list_entry(link, struct build, link)->version ==
+                                          version) return true;
+    list_for_each(link, &builds->ending) if (list_entry(link, struct build_end, link)->version ==
+                                             version) return true;
+    return false;
+}
+
+/* A function that this controller is to build the newest version of, once that is known here. */
+struct build_claim {
+    struct controller *controller;
+    char name[FUNCTION_NAME_MAX + 1];
+};
+
+static void known(void *data, const struct error *err)
+{
+    struct build_claim *claim = data;
+    struct controller *controller = claim->controller;
+    const struct function_entry *function = registry_find(&controller->registry, claim->name);
+    struct function_version *version = function ? function->newest : NULL;
+    struct error failure = {0};
+    if (!err && version && version->record.state == FUNCTION_BUILDING &&
+        !controller->delivery.stopped && !is_under_way(&controller->builds, version)) {
+        if (builds_add(controller, version, &failure) < 0)
+            log_error("a build cannot be taken over", LOG_STR("function", claim->name),
+                      LOG_ERR(&failure));
+        else
+            log_info("build taken over from a controller that is gone",
+                     LOG_STR("function", claim->name),
+                     LOG_INT("version", version->record.spec.version));
+    }
+    free(claim);
+}
+
+static void claimed(void *data, const char *const *functions, size_t count, const struct error *err)
+{
+    struct controller *controller = data;
+    if (err)
+        log_warn("unfinished builds cannot be read", LOG_ERR(err));
+    for (size_t i = 0; i < count && !controller->delivery.stopped; i++) {
+        const struct function_entry *function = registry_find(&controller->registry, functions[i]);
+        if (function && is_under_way(&controller->builds, function->newest))
+            continue;
+        struct build_claim *claim = calloc(1, sizeof(*claim));
+        if (!claim)
+            return;
+        claim->controller = controller;
+        snprintf(claim->name, sizeof(claim->name), "%s", functions[i]);
+        refresh_function(controller, claim->name, known, claim);
+    }
+}
+
+void builds_claim(struct controller *controller)
+{
+    if (controller->delivery.shared && !controller->draining)
+        store_claim_builds(controller->store, controller->delivery.owner, claimed, controller);
+}
+
 /* ---- giving out ---- */
+
+/* It was deleted, or another controller has built it meanwhile. */
+static bool is_settled(const struct build *build)
+{
+    return !build->version->function->newest || build->version->record.state != FUNCTION_BUILDING;
+}
 
 static struct worker_session *choose_session(struct controller *controller,
                                              struct function_version *version)
@@ -101,8 +184,8 @@ void builds_dispatch(struct controller *controller)
     {
         struct build *build = list_entry(link, struct build, link);
         struct worker_session *session;
-        if (!build->version->function->newest) {
-            free_build(controller, build); /* deleted meanwhile */
+        if (is_settled(build)) {
+            free_build(controller, build);
             continue;
         }
         if ((session = choose_session(controller, build->version)))
@@ -112,12 +195,18 @@ void builds_dispatch(struct controller *controller)
 
 /* ---- the end ---- */
 
-/* The version's new state is in the store. */
-struct build_end {
-    struct controller *controller;
-    struct function_version *version; /* a reference */
-    enum function_state state;
-};
+static void not_stored(struct function_version *version, const struct error *err)
+{
+    struct function_record *record = &version->record;
+    log_error("a build's outcome could not be written", LOG_STR("function", record->spec.name),
+              LOG_ERR(err));
+    if (record->state != FUNCTION_BUILDING)
+        return; /* another controller has written one */
+    record->state = FUNCTION_FAILED;
+    free(record->build_output);
+    record->build_output =
+        string_printf("the outcome could not be stored; deploy it again: %s", err->message);
+}
 
 static void stored(void *data, const struct error *err)
 {
@@ -125,6 +214,7 @@ static void stored(void *data, const struct error *err)
     struct controller *controller = end->controller;
     struct function_version *version = end->version;
     const struct function_spec *spec = &version->record.spec;
+    list_remove(&end->link);
     if (err && err->code == ERROR_NOT_FOUND) {
         log_info("a build's outcome is of no use any more", LOG_STR("function", spec->name),
                  LOG_INT("version", spec->version), LOG_ERR(err));
@@ -133,12 +223,7 @@ static void stored(void *data, const struct error *err)
         return;
     }
     if (err) {
-        log_error("a build's outcome could not be written", LOG_STR("function", spec->name),
-                  LOG_ERR(err));
-        version->record.state = FUNCTION_FAILED;
-        free(version->record.build_output);
-        version->record.build_output =
-            string_printf("the outcome could not be stored; deploy it again: %s", err->message);
+        not_stored(version, err);
     } else if (end->state == FUNCTION_READY) {
         registry_activate(&controller->registry, version);
         dispatch_take_turns(&controller->dispatch, version->function);
@@ -157,17 +242,17 @@ static void write_outcome(struct controller *controller, struct build *build,
 {
     struct function_version *version = build->version;
     struct build_end *end = calloc(1, sizeof(*end));
-    bool deleted = !version->function->newest;
     if (state == FUNCTION_READY)
         controller->metrics.builds_ok++;
     else
         controller->metrics.builds_failed++;
-    if (end && !deleted) {
+    if (end) {
         *end = (struct build_end){
             .controller = controller, .version = version_ref(version), .state = state};
         version->record.updated_at_ns = clock_realtime_ns();
         struct function_record record = version->record;
         record.state = state;
+        list_append(&controller->builds.ending, &end->link);
         store_update_function(controller->store, &record, artifact, artifact_len, stored, end);
     } else {
         free(artifact);
@@ -207,6 +292,10 @@ void builds_worker_lost(struct controller *controller, struct worker_session *se
         return;
     session->build = NULL;
     build->session = NULL;
+    if (is_settled(build)) {
+        free_build(controller, build);
+        return;
+    }
     if (build->attempts >= BUILD_ATTEMPTS) {
         fail(controller, build, message, strlen(message));
         return;
@@ -283,7 +372,9 @@ void builds_result(struct controller *controller, const struct worker_message *m
     if (!build)
         return;
     session_heard(build->session);
-    if (message->ok)
+    if (is_settled(build))
+        free_build(controller, build);
+    else if (message->ok)
         succeed(controller, build, message);
     else if (message->output_len > 0)
         fail(controller, build, message->output,

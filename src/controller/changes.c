@@ -192,6 +192,8 @@ static void version_stored(void *data, const struct error *err)
         refuse(change, &failure);
         return;
     }
+    if (function->newest->record.state == FUNCTION_BUILDING)
+        builds_claim(controller);                         /* others are to know whose it is */
     dispatch_take_turns(&controller->dispatch, function); /* its bound may be another now */
     log_info("function deployed", LOG_STR("function", function->name),
              LOG_INT("version", function->last_version),

@@ -34,6 +34,7 @@ struct call {
     store_accepted_fn *accepted_done;
     store_claimed_fn *claimed_done;
     store_backlog_fn *backlog_done;
+    store_builds_fn *builds_done;
     store_renewed_fn *renewed_done;
     store_count_fn *count_done;
     store_functions_fn *functions_done;

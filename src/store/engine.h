@@ -74,8 +74,11 @@ struct store_engine {
     int (*commit)(void *db, struct error *err);
     void (*rollback)(void *db);
 
-    /* ERROR_NOT_FOUND when there is no such version. */
+    /* ERROR_NOT_FOUND when there is no such version, or it has been built already. */
     int (*update_function)(void *db, const struct function_record *record, struct error *err);
+    /* Names in `builds`, which is empty; see store.h. NULL: there are no others. */
+    int (*claim_builds)(void *db, const char *owner, struct store_engine_backlog *builds,
+                        struct error *err);
     int (*delete_function)(void *db, const char *name, struct error *err);
     int (*prune_versions)(void *db, const char *name, int64_t version, struct error *err);
     /* ERROR_CONFLICT when the name has had this number already, unless by this very record. */

@@ -222,6 +222,7 @@ const struct store_engine postgres_engine = {
     .commit = engine_commit,
     .rollback = engine_rollback,
     .update_function = postgres_update_function,
+    .claim_builds = postgres_claim_builds,
     .add_function = postgres_add_function,
     .delete_function = postgres_delete_function,
     .prune_versions = postgres_prune_versions,

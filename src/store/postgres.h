@@ -31,6 +31,7 @@ enum postgres_statement {
     POSTGRES_LOCK_FUNCTIONS,
     POSTGRES_PUT_FUNCTION,
     POSTGRES_UPDATE_FUNCTION,
+    POSTGRES_CLAIM_BUILDS,
     POSTGRES_SAME_FUNCTION,
     POSTGRES_ADD_LAST_VERSION,
     POSTGRES_CLAIM_SETTING,
@@ -203,6 +204,8 @@ int postgres_create_at_version(const char *url, int version, struct error *err);
 
 /* ---- postgres_functions.c ---- */
 int postgres_update_function(void *db, const struct function_record *record, struct error *err);
+int postgres_claim_builds(void *db, const char *owner, struct store_engine_backlog *builds,
+                          struct error *err);
 int postgres_delete_function(void *db, const char *name, struct error *err);
 int postgres_prune_versions(void *db, const char *name, int64_t version, struct error *err);
 int postgres_add_function(void *db, const struct function_record *record, struct error *err);

@@ -75,6 +75,25 @@ int postgres_update_function(void *db, const struct function_record *record, str
     return rows > 0 ? 0 : record_gone(record, err);
 }
 
+/* The functions are locked first, as by all others: whoever waits for the rows has them locked too. */
+int postgres_claim_builds(void *db, const char *owner, struct store_engine_backlog *builds,
+                          struct error *err)
+{
+    struct postgres_arguments arguments = {0};
+    postgres_bind_text(&arguments, owner);
+    postgres_bind_int(&arguments, STORE_CLAIM_BUILDS_MAX);
+    if (lock_functions(db, err) < 0)
+        return -1;
+    auto_result *rows =
+        postgres_read(db, POSTGRES_CLAIM_BUILDS, &arguments, "looking for builds", err);
+    if (!rows)
+        return -1;
+    for (int row = 0; row < PQntuples(rows); row++)
+        if (record_add_function(builds, PQgetvalue(rows, row, 0), err) < 0)
+            return -1;
+    return 0;
+}
+
 /* Whether the number was given to this very record, whose commit was thought lost. */
 static int is_there_already(struct postgres_store *store, const struct function_record *record,
                             struct error *err)

@@ -82,6 +82,10 @@ static const char *const migrations[] = {
     "  NEW.status NOT IN ('queued', 'running')) EXECUTE FUNCTION callbacks_end();"
     "CREATE TRIGGER callbacks_gone AFTER DELETE ON executions FOR EACH ROW WHEN (OLD.async)"
     "  EXECUTE FUNCTION callbacks_gone();",
+
+    /* 4: which controller sees to a build */
+    "ALTER TABLE functions ADD COLUMN builder text COLLATE \"C\";"
+    "CREATE INDEX functions_building ON functions (name) WHERE state = 'building';",
 };
 
 const int postgres_schema_version = sizeof(migrations) / sizeof(migrations[0]);

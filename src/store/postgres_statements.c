@@ -33,7 +33,14 @@ const char *const postgres_statement_texts[POSTGRES_STATEMENT_COUNT] = {
         " build_output, created_at, updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
     [POSTGRES_UPDATE_FUNCTION] =
         "UPDATE functions SET state = $3, spec = $4, code_sha256 = $5, artifact_sha256 = $6,"
-        " build_output = $7, created_at = $8, updated_at = $9 WHERE name = $1 AND version = $2",
+        " build_output = $7, created_at = $8, updated_at = $9 WHERE name = $1 AND version = $2"
+        " AND (state = 'building' OR updated_at = $9)", /* or it is this very record */
+    [POSTGRES_CLAIM_BUILDS] =
+        "UPDATE functions SET builder = $1 WHERE EXISTS (SELECT 1 FROM controllers WHERE id = $1)"
+        " AND (name, version) IN (SELECT name, version FROM functions AS f WHERE state ="
+        " 'building' AND (builder IS NULL OR builder = $1 OR NOT EXISTS (SELECT 1 FROM controllers"
+        " AS c WHERE c.id = f.builder)) AND NOT EXISTS (SELECT 1 FROM functions AS n WHERE n.name ="
+        " f.name AND n.version > f.version) ORDER BY name LIMIT $2) RETURNING name",
     [POSTGRES_SAME_FUNCTION] = "SELECT 1 FROM functions WHERE name = $1 AND version = $2 AND"
                                " updated_at = $3",
     [POSTGRES_ADD_LAST_VERSION] =

@@ -31,7 +31,8 @@ const char *const sqlite_statement_texts[STATEMENT_COUNT] = {
                                " updated_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
     [STATEMENT_UPDATE_FUNCTION] =
         "UPDATE functions SET state = ?3, spec = ?4, code_sha256 = ?5, artifact_sha256 = ?6,"
-        " build_output = ?7, created_at = ?8, updated_at = ?9 WHERE name = ?1 AND version = ?2",
+        " build_output = ?7, created_at = ?8, updated_at = ?9 WHERE name = ?1 AND version = ?2"
+        " AND (state = 'building' OR updated_at = ?9)", /* or it is this very record */
     [STATEMENT_SAME_FUNCTION] = "SELECT 1 FROM functions WHERE name = ?1 AND version = ?2 AND"
                                 " updated_at = ?3",
     [STATEMENT_ADD_LAST_VERSION] =

@@ -160,10 +160,35 @@ static struct call *new_record_call(const char *what, store_run_fn *run,
 void store_update_function(struct store *store, const struct function_record *record,
                            char *artifact, size_t artifact_len, store_done_fn *done, void *data)
 {
-    call_push_write(store,
-                    new_record_call("update_function", run_update_function, record,
-                                    record->spec.artifact_sha256, artifact, artifact_len, data),
-                    done);
+    struct call *call = new_record_call("update_function", run_update_function, record,
+                                        record->spec.artifact_sha256, artifact, artifact_len, data);
+    call->job.patient = true;
+    call_push_write(store, call, done);
+}
+
+static int run_claim_builds(struct store_job *job, const struct store_engine *engine, void *db,
+                            struct error *err)
+{
+    struct call *call = call_of(job);
+    store_backlog_clear(&call->backlog);
+    return engine->claim_builds ? engine->claim_builds(db, call->owner, &call->backlog, err) : 0;
+}
+
+static void finish_claim_builds(struct store_job *job)
+{
+    struct call *call = call_of(job);
+    call->builds_done(call->data, (const char *const *)call->backlog.functions,
+                      job->failed ? 0 : call->backlog.count, job->failed ? &job->error : NULL);
+    call_free(call);
+}
+
+void store_claim_builds(struct store *store, const char *owner, store_builds_fn *done, void *data)
+{
+    struct call *call = call_new("claim_builds", run_claim_builds, data);
+    call->job.finish = finish_claim_builds;
+    call->builds_done = done;
+    call->owner = call_copy_text(owner);
+    store_queue_push(store->queue, &call->job);
 }
 
 void store_add_function(struct store *store, const struct function_record *record, char *code,

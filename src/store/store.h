@@ -69,10 +69,18 @@ typedef void store_last_version_each_fn(void *data, const char *name, int64_t ve
 int store_load_last_versions(struct store *store, store_last_version_each_fn *each, void *data,
                              struct error *err);
 
-/* Replaces what there is of (name, version): ERROR_NOT_FOUND when it has been deleted. Takes a copy. With the bytes of the
- * build artifact that it names, if they are new (free()d; or NULL): both are on the disk, or neither. */
+/* Replaces what there is of (name, version): ERROR_NOT_FOUND when it has been deleted, or another controller has written
+ * the outcome of its build. Takes a copy. With the bytes of the build artifact that it names, if they are new (free()d; or
+ * NULL): both are on the disk, or neither. Patient: it has happened. */
 void store_update_function(struct store *store, const struct function_record *record,
                            char *artifact, size_t artifact_len, store_done_fn *done, void *data);
+/* Makes `owner`, which has joined, the builder of newest versions that are being built and whose builder is no more, or
+ * that have none; at most STORE_CLAIM_BUILDS_MAX at a time. Tells the functions' names, with those that it was the builder
+ * of already. Where nobody shares the database there are none. */
+#define STORE_CLAIM_BUILDS_MAX 1000
+typedef void store_builds_fn(void *data, const char *const *functions, size_t count,
+                             const struct error *err);
+void store_claim_builds(struct store *store, const char *owner, store_builds_fn *done, void *data);
 /* A new version: ERROR_CONFLICT when another controller has given its name this number. Takes a copy. With its code, if
  * that is new (free()d; or NULL): both are on the disk, or neither. */
 void store_add_function(struct store *store, const struct function_record *record, char *code,

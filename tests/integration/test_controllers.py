@@ -176,6 +176,35 @@ class Controllers(unittest.TestCase):
         self.assertEqual(sorted(runs.values())[-4:], [2] * 4, "those that ran were run again, and no other")
         self.assertEqual(sum(runs.values()), 104)
 
+    def test_a_killed_controllers_builds_go_to_the_other(self):
+        stuck = self.worker(self.a, "wa", build=lambda head: threading.Event().wait(fixture.WAIT_S))
+        self.a.deploy("g", runtime="go")
+        stuck.wait_seen("build")
+        other = self.worker(self.b, "wb", build=lambda head: (True, b"", b"artifact"))
+        self.assertEqual(self.b.request("GET", "/v1/functions/g").json()["state"], "building")
+        self.assertFalse(other.seen, "a controller that lives keeps its builds")
+        self.a.kill()
+        wait_until(lambda: self.b.request("GET", "/v1/functions/g").json()["state"] == "ready", "the other one has it built")
+        self.assertEqual(self.b.invoke("g", 7)["result"], 7)
+        self.a.start()
+        self.worker(self.a, "wa2")
+        self.assertEqual(self.a.invoke("g", 8)["result"], 8)
+
+    def test_a_build_that_two_controllers_saw_to_has_one_outcome(self):
+        late = self.worker(self.a, "wa")
+        self.a.deploy("g", runtime="go")
+        build = late.wait_seen("build")[0]
+        self.worker(self.b, "wb", build=lambda head: (True, b"", b"artifact"))
+        self.a.process.send_signal(signal.SIGSTOP)
+        wait_until(lambda: self.b.request("GET", "/v1/functions/g").json()["state"] == "ready", "the other one has it built")
+        late.post(fixture.message({"kind": "build_result", "build_id": build["build_id"], "ok": False, "output_len": 4}, b"late"))
+        states = late.states
+        self.a.process.send_signal(signal.SIGCONT)
+        wait_until(lambda: late.states > states + 1, "the late outcome has come")
+        wait_until(lambda: self.a.request("GET", "/v1/functions/g").json()["state"] == "ready", "the first outcome is known at both")
+        self.assertEqual(self.server.psql("SELECT state FROM functions", f"test{self.databases}").stdout, "ready\n")
+        self.assertEqual(self.b.invoke("g", 7)["result"], 7)
+
     def test_a_controller_that_hung_changes_nothing_of_what_others_have_taken(self):
         self.a.deploy("f")
         runs = collections.Counter()
