@@ -159,6 +159,7 @@ void executions_started(struct controller *controller, struct live_execution *ex
     execution->dispatched_ns = clock_monotonic_ns();
     execution->session = session;
     execution->stream_number = session->stream_number;
+    execution->stream_message = session->stream ? session->stream->given : 0;
     execution->delivered = false;
     execution->interrupted = false;
     execution->code_unknown = !string_map_get(&session->dispatch.warm, execution->version->key);

@@ -31,6 +31,7 @@ struct live_execution {
     uint64_t accepted_ns, dispatched_ns; /* monotonic */
     struct worker_session *session;      /* that runs it */
     uint64_t stream_number;              /* by which of its connections it went there */
+    uint64_t stream_message;             /* and, at the latest, as which of its messages */
     bool delivered;                      /* the worker has said that it has it */
     /* Queued again, but the attempt before may still run at a worker that was out of contact, or that an
      * earlier controller gave it to. */

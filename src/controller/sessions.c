@@ -269,9 +269,20 @@ static void match_running(struct controller *controller, struct worker_session *
     }
 }
 
-/* Those that the worker was given and does not name are on their way to it, unless they went by an earlier connection: then they
- * were lost with it. */
-static int64_t count_undelivered(struct controller *controller, struct worker_session *session)
+/* What went by an earlier connection was lost with it. By this one it is on its way for as long as the worker has not `taken` so many
+ * messages: a large body may take its time. */
+static bool is_on_its_way(const struct worker_session *session,
+                          const struct live_execution *execution, int64_t taken, uint64_t now_ns)
+{
+    if (execution->stream_number != session->stream_number)
+        return false;
+    return (taken >= 0 && (uint64_t)taken < execution->stream_message) ||
+           now_ns - execution->dispatched_ns <= SESSION_DELIVERY_MS * NS_PER_MS;
+}
+
+/* Those that the worker was given and does not name. */
+static int64_t count_undelivered(struct controller *controller, struct worker_session *session,
+                                 int64_t taken)
 {
     int64_t count = 0;
     uint64_t now_ns = clock_monotonic_ns();
@@ -280,11 +291,10 @@ static int64_t count_undelivered(struct controller *controller, struct worker_se
         struct live_execution *execution = list_entry(link, struct live_execution, owner_link);
         if (execution->delivered)
             continue;
-        if (execution->stream_number != session->stream_number ||
-            now_ns - execution->dispatched_ns > SESSION_DELIVERY_MS * NS_PER_MS)
-            executions_worker_lost(controller, execution, "it does not know of it");
-        else
+        if (is_on_its_way(session, execution, taken, now_ns))
             count++;
+        else
+            executions_worker_lost(controller, execution, "it does not know of it");
     }
     return count;
 }
@@ -359,7 +369,8 @@ static void read_state(struct controller *controller, struct worker_session *ses
 {
     match_running(controller, session, json_get(state, "running"));
     builds_match(controller, session, json_get(state, "builds"));
-    int64_t slots = json_get_int(state, "slots", 0) - count_undelivered(controller, session);
+    int64_t slots = json_get_int(state, "slots", 0) -
+                    count_undelivered(controller, session, json_get_int(state, "taken", -1));
     session->dispatch.free_slots = slots > 0 ? slots : 0;
     session->says_draining = json_get_bool(state, "draining", false);
     if (!session->described)

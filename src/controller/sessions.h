@@ -23,7 +23,7 @@ struct worker_message;
 #define SESSION_CANCEL_AGAIN_MS 1000
 /* A worker says its state at least so often, and three times before it would be lost. */
 #define SESSION_STATE_MS 5000
-/* An execution that a worker was given and does not have so long afterwards never arrived there. */
+/* An execution that a worker was given and does not have so long afterwards never arrived there, unless it is known to be on its way. */
 #define SESSION_DELIVERY_MS 10000
 
 struct worker_session {

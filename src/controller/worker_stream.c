@@ -27,7 +27,10 @@ int worker_stream_send(struct worker_stream *stream, const char *head, char *bod
                        struct error *err)
 {
     struct message_part part = {.bytes = body, .len = body_len, .owned = body};
-    return message_stream_send(stream->messages, head, strlen(head), &part, body ? 1 : 0, err);
+    if (message_stream_send(stream->messages, head, strlen(head), &part, body ? 1 : 0, err) < 0)
+        return -1;
+    stream->given++;
+    return 0;
 }
 
 static void acknowledge(struct worker_stream *stream)

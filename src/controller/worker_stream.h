@@ -19,7 +19,8 @@ struct worker_stream {
     struct message_stream *messages; /* owned */
     struct worker_session *session;  /* NULL: see above */
     uint64_t deadline_ns;            /* monotonic: without a session it is closed then */
-    uint64_t taken, acknowledged;    /* messages */
+    uint64_t taken, acknowledged;    /* messages of the worker's */
+    uint64_t given;                  /* messages to the worker */
 };
 
 /* Queues a message; `body` is taken, also on failure. */

@@ -91,6 +91,7 @@ static int write_state(struct link *link, struct buffer *body, struct error *err
     json_object_begin(writer);
     json_member_string(writer, "worker", link->name);
     json_member_string(writer, "session", link->session);
+    json_member_int(writer, "taken", (int64_t)link->taken);
     link->options.describe(link->options.data, link, writer);
     json_object_end(writer);
     return json_writer_finish(writer, err);
@@ -181,6 +182,7 @@ static void on_message(void *data, struct message_in *in)
     struct link *link = data;
     struct error err = {0};
     link->heard_ns = clock_monotonic_ns();
+    link->taken++;
     autojson *head = json_parse(in->message.head, in->message.head_len, NULL, &err);
     const char *kind = head ? json_get_string(head, "kind") : NULL;
     if (!kind) {
@@ -219,6 +221,7 @@ static void on_connected(void *data, struct byte_stream *connection, const struc
     }
     link->sent = 0;
     link->heard_ns = clock_monotonic_ns();
+    link->taken = 0;
     link_forget_numbers(link);
     send_state(link);
     if (link->stream)

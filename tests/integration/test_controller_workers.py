@@ -461,6 +461,26 @@ class Cuts(WorkersTest):
             execution = waiting()
         self.assertEqual((execution["status"], execution["error"]["type"]), ("lost", "Platform.WorkerLost"))
 
+    def test_what_the_worker_has_yet_to_take_is_on_its_way_for_as_long_as_it_needs(self):
+        """Two that say states only: one has not taken the assignment whole, the other has and knows nothing of it."""
+        self.controller.deploy("slow", requires=["name=slow"])
+        self.controller.deploy("ignores", requires=["name=ignores"])
+        with Deaf(self.controller, "slow") as slow, Deaf(self.controller, "ignores") as ignores:
+            calls = {name: self.in_background(self.controller.invoke, name, 1) for name in ("slow", "ignores")}
+            heads = [worker.next("invoke")[0] for worker in (slow, ignores)]
+
+            def lost():
+                for worker, taken in ((slow, 1), (ignores, 100)):
+                    worker.send({"kind": "state"}, json.dumps(worker.state() | {"taken": taken}).encode())
+                time.sleep(0.2)
+                return not self.api("GET", "/v1/executions?status=running&function=ignores").json()["executions"]
+
+            wait_until(lost, "the one that it took and does not name is lost")
+            self.assertEqual(calls["ignores"]()["error"]["type"], "Platform.WorkerLost")
+            lost()
+            slow.send(result_of(heads[0]), b"2")
+            self.assertEqual(calls["slow"]()["result"], 2)
+
     def test_a_build_that_did_not_arrive_is_given_out_again(self):
         with Deaf(self.controller, builds=[]) as worker:
             self.controller.deploy("g", **GO)
