@@ -44,7 +44,8 @@ struct message_stream {
     struct large large;
     struct chunk *first, *last;
     size_t queued;
-    uint64_t sent; /* messages */
+    uint64_t sent;     /* messages */
+    uint64_t received; /* bytes */
     int watched;
     bool pushed; /* in this turn */
     bool behind; /* bytes wait to be read that the socket may not show */
@@ -308,6 +309,7 @@ static bool receive_some(struct message_stream *stream)
         size_t max = IN_SIZE - stream->in_len;
         char *to = stream->large.active ? large_target(stream, &max) : stream->in + stream->in_len;
         ssize_t got = stream->connection->receive(stream->connection, to, max);
+        stream->received += got > 0 ? (uint64_t)got : 0;
         if (got < 0 && errno == EINTR)
             continue;
         if (got < 0 && errno == EAGAIN)
@@ -449,6 +451,11 @@ void message_stream_push(struct message_stream *stream)
     stream->pushed = true;
     uv_prepare_start(&stream->turn_end, turn_ended);
     send_queued(stream);
+}
+
+uint64_t message_stream_received(const struct message_stream *stream)
+{
+    return stream->received;
 }
 
 size_t message_stream_queued(const struct message_stream *stream)

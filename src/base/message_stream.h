@@ -56,6 +56,8 @@ int message_stream_send(struct message_stream *stream, const char *head, size_t 
                         const struct message_part *parts, size_t part_count, struct error *err);
 /* Sends what is queued: see above. */
 void message_stream_push(struct message_stream *stream);
+/* Bytes that came: while a large message is on its way they grow, and nothing is told. */
+uint64_t message_stream_received(const struct message_stream *stream);
 /* Bytes that were not sent yet. */
 size_t message_stream_queued(const struct message_stream *stream);
 /* Messages that went out whole: what they borrow is not needed any more. */

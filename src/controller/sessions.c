@@ -464,9 +464,9 @@ static const char *why_lost(const struct controller *controller,
 
 void sessions_tick(struct controller *controller)
 {
-    uint64_t now_ns = clock_monotonic_ns();
     uint64_t lost_ns = (uint64_t)controller->config.worker_lost_ms * NS_PER_MS;
-    worker_streams_tick(controller);
+    worker_streams_tick(controller); /* hears of workers, so before the clock is read */
+    uint64_t now_ns = clock_monotonic_ns();
     list_for_each(link, &controller->sessions.all)
     {
         struct worker_session *session = session_of(list_entry(link, struct dispatch_worker, link));

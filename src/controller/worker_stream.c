@@ -88,16 +88,27 @@ static void on_closed(void *data, const struct error *why)
     worker_stream_close(stream);
 }
 
+/* A large message is heard of before it is there. */
+static void note_bytes(struct worker_stream *stream)
+{
+    uint64_t received = message_stream_received(stream->messages);
+    if (received != stream->received)
+        session_heard(stream->session);
+    stream->received = received;
+}
+
 void worker_streams_tick(struct controller *controller)
 {
     uint64_t now_ns = clock_monotonic_ns();
     list_for_each(link, &controller->sessions.streams)
     {
         struct worker_stream *stream = list_entry(link, struct worker_stream, link);
-        if (!stream->session && now_ns > stream->deadline_ns)
+        if (!stream->session && now_ns > stream->deadline_ns) {
             worker_stream_close(stream);
-        else if (stream->session)
+        } else if (stream->session) {
+            note_bytes(stream);
             worker_stream_push(stream);
+        }
     }
 }
 

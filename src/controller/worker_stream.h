@@ -21,6 +21,7 @@ struct worker_stream {
     uint64_t deadline_ns;            /* monotonic: without a session it is closed then */
     uint64_t taken, acknowledged;    /* messages of the worker's */
     uint64_t given;                  /* messages to the worker */
+    uint64_t received;               /* bytes, when that was looked at last */
 };
 
 /* Queues a message; `body` is taken, also on failure. */

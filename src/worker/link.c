@@ -143,6 +143,10 @@ static void on_beat(void *data)
     uint64_t now_ns = clock_monotonic_ns();
     if (!link->stream)
         return;
+    if (message_stream_received(link->stream) != link->received) {
+        link->received = message_stream_received(link->stream);
+        link->heard_ns = now_ns; /* a large message is heard of before it is there */
+    }
     if (now_ns - link->heard_ns > SILENT_STATES * link->state_ms * NS_PER_MS) {
         error_set(&err, ERROR_TIMED_OUT, "nothing came for %llu ms",
                   (unsigned long long)((now_ns - link->heard_ns) / NS_PER_MS));

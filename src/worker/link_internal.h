@@ -37,6 +37,7 @@ struct link {
     uint64_t state_ns; /* when it was said last */
     uint64_t heard_ns; /* when something came last */
     uint64_t taken;    /* messages that came on this connection */
+    uint64_t received; /* its bytes, when that was looked at last */
     bool changed;      /* since the state was said */
     uint64_t
         announced; /* the message that link_announce() sent, until it is acknowledged; 0: none */

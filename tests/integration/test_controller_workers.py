@@ -613,6 +613,19 @@ class Silence(WorkersTest):
             self.assertEqual(self.api("GET", "/v1/workers").json()["workers"][0]["state"], "lost")
             self.assertEqual(self.api("GET", "/readyz").status, 503)
 
+    def test_one_whose_result_takes_its_time_is_not_silent(self):
+        self.controller.deploy("f")
+        waiting = self.in_background(self.controller.invoke, "f")
+        with Deaf(self.controller, "w1") as worker:
+            whole = message(result_of(worker.next("invoke")[0], result_len=3_000_000), b" " * 2_999_999 + b"7")
+            began = time.monotonic()
+            while time.monotonic() - began < 2.5:  # more than what a silent one has
+                worker.post(whole[:1000])
+                whole = whole[1000:]
+                time.sleep(0.05)
+            worker.post(whole)
+            self.assertEqual(waiting()["result"], 7)
+
 
 class Loss(WorkersTest):
     """Of one whose process was killed, which its connection's end tells."""
