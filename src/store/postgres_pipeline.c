@@ -90,6 +90,16 @@ static bool is_over(const struct postgres_store *store, const char *state)
     return PQstatus(store->pg) == CONNECTION_BAD;
 }
 
+/* Not now: no resources, a lock that was not had, somebody who cancelled it, a disk that fails. */
+static bool is_passing(const char *state)
+{
+    static const char *const passing[] = {"53", "55P03", "57014", "58"};
+    for (size_t i = 0; i < ARRAY_LENGTH(passing); i++)
+        if (has_class(state, passing[i]))
+            return true;
+    return false;
+}
+
 int postgres_fail(struct postgres_store *store, const PGresult *result, const char *what,
                   struct error *err)
 {
@@ -97,7 +107,7 @@ int postgres_fail(struct postgres_store *store, const PGresult *result, const ch
     const char *message = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
     bool over = is_over(store, state ? state : "08");
     bool collided = !over && has_class(state, "40");
-    bool passing = over || collided || has_class(state, "53") || has_class(state, "55P03");
+    bool passing = over || collided || is_passing(state);
     store->broken = store->broken || over;
     store->collided = store->collided || collided;
     return error_set(err, passing ? ERROR_UNAVAILABLE : ERROR_INTERNAL,

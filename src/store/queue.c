@@ -102,9 +102,9 @@ static bool has_collided(const struct store_queue *queue)
     return queue->engine->collided && queue->engine->collided(queue->db);
 }
 
-static bool has_waited(const struct store_job *job, uint64_t for_ms)
+static bool has_passed(uint64_t since_ns, uint64_t for_ms)
 {
-    return clock_monotonic_ns() - job->queued_ns >= for_ms * NS_PER_MS;
+    return clock_monotonic_ns() - since_ns >= for_ms * NS_PER_MS;
 }
 
 static void try_alone(struct store_queue *queue, struct store_job *job)
@@ -153,13 +153,14 @@ static void run_each(struct store_queue *queue, struct job_list *batch, struct j
                      struct job_list *held)
 {
     struct error blocked = {0};
+    uint64_t began_ns = clock_monotonic_ns();
     while (batch->first) {
         struct store_job *job = batch->first;
         if (job->patient && held->first) {
             list_append(held, list_pop(batch));
             continue;
         }
-        if (blocked.code && !job->patient && has_waited(job, STORE_BLOCKED_MS)) {
+        if (blocked.code && !job->patient && has_passed(began_ns, STORE_BLOCKED_MS)) {
             fail_job(job, &blocked);
             list_append(done, list_pop(batch));
             continue;
@@ -261,7 +262,7 @@ static void fail_impatient(struct store_queue *queue, const struct error *err)
     struct job_list all = {.last = &all.first};
     list_move(&all, &queue->waiting);
     for (struct store_job *job; (job = list_pop(&all));) {
-        if (queue->stopping || (!job->patient && has_waited(job, STORE_PATIENCE_MS))) {
+        if (queue->stopping || (!job->patient && has_passed(job->queued_ns, STORE_PATIENCE_MS))) {
             fail_job(job, err);
             list_append(&queue->finished, job);
         } else {
@@ -317,9 +318,11 @@ static void take_batch(struct store_queue *queue, struct job_list *batch)
     queue->swollen |= queue->waiting.jobs >= BACKLOG_JOBS;
     while (
         queue->waiting.first && batch->jobs < STORE_BATCH_JOBS_MAX &&
-        (batch->jobs == 0 || batch->bytes + queue->waiting.first->bytes <= STORE_BATCH_BYTES_MAX))
-        if (list_append(batch, list_pop(&queue->waiting)), batch->first->holds > 0)
+        (batch->jobs == 0 || batch->bytes + queue->waiting.first->bytes <= STORE_BATCH_BYTES_MAX)) {
+        list_append(batch, list_pop(&queue->waiting));
+        if (batch->first->holds > 0)
             return;
+    }
 }
 
 /* Under lock, as all of thread_main() but the work itself. By then the loop has freed the jobs. */

@@ -8,8 +8,8 @@
  *
  * A patient job that fails because the database cannot write just now (its disk is full, somebody holds a lock) is held,
  * and with it every patient one behind it, so that they keep their order; the first is tried again, by itself, with
- * pauses that grow from STORE_HOLD_MS. The others go on; those that nobody is patient with fail, untried once they have
- * waited for STORE_BLOCKED_MS behind others that could not be written. */
+ * pauses that grow from STORE_HOLD_MS. The others go on; those that are not patient fail, untried once others of their
+ * batch have kept them waiting for STORE_BLOCKED_MS, so that locks hold up nobody for long. */
 #pragma once
 
 #include "store/engine.h"

@@ -291,23 +291,46 @@ Test(store, what_another_session_has_locked_fails_or_waits_and_all_else_goes_on)
     cr_expect_eq(list_executions("f", -1, 1000, NULL), 3);
 }
 
-/* The store has locked the functions and waits for the table; the other has the table and waits for the functions. */
-Test(store, a_transaction_that_fails_for_anothers_sake_is_run_again)
+/* Until a session waits for a lock. */
+static void wait_for_waiter(PGconn *other)
 {
-    PGconn *other = postgresql_connect();
     PGresult *result = NULL;
-    put_function("a", 1, FUNCTION_READY, "x");
-    PQclear(PQexec(other, "SET deadlock_timeout = '2s'; BEGIN;"
-                          "LOCK TABLE suite.functions IN SHARE MODE"));
-    cr_assert_eq(PQtransactionStatus(other), PQTRANS_INTRANS);
-    int before = outcomes;
-    store_delete_function(store, "a", done, NULL);
     do {
         PQclear(result);
         result = PQexec(other, "SELECT FROM pg_sleep(0.005), pg_locks WHERE NOT granted");
         cr_assert_eq(PQresultStatus(result), PGRES_TUPLES_OK, "%s", PQerrorMessage(other));
     } while (PQntuples(result) == 0);
     PQclear(result);
+}
+
+Test(store, what_an_operator_cancels_is_written_after_all)
+{
+    PGconn *other = postgresql_connect();
+    PQclear(PQexec(other, "BEGIN; LOCK TABLE suite.settings IN ACCESS EXCLUSIVE MODE"));
+    store_put_setting(store, "a", "1", NULL, NULL);
+    wait_for_waiter(other);
+    PQclear(PQexec(other, "SELECT pg_cancel_backend(pid) FROM pg_locks WHERE NOT granted; COMMIT"));
+    cr_assert_eq(PQtransactionStatus(other), PQTRANS_IDLE, "%s", PQerrorMessage(other));
+    PQfinish(other);
+    while (store_queue_length(store) > 0)
+        uv_run(&loop, UV_RUN_ONCE);
+    autofree char *value = NULL;
+    cr_assert_eq(store_get_setting(store, "a", &value, &err), 0, "%s", err.message);
+    cr_assert(value, "it was given up");
+    cr_expect_str_eq(value, "1");
+}
+
+/* The store has locked the functions and waits for the table; the other has the table and waits for the functions. */
+Test(store, a_transaction_that_fails_for_anothers_sake_is_run_again)
+{
+    PGconn *other = postgresql_connect();
+    put_function("a", 1, FUNCTION_READY, "x");
+    PQclear(PQexec(other, "SET deadlock_timeout = '2s'; BEGIN;"
+                          "LOCK TABLE suite.functions IN SHARE MODE"));
+    cr_assert_eq(PQtransactionStatus(other), PQTRANS_INTRANS);
+    int before = outcomes;
+    store_delete_function(store, "a", done, NULL);
+    wait_for_waiter(other);
     PQclear(PQexec(other, "SELECT pg_advisory_xact_lock(" POSTGRES_FUNCTIONS_LOCK "); COMMIT"));
     PQfinish(other);
     wait_for(before + 1);
