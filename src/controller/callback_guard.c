@@ -77,29 +77,37 @@ static int parse_network(const char *text, size_t len, struct callback_network *
     return 0;
 }
 
-int callback_guard_init(struct callback_guard *guard, const char *text, struct error *err)
+static int parse_networks(const char *text, struct callback_networks *ret, struct error *err)
 {
-    memset(guard, 0, sizeof(*guard));
+    ret->count = 0;
     while (*text) {
         size_t len = strcspn(text, ",");
-        if (guard->count == CALLBACK_NETWORKS_MAX)
+        if (ret->count == CALLBACK_NETWORKS_MAX)
             return error_set(err, ERROR_INVALID_REQUEST, "at most %d networks can be given",
                              CALLBACK_NETWORKS_MAX);
-        if (parse_network(text, len, &guard->allowed[guard->count], err) < 0)
+        if (parse_network(text, len, &ret->items[ret->count], err) < 0)
             return -1;
-        guard->count++;
+        ret->count++;
         text += len;
         text += *text == ',';
     }
     return 0;
 }
 
+int callback_guard_init(struct callback_guard *guard, const char *text, struct error *err)
+{
+    memset(guard, 0, sizeof(*guard));
+    if (parse_networks(refused_networks, &guard->refused, err) < 0)
+        return -1;
+    return parse_networks(text, &guard->allowed, err);
+}
+
 /* ---- asking ---- */
 
-static bool in_any(const struct callback_guard *list, const uint8_t address[16])
+static bool in_any(const struct callback_networks *list, const uint8_t address[16])
 {
     for (size_t i = 0; i < list->count; i++)
-        if (contains(&list->allowed[i], address))
+        if (contains(&list->items[i], address))
             return true;
     return false;
 }
@@ -115,7 +123,7 @@ static bool read_sockaddr(const struct sockaddr *address, uint8_t out[16])
     return true;
 }
 
-/* Also when that cannot be found out. */
+/* Also when that cannot be found out. Asked anew each time: a machine's addresses change. */
 static bool is_own(const uint8_t address[16])
 {
     struct ifaddrs *all = NULL;
@@ -129,21 +137,21 @@ static bool is_own(const uint8_t address[16])
     return own;
 }
 
-static bool is_public(const uint8_t address[16])
+static bool is_public(const struct callback_guard *guard, const uint8_t address[16])
 {
-    struct callback_guard refused;
     uint8_t inner[16];
     if (contains(&translated, address)) {
         map_v4(address + 12, inner);
-        return is_public(inner);
+        return is_public(guard, inner);
     }
-    return callback_guard_init(&refused, refused_networks, NULL) == 0 &&
-           (is_mapped(address) || contains(&global_unicast, address)) && !in_any(&refused, address);
+    return (is_mapped(address) || contains(&global_unicast, address)) &&
+           !in_any(&guard->refused, address);
 }
 
 static bool allows(const struct callback_guard *guard, const uint8_t address[16], bool tls)
 {
-    return in_any(guard, address) || (tls && is_public(address) && !is_own(address));
+    return in_any(&guard->allowed, address) ||
+           (tls && is_public(guard, address) && !is_own(address));
 }
 
 bool callback_guard_allows(const struct callback_guard *guard, const struct sockaddr *address,
@@ -158,6 +166,6 @@ bool callback_guard_allows_host(const struct callback_guard *guard, const char *
     uint8_t bytes[16];
     bool v4;
     if (!parse_address(host, bytes, &v4))
-        return tls || guard->count > 0;
+        return tls || guard->allowed.count > 0;
     return allows(guard, bytes, tls);
 }

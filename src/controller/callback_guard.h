@@ -20,12 +20,17 @@ struct callback_network {
     unsigned bits;
 };
 
-struct callback_guard {
-    struct callback_network allowed[CALLBACK_NETWORKS_MAX];
+struct callback_networks {
+    struct callback_network items[CALLBACK_NETWORKS_MAX];
     size_t count;
 };
 
-/* `text`: networks or addresses, comma-separated; may be empty. */
+struct callback_guard {
+    struct callback_networks allowed; /* by the operator */
+    struct callback_networks refused; /* none of the internet's public ones */
+};
+
+/* `text`: networks or addresses that are allowed, comma-separated; may be empty. */
 int callback_guard_init(struct callback_guard *guard, const char *text, struct error *err);
 /* Whether a callback may be sent there; without TLS only where it is allowed by name. */
 bool callback_guard_allows(const struct callback_guard *guard, const struct sockaddr *address,

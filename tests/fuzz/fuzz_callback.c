@@ -22,8 +22,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     } else if (!err.message[0] || strchr(err.message, '\n')) {
         abort();
     }
-    if (callback_guard_init(&guard, text, NULL) == 0 && guard.count > 0 &&
-        guard.allowed[0].bits > 128)
+    if (callback_guard_init(&guard, text, NULL) == 0 && guard.allowed.count > 0 &&
+        guard.allowed.items[0].bits > 128)
         abort();
     return 0;
 }
