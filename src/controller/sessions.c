@@ -344,10 +344,28 @@ static void read_instances(const struct controller *controller, struct worker_se
     dispatch_warm_end(&session->dispatch);
 }
 
+/* So that it makes nothing ready for calls that do not come. */
+static void tell_drained(struct worker_session *session, bool drained)
+{
+    uint64_t now_ns = clock_monotonic_ns();
+    bool again = drained != session->says_drained &&
+                 now_ns - session->told_drained_ns > SESSION_DRAIN_AGAIN_MS * NS_PER_MS;
+    if ((drained == session->told_drained && !again) ||
+        session_tell(session,
+                     drained ? "{\"kind\":\"drain\",\"drained\":true}"
+                             : "{\"kind\":\"drain\",\"drained\":false}",
+                     NULL) < 0)
+        return;
+    session->told_drained = drained;
+    session->told_drained_ns = now_ns;
+    session_flush(session);
+}
+
 static void note_draining(struct controller *controller, struct worker_session *session)
 {
-    bool draining =
-        session->says_draining || worker_drains_has(&controller->worker_drains, session->name);
+    bool drained = worker_drains_has(&controller->worker_drains, session->name);
+    bool draining = session->says_draining || drained;
+    tell_drained(session, drained);
     bool changed = draining != session->dispatch.draining;
     session->dispatch.draining = draining;
     note_standing(controller, session);
@@ -373,6 +391,7 @@ static void read_state(struct controller *controller, struct worker_session *ses
                     count_undelivered(controller, session, json_get_int(state, "taken", -1));
     session->dispatch.free_slots = slots > 0 ? slots : 0;
     session->says_draining = json_get_bool(state, "draining", false);
+    session->says_drained = json_get_bool(state, "drained", false);
     if (!session->described)
         keeps_workers_changed(controller);
     note_draining(controller, session);
@@ -421,6 +440,8 @@ static void attach(struct controller *controller, struct worker_session *session
     stream->session = session;
     session->stream = stream;
     session->stream_number++;
+    session->told_drained = false;
+    session->told_drained_ns = 0;
     session->dispatch.reachable = true;
     snprintf(head, sizeof(head), "{\"kind\":\"welcome\",\"state_ms\":%lld}",
              (long long)(state_ms < SESSION_STATE_MS ? state_ms : SESSION_STATE_MS));

@@ -23,6 +23,8 @@ struct worker_message;
 #define SESSION_CANCEL_AGAIN_MS 1000
 /* A worker says its state at least so often, and three times before it would be lost. */
 #define SESSION_STATE_MS 5000
+/* A worker that does not say that it knows of its mark is told again after so long. */
+#define SESSION_DRAIN_AGAIN_MS 5000
 /* An execution that a worker was given and does not have so long afterwards never arrived there, unless it is known to be on its way. */
 #define SESSION_DELIVERY_MS 10000
 
@@ -35,7 +37,10 @@ struct worker_session {
     uint64_t detached_ns;          /* monotonic: when its last connection ended */
     uint64_t last_contact_wall_ns; /* realtime */
     bool lost;
-    bool says_draining;           /* itself: it stops, or was told so */
+    bool says_draining; /* itself: it stops */
+    bool says_drained;  /* it knows of its mark (worker_drains.h) */
+    bool told_drained;  /* last, on this connection */
+    uint64_t told_drained_ns;
     struct list running;          /* struct live_execution by owner_link */
     struct worker_stream *stream; /* borrowed; NULL: it has no connection */
     uint64_t stream_number;       /* counts its connections */

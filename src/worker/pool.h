@@ -39,8 +39,9 @@ void pool_free(struct pool *pool);
 void pool_prewarm(struct pool *pool, const struct function_spec *like);
 /* From now on only while there are calls; as it was before pool_prewarm(). */
 void pool_prewarm_no_more(struct pool *pool, const struct function_spec *like);
-/* No further generic instance is started ahead: the pool is to end soon. What a call needs is made. */
-void pool_stop_refilling(struct pool *pool);
+/* Whether instances are made before a call needs them: generic ones, those to be kept, those for calls that are due. Not so in one
+ * that gets no calls or is to end soon; what a call needs is made all the same. */
+void pool_make_ahead(struct pool *pool, bool ahead);
 /* What an image's name means may have changed: generic instances of what it was go. */
 void pool_images_changed(struct pool *pool);
 /* `invocation->function` is set. Its done() is called exactly once, later, or from

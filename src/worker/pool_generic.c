@@ -308,7 +308,7 @@ void pool_generic_refill(struct pool *pool)
     struct error err = {0};
     struct generic_kind *kind;
     uint64_t now_ns;
-    if (pool->stopped || pool->refills_no_more || pool->options.generic_size == 0 ||
+    if (pool->stopped || pool->nothing_ahead || pool->options.generic_size == 0 ||
         TAILQ_EMPTY(&pool->kinds))
         return;
     now_ns = clock_monotonic_ns();
@@ -343,9 +343,13 @@ void pool_prewarm_no_more(struct pool *pool, const struct function_spec *like)
         kind->prewarmed = false;
 }
 
-void pool_stop_refilling(struct pool *pool)
+void pool_make_ahead(struct pool *pool, bool ahead)
 {
-    pool->refills_no_more = true;
+    pool->nothing_ahead = !ahead;
+    if (!ahead)
+        return;
+    pool->lacking = true;
+    pool_schedule_later(pool);
 }
 
 void pool_images_changed(struct pool *pool)

@@ -114,7 +114,7 @@ static uint64_t prewarm(const struct pool *pool, struct pool_slot *slot, uint64_
 
 size_t pool_idle_lack(const struct pool *pool, const struct pool_slot *slot, uint64_t now_ns)
 {
-    if (slot->forgotten || pool->stopped || now_ns < slot->retry_ns)
+    if (slot->forgotten || pool->stopped || pool->nothing_ahead || now_ns < slot->retry_ns)
         return 0;
     size_t coming = alive(slot) + slot->promised;
     size_t wanted = slot->kept > 0 ? slot->kept : slot->prewarm ? 1 : 0;

@@ -114,7 +114,7 @@ struct pool {
     uint64_t refill_ns;        /* when that fires */
     uint64_t refill_due_ns;    /* not before, when nobody waits */
     uint64_t refill_latest_ns; /* not before, when somebody does */
-    bool refills_no_more;
+    bool nothing_ahead;        /* see pool_make_ahead() */
     struct loop_timer *trim;
     void (*stopped)(void *data);
     void *stopped_data;

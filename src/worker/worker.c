@@ -219,6 +219,19 @@ static void take_forget(struct worker *worker, const struct json *head)
     functions_forget(worker->functions, name, version);
 }
 
+/* Of several controllers, which all go by the same mark, the last word counts. */
+static void take_drain(struct worker *worker, const struct json *head)
+{
+    bool drained = json_get_bool(head, "drained", true);
+    if (drained == worker->drained)
+        return;
+    worker->drained = drained;
+    log_info(drained ? "drained: no calls come, and nothing is made ready for them"
+                     : "resumed: calls come again");
+    if (worker->pool)
+        pool_make_ahead(worker->pool, !worker->drained && !worker->draining);
+}
+
 static void assigned(void *data, struct link *link, const struct json *head, struct message_in *in)
 {
     struct worker *worker = data;
@@ -237,6 +250,8 @@ static void assigned(void *data, struct link *link, const struct json *head, str
         take_forget(worker, head);
     else if (strcmp(kind, "keep") == 0)
         kept_take(worker->kept, link, head);
+    else if (strcmp(kind, "drain") == 0)
+        take_drain(worker, head);
     else
         log_warn("assignment of an unknown kind", LOG_STR("kind", kind));
 }
@@ -395,7 +410,7 @@ void worker_drain(struct worker *worker)
     worker->deadline = loop_timer_start(worker->loop, (uint64_t)worker->settings->drain_timeout_ms,
                                         0, on_drain_deadline, worker, NULL);
     if (worker->pool)
-        pool_stop_refilling(worker->pool);
+        pool_make_ahead(worker->pool, false);
     for (size_t i = 0; i < worker->link_count; i++)
         link_announce(worker->links[i]);
     check_drained(worker);

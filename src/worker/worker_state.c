@@ -111,6 +111,7 @@ void worker_describe(void *data, struct link *link, struct json_writer *writer)
     json_array_end(writer);
     json_member_int(writer, "slots", free_slots(worker));
     json_member_bool(writer, "draining", worker->draining);
+    json_member_bool(writer, "drained", worker->drained);
     json_key(writer, "running");
     json_array_begin(writer);
     TAILQ_FOREACH(invocation, &worker->all, all)

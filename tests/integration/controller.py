@@ -218,6 +218,7 @@ class Worker:
         self.seen = []  # every assignment's head
         self.draining = self.over = False
         self.silent = False  # says no state
+        self.drained = False
         self.stream = None
         self.connections = 0
         self.sent = self.acknowledged = 0  # messages on this connection
@@ -256,6 +257,7 @@ class Worker:
             running = list(self.running)
         return {"worker": self.name, "session": self.session, "runtime": "simple", "concurrency": self.concurrency,
                 "memory_mb": self.memory_mb, "cpus": 2, "arch": "x86_64", "version": "0", "images": [], "labels": self.labels, "draining": self.draining,
+                "drained": self.drained,
                 "slots": max(0, self.concurrency - len(running)), "running": running, "instances": self.instances,
                 "kept": [{"function": f, "version": v, "count": n} for (f, v), n in self.kept.items() if n]}  # fmt: skip
 
@@ -320,6 +322,8 @@ class Worker:
             threading.Thread(target=self.run_one, args=(head, body), daemon=True).start()
         elif head["kind"] == "keep":
             self.kept[head["function"], head["version"]] = head["count"]
+        elif head["kind"] == "drain":
+            self.drained = head["drained"]
         elif head["kind"] == "build" and self.build:
             threading.Thread(target=self.build_one, args=(head,), daemon=True).start()
 

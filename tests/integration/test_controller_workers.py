@@ -763,7 +763,7 @@ class Drains(WorkersTest):
         id_ = self.controller.invoke_async("f", "x")
         self.assertEqual(self.drain("one", "DELETE"), 204)
         self.assertEqual(self.controller.wait_execution(id_)["status"], "succeeded")
-        self.assertEqual(len(worker.seen), 1)
+        self.assertEqual([head["execution_id"] for head in worker.seen if head["kind"] == "invoke"], [id_])
 
     def test_a_label_that_only_a_drained_worker_has_is_waited_for(self):
         self.controller.stop()
@@ -780,6 +780,25 @@ class Drains(WorkersTest):
         self.assertEqual([head for head in gpu.seen if head["kind"] == "invoke"], [])
         self.assertEqual(self.drain("gpu", "DELETE"), 204)
         self.assertEqual(self.controller.wait_execution(id_)["worker"], "gpu")
+
+    def test_a_worker_is_told_and_told_again_when_it_does_not_know(self):
+        worker = self.worker("one")
+        self.assertEqual(self.drain("one"), 204)
+        wait_until(lambda: worker.drained, "it is told")
+        worker.stop()
+        worker.drained = False
+        worker.start()  # it has forgotten
+        wait_until(lambda: worker.drained, "it is told by its next connection")
+        self.assertEqual(self.drain("one", "DELETE"), 204)
+        wait_until(lambda: not worker.drained, "it is told that this is over")
+        worker.stop()
+        worker.drained = True
+        worker.start()
+        wait_until(lambda: not worker.drained, "it is told by its next connection")
+        heard = len(worker.seen)
+        states = worker.states
+        wait_until(lambda: worker.states > states + 3, "it has said so")
+        self.assertEqual(worker.seen[heard:], [], "it is told once")
 
     def test_only_scope_admin_may(self):
         self.worker("one")

@@ -154,9 +154,12 @@ class Upgrade(unittest.TestCase):
                 load.wait_for_more(40)
                 self.faas("workers", "drain", worker.name)
                 wait_until(lambda w=worker: self.state(w) == "drained", "it has drained")
+                wait_until(lambda w=worker: "drained: no calls come" in w.log()[w.started_at :], "it knows")
                 load.wait_for_more(10)
                 self.restart(worker)
+                wait_until(lambda w=worker: "drained: no calls come" in w.log()[w.started_at :], "its successor knows, too")
                 self.faas("workers", "resume", worker.name)
+                wait_until(lambda w=worker: "resumed: calls come again" in w.log()[w.started_at :], "it knows that this is over")
             load.wait_for_more(40)
         self.check(load, *workers)
 

@@ -539,6 +539,33 @@ class Life(unittest.TestCase):
             self.assertEqual(controller.results[execution].value, "done\n")
             self.assertEqual(worker.leftovers(), [])
 
+    def test_a_drained_worker_makes_nothing_ready_until_it_is_resumed(self):
+        with FakeController() as controller, Worker(controller) as worker:
+            def instances(state):
+                return [i for i in controller.states[-1]["instances"] if i["state"] == state]
+
+            controller.deploy("f", "print(1)")
+            controller.deploy("kept", "print(2)")
+            controller.run("f")
+            controller.wait_for(lambda: instances("warm") and not instances("creating"))
+            controller.tell({"kind": "drain", "drained": True})
+            controller.wait_for(lambda: controller.states[-1]["drained"] and not instances("creating"))
+            ready = {i["id"] for i in instances("warm")}
+            controller.tell({"kind": "keep", "function": "kept", "version": 1, "count": 2})
+            for _ in range(4):  # what crossed is run, with what is there and without
+                controller.tell({"kind": "forget", "function": "f", "version": 1})
+                self.assertEqual(controller.run("f").value, 1)
+            controller.wait_for(lambda: controller.states[-1]["kept"] and not instances("creating"))
+            self.assertLess({i["id"] for i in instances("warm")}, ready)
+            self.assertNotIn("kept", [i.get("function") for i in controller.states[-1]["instances"]])
+            self.assertFalse(controller.states[-1]["draining"])
+            controller.tell({"kind": "drain", "drained": False})
+            controller.wait_for(lambda: sum(i.get("function") == "kept" for i in instances("idle") + instances("frozen")) == 2)
+            controller.wait_for(lambda: {i["id"] for i in instances("warm")} - ready)
+            self.assertFalse(controller.states[-1]["drained"])
+            self.assertEqual(worker.stop(), 0)
+            self.assertEqual(worker.leftovers(), [])
+
     def test_what_crosses_the_word_that_it_stops_is_run(self):
         with FakeController() as controller, Worker(controller) as worker:
             controller.deploy("f", "print('crossed')")

@@ -383,10 +383,10 @@ Test(pool, generic_ones_of_a_replaced_image_go)
     fake_answer(&fakes[2], "1", 0);
 }
 
-Test(pool, a_pool_that_is_to_end_refills_no_more)
+Test(pool, one_that_makes_nothing_ahead_does_so_again_when_it_is_told)
 {
     open_warm_pool(3);
-    pool_stop_refilling(pool);
+    pool_make_ahead(pool, false);
     invoke(alpha);
     fake_answer(&fakes[0], "1", 0);
     pool->refill_due_ns = pool->refill_latest_ns = 0;
@@ -397,6 +397,9 @@ Test(pool, a_pool_that_is_to_end_refills_no_more)
     cr_assert_eq(fake_count, 2);
     fake_answer(&fakes[1], "2", 0);
     cr_expect_str_eq(outcomes[1].result, "2");
+    pool_make_ahead(pool, true);
+    await_fakes(3);
+    cr_expect(fakes[2].generic);
 }
 
 Test(pool, generic_ones_make_room_for_functions)
