@@ -74,11 +74,18 @@ struct build_end {
 static bool is_under_way(const struct builds *builds, const struct function_version *version)
 {
     const struct list *const lists[] = {&builds->waiting, &builds->running};
-    for (size_t i = 0; i < ARRAY_LENGTH(lists); i++)
-        list_for_each(link, lists[i]) if (list_entry(link, struct build, link)->version ==
-                                          version) return true;
-    list_for_each(link, &builds->ending) if (list_entry(link, struct build_end, link)->version ==
-                                             version) return true;
+    for (size_t i = 0; i < ARRAY_LENGTH(lists); i++) {
+        list_for_each(link, lists[i])
+        {
+            if (list_entry(link, struct build, link)->version == version)
+                return true;
+        }
+    }
+    list_for_each(link, &builds->ending)
+    {
+        if (list_entry(link, struct build_end, link)->version == version)
+            return true;
+    }
     return false;
 }
 

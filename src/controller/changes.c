@@ -192,8 +192,9 @@ static void version_stored(void *data, const struct error *err)
         refuse(change, &failure);
         return;
     }
+    /* Others are to know whose it is. */
     if (function->newest->record.state == FUNCTION_BUILDING)
-        builds_claim(controller);                         /* others are to know whose it is */
+        builds_claim(controller);
     dispatch_take_turns(&controller->dispatch, function); /* its bound may be another now */
     log_info("function deployed", LOG_STR("function", function->name),
              LOG_INT("version", function->last_version),

@@ -93,7 +93,7 @@ static bool is_over(const struct postgres_store *store, const char *state)
 /* Not now: no resources, a lock that was not had, somebody who cancelled it, a disk that fails. */
 static bool is_passing(const char *state)
 {
-    static const char *const passing[] = {"53", "55P03", "57014", "58"};
+    static const char *const passing[] = {"53", "55P03", "57014", "58030"};
     for (size_t i = 0; i < ARRAY_LENGTH(passing); i++)
         if (has_class(state, passing[i]))
             return true;
