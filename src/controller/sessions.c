@@ -407,6 +407,13 @@ static void read_state(struct controller *controller, struct worker_session *ses
     }
 }
 
+/* Whether it is left alone until it has ended what it runs: it gets nothing new anyway. */
+static bool ends_its_work(const struct worker_session *session)
+{
+    return session->stream && !session->lost && session->dispatch.draining &&
+           (session->dispatch.busy > 0 || session->build);
+}
+
 static int find_session(struct controller *controller, const struct json *state,
                         struct worker_session **ret, struct error *err)
 {
@@ -423,8 +430,14 @@ static int find_session(struct controller *controller, const struct json *state,
     struct worker_session *session = string_map_get(&controller->sessions.by_name, name);
     if (!session && !(session = new_session(controller, name, err)))
         return -1;
-    if (strcmp(session->id, id) != 0)
+    if (strcmp(session->id, id) != 0) {
+        if (ends_its_work(session))
+            return error_set(err, ERROR_UNAVAILABLE,
+                             "worker %s of an earlier start is drained and still runs %zu "
+                             "invocations; this one is let in when they have ended",
+                             name, session->dispatch.busy);
         replace_session(controller, session, id);
+    }
     *ret = session;
     return 0;
 }

@@ -204,7 +204,7 @@ class Worker:
     `run(assignment, payload)`, which returns the members of the result's head and the result and log, or None for no answer at
     all. The default echoes the payload."""
 
-    def __init__(self, controller, name="w1", slots=4, run=None, build=None, instances=None, labels=None):
+    def __init__(self, controller, name="w1", slots=4, run=None, build=None, instances=None, labels=None, wait=True):
         self.controller, self.name, self.concurrency = controller, name, slots
         self.session = uuid.uuid4().hex
         self.run = run or (lambda head, payload: ({"status": "succeeded"}, payload, b""))
@@ -218,6 +218,7 @@ class Worker:
         self.seen = []  # every assignment's head
         self.draining = self.over = False
         self.silent = False  # says no state
+        self.wait = wait  # for its first state to be taken
         self.drained = False
         self.stream = None
         self.connections = 0
@@ -239,7 +240,8 @@ class Worker:
         self.threads = [threading.Thread(target=target, daemon=True) for target in (self.keep_connected, self.say_states)]
         for thread in self.threads:
             thread.start()
-        wait_until(lambda: self.states > states, "the worker's state is taken")
+        if self.wait:
+            wait_until(lambda: self.states > states, "the worker's state is taken")
 
     def stop(self):
         """Falls silent at once, like a process that was killed."""

@@ -781,6 +781,32 @@ class Drains(WorkersTest):
         self.assertEqual(self.drain("gpu", "DELETE"), 204)
         self.assertEqual(self.controller.wait_execution(id_)["worker"], "gpu")
 
+    def test_a_successor_is_let_in_when_the_one_before_has_ended_what_it_runs(self):
+        for stops in (True, False):  # by itself, or an operator drains it
+            blocker = Blocker()
+            name = f"stops-{stops}".lower()
+            old = self.worker(name, run=blocker, labels=[name])
+            self.controller.deploy(name, requires=[name])
+            call = self.in_background(self.controller.invoke, name, 1)
+            blocker.wait(1)
+            old.draining = stops
+            if not stops:
+                self.assertEqual(self.drain(name), 204)
+            wait_until(lambda n=name: self.states()[n] == "draining", "it drains")
+            new = self.stack.enter_context(Worker(self.controller, name, labels=[name], wait=False))
+            words = f"worker {name} of an earlier start is drained and still runs 1 invocations; this one is let in when they have ended"
+            self.assertEqual(wait_until(lambda n=new: n.refused, "it is refused"), words)
+            self.assertFalse(old.superseded.is_set())
+            old.silent = True  # the result is the last that it says
+            blocker.go.set()
+            self.assertEqual(call()["status"], "succeeded")
+            self.assertTrue(old.superseded.wait(fixture.WAIT_S), "the new one is in")
+            self.assertEqual(old.acknowledged, old.sent, "it keeps nothing that was taken")
+            if not stops:
+                self.assertEqual(self.drain(name, "DELETE"), 204)
+            self.assertEqual(self.controller.invoke(name, 2)["worker"], name)
+            wait_until(lambda n=new: [h for h in n.seen if h["kind"] == "invoke"], "the new one ran it")
+
     def test_a_worker_is_told_and_told_again_when_it_does_not_know(self):
         worker = self.worker("one")
         self.assertEqual(self.drain("one"), 204)
