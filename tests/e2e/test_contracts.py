@@ -151,7 +151,7 @@ class Process(PlatformTest):
         self.deploy('node-throw', nodejs='throw new TypeError("not like this")')
         execution = self.invoke('node-throw')
         self.assertEqual(execution['status'], 'failed')
-        self.assertIn('TypeError: not like this', execution['logs'])
+        self.assertIn('TypeError: not like this', execution['logs'], execution)
 
     def test_go(self):
         function = self.deploy('go', go='package main\nimport ("encoding/json"; "fmt"; "os")\nfunc main() {\n\tvar p map[string]int\n'
