@@ -53,7 +53,8 @@ void worker_stream_dismiss(struct worker_stream *stream, const char *kind, const
 {
     with_cleanup(buffer_deinit) struct buffer head = BUFFER_INIT(8192);
     struct json_writer *writer = json_writer_new(&head);
-    acknowledge(stream); /* it need not keep what was taken */
+    if (stream->session)
+        acknowledge(stream); /* it need not keep what was taken */
     if (writer) {
         json_object_begin(writer);
         json_member_string(writer, "kind", kind);
