@@ -39,7 +39,7 @@ static inline void json_cleanup(struct json **root)
 /* 0 when `text` is one JSON value within `limits`. Duplicate keys are not looked for. */
 int json_check(const char *text, size_t len, const struct json_limits *limits, struct error *err);
 
-/* json_check() of a long text, begun while it comes: each piece is looked at while the processor's cache has it, which costs a third of
+/* json_check() of a long text, begun while it comes: each piece is looked at while the processor's cache has it, which costs less than
  * reading it all again at the end. Where that leads nowhere (many small values, a text that is no JSON) it is left. */
 struct json_ahead;                          /* opaque */
 #define JSON_AHEAD_MIN ((size_t)256 * 1024) /* bytes from where on it is worth it */

@@ -326,23 +326,42 @@ static bool scan_step(struct scan *scan)
     return !scan->in_string && scan_end(scan);
 }
 
-/* Whether all is one valid value. If not, `ahead` stands where it can go on once there is more. */
+/* What a step changes. (Of the open levels it forgets or adds some, but does not replace one by another.) */
+struct place {
+    const char *at;
+    size_t values_left, depth;
+    bool in_string;
+};
+
+static struct place place_of(const struct scan *scan)
+{
+    return (struct place){scan->at, scan->values_left, scan->depth, scan->in_string};
+}
+
+static void go_back(struct scan *scan, struct place place)
+{
+    scan->at = place.at;
+    scan->values_left = place.values_left;
+    scan->depth = place.depth;
+    scan->in_string = place.in_string;
+}
+
+/* Whether all is one valid value. In any case `ahead` stands where it can go on once there is more. */
 static bool go_on(struct json_ahead *ahead, const char *text, size_t len)
 {
-    struct scan scan = ahead->scan;
-    scan.at = text + ahead->done;
-    scan.end = text + len;
-    while (scan_step(&scan)) {
-        if (scan.depth == 0)
-            return true;
-        ahead->scan = scan;
-        ahead->done = (size_t)(scan.at - text);
-    }
-    if (scan.in_string) {
-        ahead->scan = scan;
-        ahead->done = (size_t)(scan.at - text);
-    }
-    return false;
+    struct scan *scan = &ahead->scan;
+    struct place before;
+    bool stepped;
+    scan->at = text + ahead->done;
+    scan->end = text + len;
+    do {
+        before = place_of(scan);
+        stepped = scan_step(scan);
+    } while (stepped && scan->depth > 0);
+    if (stepped || !scan->in_string)
+        go_back(scan, before);
+    ahead->done = (size_t)(scan->at - text);
+    return stepped;
 }
 
 void json_ahead_look(struct json_ahead *ahead, const char *text, size_t len)
