@@ -12,7 +12,7 @@ readonly IMAGES=(python nodejs go native)
 
 readonly PACKAGES_BUILD=(
     gcc libc6-dev make cmake ninja-build pkg-config musl-tools
-    libyajl-dev libcurl4-openssl-dev libarchive-dev libmicrohttpd-dev libuv1-dev libsqlite3-dev libpq-dev)
+    libyajl-dev libcurl4-openssl-dev libarchive-dev libmicrohttpd-dev libgnutls28-dev libuv1-dev libsqlite3-dev libpq-dev)
 readonly PACKAGES_RUN=(runc mount containernetworking-plugins iptables nftables iproute2 ca-certificates)
 readonly PACKAGES_IMAGES=(mmdebstrap debian-archive-keyring mount util-linux python3)
 readonly PACKAGES_TEST=(libcriterion-dev openssl python3 python3-jsonschema python3-yaml skopeo umoci zstd sqlite3 crun strace postgresql busybox-static)
@@ -146,7 +146,7 @@ need_programs() {
     for program in cc cmake ninja pkg-config runc mmdebstrap python3 nft iptables ip; do
         command -v "$program" >/dev/null || missing+=("program $program")
     done
-    for library in yajl libcurl libarchive libmicrohttpd libuv sqlite3 libpq criterion; do
+    for library in yajl libcurl libarchive libmicrohttpd gnutls libuv sqlite3 libpq criterion; do
         pkg-config --exists "$library" 2>/dev/null || missing+=("library $library, with its headers")
     done
     cni_plugins_exist || missing+=("the CNI plugins bridge, host-local, firewall and loopback, in /usr/lib/cni or /opt/cni/bin")

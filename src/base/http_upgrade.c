@@ -1,5 +1,6 @@
 /* Connections that leave HTTP: libmicrohttpd gives the socket away, and closes it when it is told to. */
 #include "base/http_internal.h"
+#include "base/http_tls.h"
 
 #include <errno.h>
 #include <netinet/in.h>
@@ -19,6 +20,9 @@ struct upgraded {
     struct byte_stream stream; /* first member */
     struct http_server *server;
     struct MHD_UpgradeResponseHandle *handle;
+    /* What libmicrohttpd gave: the connection, or with TLS one end of a pair of sockets. */
+    MHD_socket given;
+    struct http_tls *tls; /* owned; NULL: there is none */
     size_t early_len, early_done;
     char early[]; /* read by libmicrohttpd with the request */
 };
@@ -27,49 +31,62 @@ static ssize_t receive(struct byte_stream *stream, void *to, size_t max)
 {
     struct upgraded *upgraded = (struct upgraded *)stream;
     size_t left = upgraded->early_len - upgraded->early_done;
+    if (left == 0 && upgraded->tls)
+        return http_tls_receive(upgraded->tls, to, max);
     if (left == 0)
         return recv(stream->fd, to, max, MSG_DONTWAIT);
     size_t len = left < max ? left : max;
     memcpy(to, upgraded->early + upgraded->early_done, len);
     upgraded->early_done += len;
-    stream->holds_bytes = upgraded->early_done < upgraded->early_len;
+    stream->holds_bytes = upgraded->tls || upgraded->early_done < upgraded->early_len;
     return (ssize_t)len;
 }
 
 static ssize_t send_bytes(struct byte_stream *stream, const void *from, size_t len)
 {
+    const struct upgraded *upgraded = (struct upgraded *)stream;
+    if (upgraded->tls)
+        return http_tls_send(upgraded->tls, from, len);
     return send(stream->fd, from, len, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
 static void close_stream(struct byte_stream *stream)
 {
     struct upgraded *upgraded = (struct upgraded *)stream;
-    shutdown(stream->fd, SHUT_RDWR); /* libmicrohttpd closes it in its next run */
+    if (upgraded->tls)
+        http_tls_give_back(upgraded->tls);
+    shutdown(upgraded->given, SHUT_RDWR); /* libmicrohttpd closes it in its next run */
     MHD_upgrade_action(upgraded->handle, MHD_UPGRADE_ACTION_CLOSE);
     http_server_schedule(upgraded->server);
     free(upgraded);
 }
 
-static struct byte_stream *upgraded_new(struct http_server *server, const char *early,
-                                        size_t early_len, int fd,
+static struct byte_stream *upgraded_new(struct http_server *server,
+                                        struct MHD_Connection *connection, const char *early,
+                                        size_t early_len, MHD_socket given,
                                         struct MHD_UpgradeResponseHandle *handle)
 {
     int one = 1, zero = 0;
     struct upgraded *upgraded = calloc(1, sizeof(*upgraded) + early_len);
-    if (!upgraded)
+    if (!upgraded || http_tls_take(connection, &upgraded->tls) < 0) {
+        free(upgraded);
         return NULL;
-    *upgraded = (struct upgraded){.stream = {.receive = receive,
-                                             .send = send_bytes,
-                                             .close = close_stream,
-                                             .fd = fd,
-                                             .holds_bytes = early_len > 0},
-                                  .server = server,
-                                  .handle = handle,
-                                  .early_len = early_len};
+    }
+    upgraded->stream = (struct byte_stream){
+        .receive = receive,
+        .send = send_bytes,
+        .close = close_stream,
+        .fd = upgraded->tls ? http_tls_socket(upgraded->tls) : given,
+        .holds_bytes = upgraded->tls || early_len > 0,
+    };
+    upgraded->server = server;
+    upgraded->handle = handle;
+    upgraded->given = given;
+    upgraded->early_len = early_len;
     if (early_len > 0)
         memcpy(upgraded->early, early, early_len);
-    setsockopt(fd, IPPROTO_TCP, TCP_CORK, &zero, sizeof(zero));
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+    setsockopt(upgraded->stream.fd, IPPROTO_TCP, TCP_CORK, &zero, sizeof(zero));
+    setsockopt(upgraded->stream.fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
     return &upgraded->stream;
 }
 
@@ -84,7 +101,7 @@ static void upgrade(void *data, struct MHD_Connection *connection, void *request
     struct http_connection *own = http_connection_of(connection);
     if (own)
         own->upgraded = true;
-    struct byte_stream *stream = upgraded_new(server, early, early_len, fd, handle);
+    struct byte_stream *stream = upgraded_new(server, connection, early, early_len, fd, handle);
     if (!stream) {
         shutdown(fd, SHUT_RDWR);
         MHD_upgrade_action(handle, MHD_UPGRADE_ACTION_CLOSE);

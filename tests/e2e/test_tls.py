@@ -1,5 +1,6 @@
 """The API and the workers' links over TLS, with an authority of the test's own."""
 import os
+import re
 import shutil
 import socket
 import ssl
@@ -48,6 +49,28 @@ class Tls(unittest.TestCase):
         for arguments, result in ((('--data', '{}'), '2'), (('--file', big), '5000002')):
             called = self.faas('invoke', 'over-tls', *arguments)
             self.assertEqual((called.returncode, called.stdout.strip()), (0, result), called.stderr)
+
+    def link_bytes(self):
+        """What the worker's connections have received and sent, as TCP counts it."""
+        port, pid = self.platform.url.rsplit(':', 1)[1], self.platform.pids()['faas-worker']
+        lines = subprocess.run(['ss', '-tinpHO', 'dport', '=', ':' + port], capture_output=True, text=True, check=True).stdout.splitlines()
+        own = [line for line in lines if f'pid={pid},' in line]
+        return [sum(int(number) for line in own for number in re.findall(rf'\b{name}:(\d+)', line)) for name in ('bytes_received', 'bytes_sent')]
+
+    def test_the_link_carries_little_more_than_what_is_said(self):
+        size = 4_000_000
+        path, big = os.path.join(self.folder, 'main.py'), os.path.join(self.folder, 'big.json')
+        with open(path, 'w', encoding='ascii') as file:
+            file.write('import sys\nsys.stdout.write(sys.stdin.read())')
+        with open(big, 'w', encoding='ascii') as file:
+            file.write('"' + 'x' * (size - 2) + '"')
+        self.assertEqual(self.faas('deploy', 'echo-tls', path, '--runtime', 'python', '--memory', '256').returncode, 0)
+        self.assertEqual(self.faas('invoke', 'echo-tls', '--data', '1').stdout.strip(), '1')
+        before = self.link_bytes()
+        self.assertEqual(len(self.faas('invoke', 'echo-tls', '--file', big).stdout.strip()), size)
+        for after, earlier in zip(self.link_bytes(), before):
+            self.assertGreaterEqual(after - earlier, size)
+            self.assertLess(after - earlier, size * 1.1)
 
     def test_an_authority_that_is_not_trusted_is_refused(self):
         for environment in ({'FAAS_CA_FILE': self.other.ca}, {'FAAS_CA_FILE': '/etc/ssl/certs/ca-certificates.crt'}):
