@@ -269,9 +269,13 @@ class Processes(Exhaustion):
 
     def close_limit(self, cgroup):
         """Not one process or thread more than there are, once what was started for a moment only (the OCI runtime is asked for its
-        version, say) has ended: its place would be free afterwards."""
+        version, say) has ended and was reaped: its place would be free afterwards."""
         own = set(self.platform.pids().values())
-        wait_until(lambda: {int(pid) for pid in read(f'{cgroup}/cgroup.procs').split()} == own, 60, 'only the platform is there')
+
+        def only_the_platform():
+            alive = sum(len(read(f'{folder}/tasks').split()) for folder, _, _ in os.walk(cgroup))
+            return {int(pid) for pid in read(f'{cgroup}/cgroup.procs').split()} == own and int(read(f'{cgroup}/pids.current')) == alive
+        wait_until(only_the_platform, 60, 'only the platform is there')
         write(f'{cgroup}/pids.max', read(f'{cgroup}/pids.current').strip())
 
     def test_a_worker_that_can_start_no_process(self):
