@@ -149,7 +149,7 @@ class Platform:
 
     def environment(self):
         environment = {name: value for name, value in os.environ.items() if not name.startswith(('CONTROLLER_', 'WORKER_', 'FAAS_'))}
-        for name in ('WORKER_IMAGE_DIR', 'WORKER_OCI_RUNTIME', 'ASAN_OPTIONS', 'LSAN_OPTIONS'):
+        for name in ('WORKER_IMAGE_DIR', 'WORKER_OCI_RUNTIME', 'WORKER_START_TIMEOUT_MS', 'ASAN_OPTIONS', 'LSAN_OPTIONS'):
             if name in os.environ:
                 environment[name] = os.environ[name]
         environment['WORKER_NAME'] = self.worker_name

@@ -91,7 +91,7 @@ class Isolation(PlatformTest):
         self.assertSucceeded(self.deploy_and_invoke('process-python'), 1)
         self.deploy('handler-python', python='def handler(event, context):\n    return 1', contract='handler', handler='main.handler')
         self.assertSucceeded(self.invoke('handler-python'), 1)
-        self.deploy('handler-nodejs', nodejs='exports.handler = async () => 1', contract='handler', handler='index.handler', network='none', timeout_ms=120000)
+        self.deploy('handler-nodejs', nodejs='exports.handler = async () => 1', contract='handler', handler='index.handler', network='none')
         self.assertSucceeded(self.invoke('handler-nodejs'), 1)
         with open('/proc/self/mountinfo', encoding='utf-8') as file:
             host_mounts = {line.split()[0] for line in file}
