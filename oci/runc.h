@@ -59,9 +59,9 @@ struct oci_call {
     int signal;      /* 0: SIGKILL */
     bool all;        /* kill: every process of the container */
     bool force;      /* delete: kill it first if it runs */
-    bool
-        unhurried; /* takes less CPU time and somewhat longer: for what nobody waits for. A verb that starts no process is
-                            put behind others, too */
+    /* Takes less CPU time and somewhat longer: for what nobody waits for. A verb that starts no
+     * process is put behind others, too. */
+    bool unhurried;
     uint64_t timeout_ms; /* 0: 30 s */
 };
 

@@ -26,8 +26,8 @@ struct scan {
     const char *at, *end;
     size_t values_left;
     size_t depth, depth_max;
-    bool
-        in_string; /* a string value ends before its closing quote, or has what is not understood */
+    /* A string value ends before its closing quote, or has what is not understood. */
+    bool in_string;
     unsigned char is_object[DEPTH_MAX / 8]; /* a bit for each open level */
 };
 

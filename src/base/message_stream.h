@@ -28,8 +28,8 @@ struct message_in {
 struct message_stream_options {
     size_t max_body;
     size_t max_queued; /* bytes that wait to be sent; more is an error */
-    bool
-        json_bodies; /* large bodies begin with JSON that is to be checked: it is looked at while it comes */
+    /* Large bodies begin with JSON that is to be checked: it is looked at while it comes. */
+    bool json_bodies;
     void (*message)(void *data, struct message_in *message);
     /* All messages that were there have been told; may be NULL. */
     void (*settled)(void *data);

@@ -39,8 +39,8 @@ struct link {
     uint64_t taken;    /* messages that came on this connection */
     uint64_t received; /* its bytes, when that was looked at last */
     bool changed;      /* since the state was said */
-    uint64_t
-        announced; /* the message that link_announce() sent, until it is acknowledged; 0: none */
+    /* The message that link_announce() sent, until it is acknowledged; 0: none. */
+    uint64_t announced;
     unsigned failures; /* in a row */
     bool reachable;
     bool over; /* superseded */

@@ -44,8 +44,8 @@ struct worker {
     struct invocation_list backlog; /* more than the concurrency: they wait here */
     size_t running;                 /* in functions or pool */
     bool draining, stopping, closing, checking;
-    bool
-        drained; /* by an operator, a controller's last word: no more calls come until it is resumed */
+    /* By an operator, a controller's last word: no more calls come until it is resumed. */
+    bool drained;
     struct loop_timer *deadline; /* of the drain, then of the delivery */
     void (*stopped)(void *data);
     void *data;
