@@ -297,7 +297,9 @@ static void renew_due(void *data)
     renewal->controller = controller;
     renewal->sent_ns = clock_monotonic_ns();
     memcpy(renewal->owner, controller->delivery.owner, sizeof(renewal->owner));
-    store_renew(controller->store, renewal->owner, controller->config.lease_ms, renewed, renewal);
+    bool joined = controller->delivery.lease_until_ns > 0;
+    store_renew(controller->store, renewal->owner, controller->config.lease_ms, joined, renewed,
+                renewal);
 }
 
 /* ---- without workers ---- */

@@ -148,6 +148,28 @@ fail:
     return -1;
 }
 
+static void split_urgent(struct job_list *from, struct job_list *urgent)
+{
+    struct job_list others;
+    list_init(&others);
+    for (struct store_job *job; (job = list_pop(from));)
+        list_append(job->urgent ? urgent : &others, job);
+    list_move(from, &others);
+}
+
+/* Those that must not be late go before the rest of the batch, also those that came meanwhile. */
+static void let_urgent_by(struct store_queue *queue, struct job_list *batch)
+{
+    struct job_list urgent;
+    list_init(&urgent);
+    split_urgent(batch, &urgent);
+    uv_mutex_lock(&queue->lock);
+    split_urgent(&queue->waiting, &urgent);
+    uv_mutex_unlock(&queue->lock);
+    list_move(&urgent, batch);
+    list_move(batch, &urgent);
+}
+
 /* One by one; stops when the connection is lost. What is done moves to `done`, what is to be held to `held`. */
 static void run_each(struct store_queue *queue, struct job_list *batch, struct job_list *done,
                      struct job_list *held)
@@ -160,7 +182,8 @@ static void run_each(struct store_queue *queue, struct job_list *batch, struct j
             list_append(held, list_pop(batch));
             continue;
         }
-        if (blocked.code && !job->patient && has_passed(began_ns, STORE_BLOCKED_MS)) {
+        if (blocked.code && !job->patient && !job->urgent &&
+            has_passed(began_ns, STORE_BLOCKED_MS)) {
             fail_job(job, &blocked);
             list_append(done, list_pop(batch));
             continue;
@@ -176,6 +199,8 @@ static void run_each(struct store_queue *queue, struct job_list *batch, struct j
             list_append(done, list_pop(batch));
         if (lost)
             return;
+        if (unwritable)
+            let_urgent_by(queue, batch);
     }
 }
 

@@ -9,7 +9,8 @@
  * A patient job that fails because the database cannot write just now (its disk is full, somebody holds a lock) is held,
  * and with it every patient one behind it, so that they keep their order; the first is tried again, by itself, with
  * pauses that grow from STORE_HOLD_MS. The others go on; those that are not patient fail, untried once others of their
- * batch have kept them waiting for STORE_BLOCKED_MS, so that locks hold up nobody for long. */
+ * batch have kept them waiting for STORE_BLOCKED_MS, so that locks hold up nobody for long. What is urgent goes
+ * before others as soon as one of them was kept waiting. */
 #pragma once
 
 #include "store/engine.h"
@@ -29,6 +30,7 @@ struct store_job {
     unsigned losses; /* how often the connection broke while it ran */
     unsigned holds;  /* how often it was held as the first */
     bool patient;    /* rather waits for a lost connection, a full disk or a lock than fails */
+    bool urgent;     /* a lease's renewal: not patient, and always tried */
     bool failed;
     bool again;      /* set by run: once more, in a later transaction */
     unsigned rounds; /* of `again`, that were committed */

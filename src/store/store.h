@@ -150,10 +150,11 @@ int store_join(struct store *store, const char *owner, int64_t lease_ms, struct 
 /* Ends the lease at once. */
 void store_leave(struct store *store, const char *owner, store_done_fn *done, void *data);
 /* Renews the lease, and frees what owners had whose lease has ended. `held`: it had not ended itself; then all is lost
- * that it owned, and it must join under another name (store_rejoin()). */
+ * that it owned, and it must join under another name (store_rejoin()).
+ * `urgent`: calls that wait for another session's lock do not hold it up; not before store_rejoin() has come to its end. */
 typedef void store_renewed_fn(void *data, bool held, const struct error *err);
-void store_renew(struct store *store, const char *owner, int64_t lease_ms, store_renewed_fn *done,
-                 void *data);
+void store_renew(struct store *store, const char *owner, int64_t lease_ms, bool urgent,
+                 store_renewed_fn *done, void *data);
 /* As store_join(), not blocking. */
 void store_rejoin(struct store *store, const char *owner, int64_t lease_ms, store_done_fn *done,
                   void *data);

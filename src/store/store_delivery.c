@@ -77,11 +77,12 @@ static void finish_renew(struct store_job *job)
     call_free(call);
 }
 
-void store_renew(struct store *store, const char *owner, int64_t lease_ms, store_renewed_fn *done,
-                 void *data)
+void store_renew(struct store *store, const char *owner, int64_t lease_ms, bool urgent,
+                 store_renewed_fn *done, void *data)
 {
     struct call *call = call_new("renew", run_renew, data);
     call->job.finish = finish_renew;
+    call->job.urgent = urgent;
     call->renewed_done = done;
     call->owner = call_copy_text(owner);
     call->number = lease_ms;

@@ -143,7 +143,7 @@ static void renewed(void *data, bool is_held, const struct error *failure)
 static bool renew(const char *owner, int64_t lease_ms)
 {
     int before = outcomes;
-    store_renew(store, owner, lease_ms, renewed, NULL);
+    store_renew(store, owner, lease_ms, true, renewed, NULL);
     wait_for(before + 1);
     cr_assert_eq(failures, 0, "%s", err.message);
     return held;
@@ -301,6 +301,40 @@ static void wait_for_waiter(PGconn *other)
         cr_assert_eq(PQresultStatus(result), PGRES_TUPLES_OK, "%s", PQerrorMessage(other));
     } while (PQntuples(result) == 0);
     PQclear(result);
+}
+
+static void wait_for_lease(PGconn *other, const char *condition)
+{
+    char query[256];
+    PGresult *result = NULL;
+    snprintf(query, sizeof(query),
+             "SELECT pg_sleep(0.005) FROM suite.controllers WHERE alive_until %s", condition);
+    do {
+        PQclear(result);
+        result = PQexec(other, query);
+        cr_assert_eq(PQresultStatus(result), PGRES_TUPLES_OK, "%s", PQerrorMessage(other));
+    } while (PQntuples(result) == 0);
+    PQclear(result);
+}
+
+Test(store, a_lease_is_renewed_while_others_wait_for_a_lock_one_after_the_other)
+{
+    PGconn *other = postgresql_connect();
+    join("one");
+    int before = outcomes;
+    PQclear(PQexec(other, "SET search_path = suite; BEGIN;"
+                          "LOCK TABLE settings IN ACCESS EXCLUSIVE MODE"));
+    cr_assert_eq(PQtransactionStatus(other), PQTRANS_INTRANS);
+    for (int i = 0; i < 4; i++)
+        store_put_setting(store, "asked", "1", done, NULL);
+    wait_for_waiter(other);
+    store_renew(store, "one", 60 * (int64_t)MINUTE_MS, true, renewed, NULL);
+    wait_for_lease(other, "> clock_timestamp() + interval '30 minutes'");
+    PQclear(PQexec(other, "ROLLBACK"));
+    PQfinish(other);
+    wait_for(before + 5);
+    cr_expect(held);
+    cr_expect_leq(failures, 2, "it was renewed after the first, not after all of them");
 }
 
 Test(store, what_an_operator_cancels_is_written_after_all)
