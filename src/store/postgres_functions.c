@@ -75,13 +75,19 @@ int postgres_update_function(void *db, const struct function_record *record, str
     return rows > 0 ? 0 : record_gone(record, err);
 }
 
-/* The functions are locked first, as by all others: whoever waits for the rows has them locked too. */
+/* The functions are locked first, as by all others: whoever waits for the rows has them locked too. This is asked every few
+ * seconds, and nearly always there is nothing: then it waits for nobody's lock. */
 int postgres_claim_builds(void *db, const char *owner, struct store_engine_backlog *builds,
                           struct error *err)
 {
     struct postgres_arguments arguments = {0};
     postgres_bind_text(&arguments, owner);
     postgres_bind_int(&arguments, STORE_CLAIM_BUILDS_MAX);
+    auto_result *any = postgres_read(db, POSTGRES_ANY_BUILD, NULL, "looking for builds", err);
+    if (!any)
+        return -1;
+    if (PQntuples(any) == 0)
+        return 0;
     if (lock_functions(db, err) < 0)
         return -1;
     auto_result *rows =

@@ -35,6 +35,7 @@ const char *const postgres_statement_texts[POSTGRES_STATEMENT_COUNT] = {
         "UPDATE functions SET state = $3, spec = $4, code_sha256 = $5, artifact_sha256 = $6,"
         " build_output = $7, created_at = $8, updated_at = $9 WHERE name = $1 AND version = $2"
         " AND (state = 'building' OR updated_at = $9)", /* or it is this very record */
+    [POSTGRES_ANY_BUILD] = "SELECT 1 FROM functions WHERE state = 'building' LIMIT 1",
     [POSTGRES_CLAIM_BUILDS] =
         "UPDATE functions SET builder = $1 WHERE EXISTS (SELECT 1 FROM controllers WHERE id = $1)"
         " AND (name, version) IN (SELECT name, version FROM functions AS f WHERE state ="

@@ -303,6 +303,28 @@ static void wait_for_waiter(PGconn *other)
     PQclear(result);
 }
 
+static void builds_came(void *data, const char *const *functions, size_t count,
+                        const struct error *failure)
+{
+    (void)functions;
+    cr_expect_eq(count, 0);
+    done(data, failure);
+}
+
+Test(store, looking_for_builds_where_there_are_none_waits_for_nobodys_deployment)
+{
+    PGconn *other = postgresql_connect();
+    put_function("a", 1, FUNCTION_READY, "x");
+    join("one");
+    PQclear(PQexec(other, "BEGIN; SELECT pg_advisory_xact_lock(" POSTGRES_FUNCTIONS_LOCK ")"));
+    cr_assert_eq(PQtransactionStatus(other), PQTRANS_INTRANS);
+    int before = outcomes;
+    store_claim_builds(store, "one", builds_came, NULL);
+    wait_for(before + 1);
+    cr_expect_eq(failures, 0, "%s", err.message);
+    PQfinish(other);
+}
+
 static void wait_for_lease(PGconn *other, const char *condition)
 {
     char query[256];
