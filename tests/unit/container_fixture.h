@@ -13,6 +13,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -123,6 +124,23 @@ static inline void fixture_write_script(const char *script)
     struct oci_runtime_spec spec = fixture_spec(script, args);
 
     fixture_write_bundle(&spec);
+}
+
+/* Whether the process is gone, or dead and only not reaped yet. */
+static inline bool has_ended(pid_t pid)
+{
+    with_cleanup(buffer_deinit) struct buffer text = BUFFER_INIT(4096);
+    autofree char *path = string_printf("/proc/%d/stat", pid);
+
+    return buffer_read_file(&text, path, NULL) < 0 || strstr(text.data, ") Z ") != NULL ||
+           strstr(text.data, ") X ") != NULL;
+}
+
+/* One that was killed takes a moment, also when it has left its cgroup already. */
+static inline void wait_until_ended(pid_t pid)
+{
+    while (!has_ended(pid))
+        sched_yield();
 }
 
 /* Runs the bundle with the write end of a pipe as its descriptor 3, and returns everything that came out. */

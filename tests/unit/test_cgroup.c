@@ -87,21 +87,6 @@ static void delete_container(const char *id)
     cr_assert_eq(oci_runtime_call(&fixture_runtime, &call, NULL, &err), 0, "%s", err.message);
 }
 
-static bool has_ended(pid_t pid)
-{
-    with_cleanup(buffer_deinit) struct buffer text = BUFFER_INIT(4096);
-    autofree char *path = string_printf("/proc/%d/stat", pid);
-
-    return buffer_read_file(&text, path, NULL) < 0 || strstr(text.data, ") Z ") != NULL ||
-           strstr(text.data, ") X ") != NULL;
-}
-
-static void wait_until_ended(pid_t pid)
-{
-    while (!has_ended(pid))
-        sched_yield();
-}
-
 /* Folders named faas-<worker> in any hierarchy. */
 static bool anything_left(void)
 {
@@ -433,7 +418,7 @@ Test(cgroup, freeing_removes_everything_even_what_still_runs)
 
     cr_assert(anything_left());
     worker_cgroup_free(worker);
-    cr_expect(has_ended(pid));
+    wait_until_ended(pid);
     cr_expect_not(anything_left());
 }
 
@@ -443,7 +428,7 @@ Test(cgroup, a_successor_removes_what_a_crashed_worker_left)
     pid_t pid = run_in(crashed, "left", "exec busybox sleep 1000");
     struct worker_cgroup *successor = open_worker();
 
-    cr_expect(has_ended(pid));
+    wait_until_ended(pid);
     worker_cgroup_free(successor);
     cr_expect_not(anything_left());
     worker_cgroup_free(crashed);
@@ -485,7 +470,7 @@ Test(cgroup, removing_one_instance_leaves_the_others)
           two = run_in(worker, "two", "exec busybox sleep 1000");
 
     cr_expect_eq(worker_cgroup_remove(worker, "one", &err), 0, "%s", err.message);
-    cr_expect(has_ended(one));
+    wait_until_ended(one);
     cr_expect_not(has_ended(two));
     cr_expect_eq(worker_cgroup_remove(worker, "one", &err), 0, "gone already: %s", err.message);
     worker_cgroup_free(worker);

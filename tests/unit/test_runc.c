@@ -37,14 +37,6 @@ static void wait_until_stopped(const char *id)
 }
 
 /* Dead, or only waiting for the host's init to reap it. */
-static bool has_ended(pid_t pid)
-{
-    with_cleanup(buffer_deinit) struct buffer text = BUFFER_INIT(4096);
-    autofree char *path = string_printf("/proc/%d/stat", pid);
-
-    return buffer_read_file(&text, path, NULL) < 0 || strstr(text.data, ") Z ") != NULL;
-}
-
 /* ---- real runc ---- */
 
 Test(runc, a_container_goes_through_its_whole_life)
@@ -138,7 +130,7 @@ Test(runc, delete_with_force_accepts_running_and_missing_ones)
     must(OCI_RUN, "forced");
     pid_t pid = state_of("forced").pid;
     cr_expect_eq(oci_runtime_call(&fixture_runtime, &call, NULL, &err), 0, "%s", err.message);
-    cr_expect(has_ended(pid));
+    wait_until_ended(pid);
     cr_expect_eq(oci_runtime_call(&fixture_runtime, &call, NULL, &err), 0, "%s", err.message);
 }
 
@@ -181,7 +173,7 @@ Test(runc, delete_all_also_removes_what_the_runtime_cannot_read)
     fixture_shell(broken);
     cr_assert_eq(oci_runtime_delete_all(&fixture_runtime, &count, &err), 0, "%s", err.message);
     cr_expect_eq(count, 2);
-    cr_expect(has_ended(pid));
+    wait_until_ended(pid);
     cr_expect_not(path_exists(entry));
 }
 
