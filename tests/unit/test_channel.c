@@ -1,5 +1,6 @@
 /* Frames over a socket pair, with a test as the instance. */
-#include "base/json_tree.h"
+#include "json_ahead_fixture.h"
+
 #include "worker/channel.h"
 
 #include <criterion/criterion.h>
@@ -26,19 +27,6 @@ static void drop_channel(void)
 {
     channel_free(channel);
     channel = NULL;
-}
-
-/* Whether the first half had been read before: it is not looked at again. */
-static bool half_was_seen(const struct json_ahead *ahead, const char *text, size_t len)
-{
-    static const struct json_limits limits = {
-        .max_bytes = SIZE_MAX, .max_depth = 1000, .max_values = SIZE_MAX};
-    char *copy = malloc(len);
-    memcpy(copy, text, len);
-    memset(copy, '\n', len / 2);
-    bool seen = ahead && json_scan_rest(ahead, copy, len, &limits);
-    free(copy);
-    return seen;
 }
 
 static void on_frame(void *data, const struct frame_header *header, const char *meta,
