@@ -397,15 +397,6 @@ def sanitizer_reports(text):
     return text[max(0, found.start() - 200):found.start() + 4000] if found else ''
 
 
-def runs(pid):
-    """False for a process that has ended and that the host's init has yet to reap, too."""
-    try:
-        with open(f'/proc/{pid}/stat', encoding='utf-8', errors='replace') as file:
-            return file.read().rsplit(')', 1)[1].split()[0] != 'Z'
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
 def wait_until(condition, seconds=30, what='the condition'):
     """Its first true value. `what` is a text, or a function that makes it when time is over."""
     deadline = time.monotonic() + seconds

@@ -13,6 +13,7 @@ import time
 import unittest
 import uuid
 
+from processes import runs
 from worker import BIN, IMAGE_DIR, WAIT_S, FakeController, Worker, have_images, message
 
 
@@ -46,15 +47,6 @@ def wait_states(controller, name, *states):
         if time.monotonic() > deadline:
             raise AssertionError(f"{name} should have instances {states}, and has {found}")
         time.sleep(0.02)
-
-
-def runs(pid):
-    """False for one that has ended and that the host's init has yet to reap, too."""
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 def wait_for(ready):
