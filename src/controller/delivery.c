@@ -278,12 +278,14 @@ static void renewed(void *data, bool held, const struct error *err)
     struct delivery *delivery = &controller->delivery;
     if (!err && !delivery->stopped && strcmp(renewal->owner, delivery->owner) == 0) {
         delivery->lease_until_ns = renewal->sent_ns + lease_ns(controller);
-        if (held && delivery_has_workers(controller))
-            builds_claim(controller);
-        if (!held)
+        if (!held) {
             lease_lost(controller);
-        else if (delivery_lease_holds(controller))
-            begin_set_aside(controller);
+        } else {
+            if (delivery_has_workers(controller))
+                builds_claim(controller);
+            if (delivery_lease_holds(controller))
+                begin_set_aside(controller);
+        }
     }
     free(renewal);
 }

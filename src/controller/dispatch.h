@@ -5,8 +5,9 @@
  * allows waits until one of them ends. Functions with reserved_concurrency have places of their own among all that
  * the workers have: the others together get what is left, but always one at least. An execution goes to a worker that
  * can take one, can be told at once (it is connected) and has the labels that its version requires (placement.h):
- * preferably one with a free place in an instance of that version, then one that has its code, then the least loaded. A worker that asks gets, within a bound on patience, a function that it is
- * warm for before one that it is not. A function that no worker in contact may run loses its turn, and takes turns again
+ * preferably one with a free place in an instance of that version, then one that has its code, then the least
+ * loaded. A worker that asks gets, within a bound on patience, a function that it is warm for before one that it is
+ * not. A function that no worker in contact may run loses its turn, and takes turns again
  * when something about the workers changes: it holds up nobody.
  *
  * Pure logic over the lists: no I/O, no clock. Loop thread only. */
