@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #define MESSAGE_HEAD_MAX (1024 * 1024)
@@ -27,3 +28,12 @@ void message_header_write(char out[MESSAGE_HEADER_SIZE], size_t head_len, size_t
 /* Lengths that no message can have are refused. */
 int message_header_read(const char in[MESSAGE_HEADER_SIZE], size_t *ret_head_len,
                         size_t *ret_body_len, struct error *err);
+
+/* The body is a place in memory that both ends have (shared_memory.h), as u64 at, u64 len; the body itself lies there. The top bit
+ * of head_len says so. */
+#define MESSAGE_PLACE_SIZE 16
+void message_header_mark_shared(char header[MESSAGE_HEADER_SIZE]);
+/* Whether it was marked; it is not any more. */
+bool message_header_unmark_shared(char header[MESSAGE_HEADER_SIZE]);
+void message_place_write(char out[MESSAGE_PLACE_SIZE], uint64_t at, uint64_t len);
+void message_place_read(const char in[MESSAGE_PLACE_SIZE], uint64_t *ret_at, uint64_t *ret_len);

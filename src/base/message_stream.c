@@ -2,6 +2,7 @@
 #include "base/message_stream.h"
 
 #include "base/json.h"
+#include "base/shared_memory.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -14,6 +15,10 @@
 /* Up to here a body is copied behind its head; a larger one is sent from where it is. */
 #define COPY_MAX (8UL * 1024)
 #define CHUNK_SIZE (16UL * 1024)
+/* From here on a body goes through shared memory; below, the socket is as fast. */
+#define SHARED_MIN (256UL * 1024)
+/* Copied out of it piece by piece, so that a piece is in the cache when it is looked at. */
+#define SHARED_PIECE (128UL * 1024)
 
 /* What is sent in one piece: collected small messages, or a body. */
 struct chunk {
@@ -42,6 +47,8 @@ struct message_stream {
     char *in; /* owned, IN_SIZE; bytes from in_at to in_len were not taken yet */
     size_t in_at, in_len;
     struct large large;
+    struct shared_memory *shared; /* owned; NULL: none */
+    bool shares_sending;
     struct chunk *first, *last;
     size_t queued;
     uint64_t sent;     /* messages */
@@ -94,6 +101,8 @@ void message_stream_free(struct message_stream *stream)
     free(stream->large.head);
     free(stream->large.body);
     json_ahead_free(stream->large.ahead);
+    shared_memory_free(stream->shared);
+    stream->shared = NULL;
 }
 
 static void watch(struct message_stream *stream);
@@ -229,16 +238,70 @@ static int large_begin(struct message_stream *stream, size_t head_len, size_t bo
     return 0;
 }
 
+/* Copies a body out of the shared memory; the message becomes a large one that has come. */
+static int large_from_shared(struct message_stream *stream, const char *head, size_t head_len,
+                             struct error *err)
+{
+    struct large *large = &stream->large;
+    struct shared_place place;
+    message_place_read(head + head_len, &place.at, &place.len);
+    const char *from = shared_memory_at(stream->shared, &place);
+    if (!from)
+        return error_set(err, ERROR_INVALID_REQUEST,
+                         "a body of %llu bytes at %llu is outside of the shared memory",
+                         (unsigned long long)place.len, (unsigned long long)place.at);
+    *large = (struct large){.head_len = head_len, .body_len = place.len};
+    large->head = malloc(head_len + 1);
+    large->body = place.len <= stream->options.max_body ? malloc(place.len + 1) : NULL;
+    if (!large->head)
+        return error_set(err, ERROR_INTERNAL, "out of memory");
+    memcpy(large->head, head, head_len);
+    if (large->body && place.len >= JSON_AHEAD_MIN && stream->options.json_bodies)
+        large->ahead = json_ahead_new();
+    for (size_t done = 0; large->body && done < place.len;) {
+        size_t piece = place.len - done < SHARED_PIECE ? place.len - done : SHARED_PIECE;
+        memcpy(large->body + done, from + done, piece);
+        done += piece;
+        if (large->ahead)
+            json_ahead_look(large->ahead, large->body, done);
+    }
+    shared_memory_done(stream->shared);
+    stream->received += place.len;
+    return 0;
+}
+
+/* As take_one(); all of the message is in the buffer. */
+static int take_shared(struct message_stream *stream, size_t head_len, size_t body_len,
+                       struct error *err)
+{
+    size_t total = MESSAGE_HEADER_SIZE + head_len + body_len;
+    const char *head = stream->in + stream->in_at + MESSAGE_HEADER_SIZE;
+    if (total > IN_SIZE || body_len != MESSAGE_PLACE_SIZE)
+        return error_set(err, ERROR_INVALID_REQUEST,
+                         "a message with a body in shared memory cannot have %zu bytes", total);
+    if (total > stream->in_len - stream->in_at)
+        return 0;
+    if (large_from_shared(stream, head, head_len, err) < 0)
+        return -1;
+    stream->in_at += total;
+    return tell_large(stream) ? 1 : -1;
+}
+
 /* 1: a message was told, 0: more bytes are needed, -1: broken, or the stream does not stand any more (then `err` is not set). */
 static int take_one(struct message_stream *stream, struct error *err)
 {
     size_t left = stream->in_len - stream->in_at;
     const char *at = stream->in + stream->in_at;
     size_t head_len, body_len;
+    char header[MESSAGE_HEADER_SIZE];
     if (left < MESSAGE_HEADER_SIZE)
         return 0;
-    if (message_header_read(at, &head_len, &body_len, err) < 0)
+    memcpy(header, at, sizeof(header));
+    bool shared = stream->shared && message_header_unmark_shared(header);
+    if (message_header_read(header, &head_len, &body_len, err) < 0)
         return -1;
+    if (shared)
+        return take_shared(stream, head_len, body_len, err);
     size_t total = MESSAGE_HEADER_SIZE + head_len + body_len;
     if (total > left && total > IN_SIZE) {
         stream->in_at += MESSAGE_HEADER_SIZE;
@@ -392,6 +455,32 @@ static char *put_head(struct message_stream *stream, const char *head, size_t he
     return at;
 }
 
+/* False: it cannot go that way now. */
+static bool put_shared(struct message_stream *stream, const char *head, size_t head_len,
+                       const struct message_part *parts, size_t part_count)
+{
+    size_t body_len = 0;
+    struct shared_place place;
+    for (size_t i = 0; i < part_count; i++)
+        body_len += parts[i].len;
+    if (!stream->shares_sending || body_len < SHARED_MIN || head_len > IN_SIZE / 2)
+        return false;
+    char *to = shared_memory_reserve(stream->shared, body_len, &place);
+    char *at = to ? reserve(stream, MESSAGE_HEADER_SIZE + head_len + MESSAGE_PLACE_SIZE) : NULL;
+    if (!at)
+        return false;
+    message_header_write(at, head_len, MESSAGE_PLACE_SIZE);
+    message_header_mark_shared(at);
+    memcpy(at + MESSAGE_HEADER_SIZE, head, head_len);
+    message_place_write(at + MESSAGE_HEADER_SIZE + head_len, place.at, place.len);
+    for (size_t i = 0; i < part_count; i++) {
+        memcpy(to, parts[i].bytes, parts[i].len);
+        to += parts[i].len;
+        free(parts[i].owned);
+    }
+    return true;
+}
+
 int message_stream_send(struct message_stream *stream, const char *head, size_t head_len,
                         const struct message_part *parts, size_t part_count, struct error *err)
 {
@@ -406,6 +495,8 @@ int message_stream_send(struct message_stream *stream, const char *head, size_t 
         status =
             error_set(err, ERROR_PAYLOAD_TOO_LARGE, "more than %zu bytes wait to be sent already",
                       stream->options.max_queued);
+    else if (put_shared(stream, head, head_len, parts, part_count))
+        taken = part_count;
     else if (!put_head(stream, head, head_len, body_len))
         status = error_set(err, ERROR_INTERNAL, "out of memory");
     while (status == 0 && taken < part_count)
@@ -442,6 +533,23 @@ static void send_queued(struct message_stream *stream)
         }
     }
     watch(stream);
+}
+
+void message_stream_share(struct message_stream *stream, struct shared_memory *memory)
+{
+    shared_memory_free(stream->shared);
+    stream->shared = memory;
+    stream->shares_sending = false;
+}
+
+void message_stream_share_sending(struct message_stream *stream)
+{
+    stream->shares_sending = stream->shared;
+}
+
+struct shared_memory *message_stream_shared(const struct message_stream *stream)
+{
+    return stream->shared;
 }
 
 void message_stream_push(struct message_stream *stream)

@@ -6,7 +6,8 @@
  *
  * Writing: small messages are collected, large bodies are sent from where they are. message_stream_push() sends
  * at once when it is the first in this turn of the loop, else when the turn ends: alone a message waits for nothing, and under load many share
- * one write.
+ * one write. Between ends on one machine that have agreed on it (message_stream_share()) a large body is copied into memory of both, while
+ * there is room, and its message says where; a body from there is told like any other large one.
  *
  * Life cycle: message_stream_new() takes the connection; `closed` comes once when it has ended, from the loop or from inside of
  * no call; message_stream_free() at any time, also inside of the callbacks, and drops what was not sent. Loop thread only. */
@@ -18,6 +19,7 @@
 #include <uv.h>
 
 struct message_stream;
+struct shared_memory;
 
 struct message_in {
     struct message message; /* borrowed during the call */
@@ -54,6 +56,12 @@ void message_stream_free(struct message_stream *stream);
 /* Queues one message whose body are the parts one after the other; takes what is owned, also on failure. */
 int message_stream_send(struct message_stream *stream, const char *head, size_t head_len,
                         const struct message_part *parts, size_t part_count, struct error *err);
+/* Large bodies may come through `memory`, which the stream takes, from now on; what it had is freed. */
+void message_stream_share(struct message_stream *stream, struct shared_memory *memory);
+/* And go through it: the other end has it. */
+void message_stream_share_sending(struct message_stream *stream);
+/* Its memory, NULL: none. */
+struct shared_memory *message_stream_shared(const struct message_stream *stream);
 /* Sends what is queued: see above. */
 void message_stream_push(struct message_stream *stream);
 /* Bytes that came: while a large message is on its way they grow, and nothing is told. */

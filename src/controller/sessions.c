@@ -442,12 +442,26 @@ static int find_session(struct controller *controller, const struct json *state,
     return 0;
 }
 
+static void welcome(struct controller *controller, struct worker_session *session)
+{
+    with_cleanup(buffer_deinit) struct buffer head = BUFFER_INIT(1024);
+    int64_t state_ms = controller->config.worker_lost_ms / 3;
+    struct json_writer *writer = json_writer_new(&head);
+    if (!writer)
+        return;
+    json_object_begin(writer);
+    json_member_string(writer, "kind", "welcome");
+    json_member_int(writer, "state_ms", state_ms < SESSION_STATE_MS ? state_ms : SESSION_STATE_MS);
+    worker_stream_offer_memory(session->stream, writer);
+    json_object_end(writer);
+    if (json_writer_finish(writer, NULL) == 0)
+        session_tell(session, head.data, NULL);
+}
+
 /* The session goes on with this connection; an earlier one is cut, if the worker has not done that. */
 static void attach(struct controller *controller, struct worker_session *session,
                    struct worker_stream *stream)
 {
-    char head[64];
-    int64_t state_ms = controller->config.worker_lost_ms / 3;
     if (session->stream)
         worker_stream_close(session->stream);
     stream->session = session;
@@ -456,9 +470,7 @@ static void attach(struct controller *controller, struct worker_session *session
     session->told_drained = false;
     session->told_drained_ns = 0;
     session->dispatch.reachable = true;
-    snprintf(head, sizeof(head), "{\"kind\":\"welcome\",\"state_ms\":%lld}",
-             (long long)(state_ms < SESSION_STATE_MS ? state_ms : SESSION_STATE_MS));
-    session_tell(session, head, NULL);
+    welcome(controller, session);
 }
 
 void session_take_state(struct controller *controller, struct worker_stream *stream,

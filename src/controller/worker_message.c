@@ -116,6 +116,16 @@ static int read_state(const struct json *head, const struct message *message,
     return 0;
 }
 
+static int read_memory(const struct json *head, const struct message *message,
+                       struct worker_message *out, struct error *err)
+{
+    (void)message;
+    (void)err;
+    out->kind = WORKER_MESSAGE_MEMORY;
+    out->ok = json_get_bool(head, "ok", false);
+    return 0;
+}
+
 int worker_message_read(const struct message *message, struct worker_message *ret,
                         struct error *err)
 {
@@ -126,7 +136,8 @@ int worker_message_read(const struct message *message, struct worker_message *re
     } kinds[] = {{"result", read_result},
                  {"log", read_log},
                  {"state", read_state},
-                 {"build_result", read_build_result}};
+                 {"build_result", read_build_result},
+                 {"memory", read_memory}};
 
     memset(ret, 0, sizeof(*ret));
     ret->error.exit_code = -1;
@@ -143,7 +154,7 @@ int worker_message_read(const struct message *message, struct worker_message *re
         return error_wrap(err, "message of kind %s", kind);
     }
     return error_set_field(err, ERROR_INVALID_REQUEST, "/kind",
-                           "kind must be state, result, log or build_result, not %.40s",
+                           "kind must be state, result, log, build_result or memory, not %.40s",
                            kind ? kind : "absent");
 }
 

@@ -12,7 +12,8 @@ enum worker_message_kind {
     WORKER_MESSAGE_STATE,
     WORKER_MESSAGE_RESULT,
     WORKER_MESSAGE_LOG,
-    WORKER_MESSAGE_BUILD_RESULT
+    WORKER_MESSAGE_BUILD_RESULT,
+    WORKER_MESSAGE_MEMORY
 };
 
 struct worker_message {
@@ -35,8 +36,9 @@ struct worker_message {
     uint64_t offset;
     const char *bytes;
     size_t bytes_len;
-    /* build_result */
+    /* memory and build_result */
     bool ok;
+    /* build_result */
     const char *output;
     size_t output_len;
     const char *artifact;

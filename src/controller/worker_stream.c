@@ -4,14 +4,17 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/loop.h"
+#include "base/shared_memory.h"
 #include "controller/controller.h"
 #include "controller/handlers.h"
 #include "controller/worker_message.h"
 
 #include <inttypes.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #define PROTOCOL "faas-worker"
 /* For a connection to say who it is, and for one that was dismissed to go. */
@@ -68,6 +71,56 @@ void worker_stream_dismiss(struct worker_stream *stream, const char *kind, const
         session_detach(stream->session);
     stream->session = NULL;
     stream->deadline_ns = clock_monotonic_ns() + NO_SESSION_MS * NS_PER_MS;
+}
+
+/* ---- memory for large bodies ---- */
+
+static bool same_host(const struct sockaddr_storage *a, const struct sockaddr_storage *b)
+{
+    if (a->ss_family == AF_INET && b->ss_family == AF_INET)
+        return ((const struct sockaddr_in *)a)->sin_addr.s_addr ==
+               ((const struct sockaddr_in *)b)->sin_addr.s_addr;
+    return a->ss_family == AF_INET6 && b->ss_family == AF_INET6 &&
+           IN6_ARE_ADDR_EQUAL(&((const struct sockaddr_in6 *)a)->sin6_addr,
+                              &((const struct sockaddr_in6 *)b)->sin6_addr);
+}
+
+/* Both ends have the same address: most likely one machine, which the worker finds out. */
+static bool is_local(const struct worker_stream *stream)
+{
+    struct sockaddr_storage own = {0}, peer = {0};
+    socklen_t own_len = sizeof(own), peer_len = sizeof(peer);
+    if (getsockname(stream->fd, (struct sockaddr *)&own, &own_len) < 0 ||
+        getpeername(stream->fd, (struct sockaddr *)&peer, &peer_len) < 0)
+        return false;
+    return same_host(&own, &peer);
+}
+
+void worker_stream_offer_memory(struct worker_stream *stream, struct json_writer *writer)
+{
+    struct error err = {0};
+    if (message_stream_shared(stream->messages) || !is_local(stream))
+        return;
+    struct shared_memory *memory = shared_memory_new(&err);
+    if (!memory) {
+        log_warn("large bodies go to a worker by its connection", LOG_ERR(&err));
+        return;
+    }
+    json_key(writer, "memory");
+    shared_memory_offer(memory, writer);
+    message_stream_share(stream->messages, memory);
+}
+
+static void take_memory(struct worker_stream *stream, bool wanted)
+{
+    struct shared_memory *memory = message_stream_shared(stream->messages);
+    if (!memory)
+        return;
+    shared_memory_withdraw(memory);
+    if (wanted)
+        message_stream_share_sending(stream->messages);
+    else
+        message_stream_share(stream->messages, NULL);
 }
 
 /* ---- life ---- */
@@ -135,6 +188,8 @@ static void on_message(void *data, struct message_in *in)
     }
     if (message.kind == WORKER_MESSAGE_STATE)
         session_take_state(stream->controller, stream, &message);
+    else if (message.kind == WORKER_MESSAGE_MEMORY)
+        take_memory(stream, message.ok);
     else if (stream->session)
         worker_message_take(stream->controller, stream->session, &message, in);
     worker_message_deinit(&message);
@@ -171,6 +226,8 @@ static void on_opened(void *data, struct byte_stream *connection)
         .closed = on_closed,
         .data = stream,
     };
+    if (connection)
+        stream->fd = connection->fd;
     if (connection)
         stream->messages = message_stream_new(&controller->loop, connection, &options, &err);
     if (!stream->messages) {

@@ -11,12 +11,14 @@
 #include "base/message_stream.h"
 
 struct controller;
+struct json_writer;
 struct worker_session;
 
 struct worker_stream {
     struct list link; /* in struct sessions */
     struct controller *controller;
     struct message_stream *messages; /* owned */
+    int fd;                          /* the connection's, borrowed */
     struct worker_session *session;  /* NULL: see above */
     uint64_t deadline_ns;            /* monotonic: without a session it is closed then */
     uint64_t taken, acknowledged;    /* messages of the worker's */
@@ -27,6 +29,8 @@ struct worker_stream {
 /* Queues a message; `body` is taken, also on failure. */
 int worker_stream_send(struct worker_stream *stream, const char *head, char *body, size_t body_len,
                        struct error *err);
+/* Writes the member `memory` of a welcome for a worker of this machine (shared_memory.h). */
+void worker_stream_offer_memory(struct worker_stream *stream, struct json_writer *writer);
 /* What is queued goes out: see message_stream_push(). */
 void worker_stream_push(struct worker_stream *stream);
 void worker_stream_close(struct worker_stream *stream);

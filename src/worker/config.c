@@ -33,6 +33,9 @@ static const struct setting rows[] = {
     ROW("WORKER_CA_FILE", STRING, ca_file,
         .text = "Certificates (PEM) of the authorities that controllers with https:// are checked "
                 "against; default: the system's."),
+    ROW("WORKER_SHARED_MEMORY", BOOL, shared_memory, .default_value = "true",
+        .text = "Large payloads and results of a controller on this machine go through memory that "
+                "both have mapped (up to 32 MiB a controller), not through the connection."),
     ROW("WORKER_NAME", STRING, name,
         .text = "Name of this worker, unique among the controller's; default: the host's name."),
     ROW("WORKER_DATA_DIR", STRING, data_dir, .default_value = "/var/lib/faas",

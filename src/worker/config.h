@@ -13,6 +13,7 @@ struct worker_settings {
     char *token;
     char *token_file;
     char *ca_file;
+    bool shared_memory;
     char *name;
     char *labels; /* as they were given; see worker_settings_labels() */
     char *data_dir;

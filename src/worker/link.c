@@ -3,6 +3,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "base/shared_memory.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -158,6 +159,24 @@ static void on_beat(void *data)
 
 /* ---- what comes ---- */
 
+/* A controller of this machine offers memory for large bodies; without it they go by the connection. */
+static void take_memory(struct link *link, const struct json *offer)
+{
+    static const char yes[] = "{\"kind\":\"memory\",\"ok\":true}";
+    static const char no[] = "{\"kind\":\"memory\",\"ok\":false}";
+    struct error err = {0};
+    struct shared_memory *memory =
+        link->options.shared_memory ? shared_memory_open(offer, &err) : NULL;
+    const char *answer = memory ? yes : no;
+    if (memory)
+        message_stream_share(link->stream, memory);
+    else if (link->options.shared_memory)
+        log_debug("large bodies go by the connection", LOG_STR("controller", link->url),
+                  LOG_ERR(&err));
+    if (link_send_now(link, answer, strlen(answer), NULL, 0, &err) == 0)
+        message_stream_share_sending(link->stream);
+}
+
 /* Told by the controller about the connection itself; false for all else. */
 static bool take_own(struct link *link, const char *kind, const struct json *head)
 {
@@ -170,6 +189,8 @@ static bool take_own(struct link *link, const char *kind, const struct json *hea
         int64_t state_ms = json_get_int(head, "state_ms", 0);
         link->state_ms = state_ms > 0 && state_ms < STATE_MS ? (uint64_t)state_ms : STATE_MS;
         note_success(link);
+        if (json_get(head, "memory"))
+            take_memory(link, json_get(head, "memory"));
     } else if (strcmp(kind, "superseded") == 0) {
         be_superseded(link);
     } else if (strcmp(kind, "refused") == 0) {

@@ -18,6 +18,7 @@ struct link_options {
     const char *url; /* "http://127.0.0.1:8080"; copied, as all strings here */
     const char *token;
     const char *ca_file; /* for https; NULL: the system's; borrowed */
+    bool shared_memory;  /* of a controller on this machine is used for large bodies */
     const char *name;    /* the worker's */
     const char *session;
     /* Members of the state after worker and session: capacity, slots, running, instances. */

@@ -561,6 +561,7 @@ static int add_link(struct worker *worker, const char *url, struct error *err)
         .url = url,
         .token = worker->settings->token,
         .ca_file = *worker->settings->ca_file ? worker->settings->ca_file : NULL,
+        .shared_memory = worker->settings->shared_memory,
         .name = worker->settings->name,
         .session = worker->session,
         .describe = worker_describe,

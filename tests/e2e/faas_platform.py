@@ -247,6 +247,13 @@ class Platform:
                     found[name] = int(pid)
         return found
 
+    def link_bytes(self):
+        """What the worker's connections to the controller have received and sent, as TCP counts it."""
+        port, pid = self.url.rsplit(':', 1)[1], self.pids()['faas-worker']
+        lines = subprocess.run(['ss', '-tinpHO', 'dport', '=', ':' + port], capture_output=True, text=True, check=True).stdout.splitlines()
+        own = [line for line in lines if f'pid={pid},' in line]
+        return [sum(int(number) for line in own for number in re.findall(rf'\b{name}:(\d+)', line)) for name in ('bytes_received', 'bytes_sent')]
+
     def descriptors(self):
         """{'faas-worker': how many}, and so on."""
         return {name: len(os.listdir(f'/proc/{pid}/fd')) for name, pid in self.pids().items()}

@@ -1,6 +1,5 @@
 """The API and the workers' links over TLS, with an authority of the test's own."""
 import os
-import re
 import shutil
 import socket
 import ssl
@@ -21,7 +20,8 @@ class Tls(unittest.TestCase):
     def setUpClass(cls):
         cls.folder = tempfile.mkdtemp(prefix='e2e-tls-')
         cls.own, cls.other = Authority(cls.folder, 'own'), Authority(cls.folder, 'other')
-        cls.platform = Platform({'CONTROLLER_TLS_CERT_FILE': cls.own.cert, 'CONTROLLER_TLS_KEY_FILE': cls.own.key, 'WORKER_CA_FILE': cls.own.ca, 'FAAS_CA_FILE': cls.own.ca})
+        cls.platform = Platform({'CONTROLLER_TLS_CERT_FILE': cls.own.cert, 'CONTROLLER_TLS_KEY_FILE': cls.own.key, 'WORKER_CA_FILE': cls.own.ca, 'FAAS_CA_FILE': cls.own.ca,
+                                 'WORKER_SHARED_MEMORY': 'false'})
         cls.platform.start()
 
     @classmethod
@@ -50,13 +50,6 @@ class Tls(unittest.TestCase):
             called = self.faas('invoke', 'over-tls', *arguments)
             self.assertEqual((called.returncode, called.stdout.strip()), (0, result), called.stderr)
 
-    def link_bytes(self):
-        """What the worker's connections have received and sent, as TCP counts it."""
-        port, pid = self.platform.url.rsplit(':', 1)[1], self.platform.pids()['faas-worker']
-        lines = subprocess.run(['ss', '-tinpHO', 'dport', '=', ':' + port], capture_output=True, text=True, check=True).stdout.splitlines()
-        own = [line for line in lines if f'pid={pid},' in line]
-        return [sum(int(number) for line in own for number in re.findall(rf'\b{name}:(\d+)', line)) for name in ('bytes_received', 'bytes_sent')]
-
     def test_the_link_carries_little_more_than_what_is_said(self):
         size = 4_000_000
         path, big = os.path.join(self.folder, 'main.py'), os.path.join(self.folder, 'big.json')
@@ -66,9 +59,9 @@ class Tls(unittest.TestCase):
             file.write('"' + 'x' * (size - 2) + '"')
         self.assertEqual(self.faas('deploy', 'echo-tls', path, '--runtime', 'python', '--memory', '256').returncode, 0)
         self.assertEqual(self.faas('invoke', 'echo-tls', '--data', '1').stdout.strip(), '1')
-        before = self.link_bytes()
+        before = self.platform.link_bytes()
         self.assertEqual(len(self.faas('invoke', 'echo-tls', '--file', big).stdout.strip()), size)
-        for after, earlier in zip(self.link_bytes(), before):
+        for after, earlier in zip(self.platform.link_bytes(), before):
             self.assertGreaterEqual(after - earlier, size)
             self.assertLess(after - earlier, size * 1.1)
 

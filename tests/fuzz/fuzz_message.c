@@ -1,6 +1,8 @@
-/* A stream of messages from a stranger: the first byte says into which pieces the rest is cut. However the bytes come, the same
+/* A stream of messages from a stranger: the first byte says into which pieces the rest is cut, its top bit whether there is
+ * shared memory (all of it zeros). However the bytes come, the same
  * messages are told, each within what was received, and the stream ends once. */
 #include "base/message_stream.h"
+#include "base/shared_memory.h"
 
 #include <errno.h>
 #include <stdint.h>
@@ -82,7 +84,7 @@ static void on_closed(void *data, const struct error *why)
     message_stream_free(seen->stream);
 }
 
-static struct seen run(const uint8_t *data, size_t size, size_t piece)
+static struct seen run(const uint8_t *data, size_t size, size_t piece, bool shared)
 {
     uv_loop_t loop;
     int ends[2];
@@ -106,6 +108,8 @@ static struct seen run(const uint8_t *data, size_t size, size_t piece)
     seen.stream = message_stream_new(&loop, &script.stream, &options, NULL);
     if (!seen.stream)
         abort();
+    if (shared)
+        message_stream_share(seen.stream, shared_memory_new(NULL));
     uv_run(&loop, UV_RUN_DEFAULT);
     if (uv_loop_close(&loop) || seen.closed != 1)
         abort();
@@ -116,10 +120,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     if (size == 0)
         return 0;
-    struct seen whole = run(data + 1, size - 1, SIZE_MAX);
-    struct seen pieces = run(data + 1, size - 1, (size_t)data[0] + 1);
+    bool shared = data[0] & 0x80;
+    struct seen whole = run(data + 1, size - 1, SIZE_MAX, shared);
+    struct seen pieces = run(data + 1, size - 1, (size_t)(data[0] & 0x7f) + 1, shared);
     if (whole.messages != pieces.messages || whole.bytes != pieces.bytes ||
-        whole.sum != pieces.sum || whole.bytes > size)
+        whole.sum != pieces.sum || (!shared && whole.bytes > size))
         abort();
     return 0;
 }

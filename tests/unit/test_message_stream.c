@@ -1,7 +1,9 @@
 /* Messages over a socket pair, with a test as the other side. */
 #include "json_ahead_fixture.h"
 
+#include "base/buffer.h"
 #include "base/message_stream.h"
+#include "base/shared_memory.h"
 
 #include <criterion/criterion.h>
 #include <errno.h>
@@ -323,4 +325,153 @@ Test(message_stream, what_was_not_sent_is_freed_with_it)
     cr_assert_eq(message_stream_send(stream, "{}", 2, &part, 1, NULL), 0);
     message_stream_push(stream);
     drop_stream();
+}
+
+/* ---- memory of both ends ---- */
+
+/* The test's end; the stream has the other. */
+static struct shared_memory *share(void)
+{
+    struct shared_memory *own = shared_memory_new(NULL);
+    struct buffer text = BUFFER_INIT(1000);
+    struct json_writer *writer = json_writer_new(&text);
+    cr_assert_not_null(own);
+    shared_memory_offer(own, writer);
+    cr_assert_eq(json_writer_finish(writer, NULL), 0);
+    struct json *offer = json_parse(text.data, text.len, NULL, NULL);
+    message_stream_share(stream, shared_memory_open(offer, NULL));
+    cr_assert_not_null(message_stream_shared(stream));
+    json_free(offer);
+    buffer_deinit(&text);
+    return own;
+}
+
+static void say_place(const char *head, uint64_t at, uint64_t len)
+{
+    char header[MESSAGE_HEADER_SIZE], place[MESSAGE_PLACE_SIZE];
+    message_header_write(header, strlen(head), MESSAGE_PLACE_SIZE);
+    message_header_mark_shared(header);
+    message_place_write(place, at, len);
+    write_all(header, sizeof(header));
+    write_all(head, strlen(head));
+    write_all(place, sizeof(place));
+}
+
+Test(message_stream, a_body_in_shared_memory_is_told_like_any_other)
+{
+    static const size_t sizes[] = {0, 1, 300000, MAX_BODY};
+    struct shared_memory *own = share();
+    int count = 0;
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+        struct shared_place place;
+        char *body = shared_memory_reserve(own, sizes[i] + 1, &place);
+        memset(body, 's', sizes[i]);
+        body[sizes[i]] = 'x'; /* is not its */
+        say_place("{\"place\":1}", place.at, sizes[i]);
+        run_until(&messages, ++count);
+        cr_assert_str_eq(last_head, "{\"place\":1}");
+        cr_assert_eq(last_len, sizes[i]);
+        cr_assert_eq(strspn(last_body, "s"), sizes[i]);
+        cr_assert_eq(last_body[sizes[i]], '\0');
+        say("{}", 3);
+        run_until(&messages, ++count);
+        cr_assert_str_eq(last_body, "bbb");
+    }
+    struct shared_place again;
+    cr_assert_not_null(shared_memory_reserve(own, 1, &again));
+    cr_assert_eq(again.at, 0, "all of them are done");
+    shared_memory_free(own);
+}
+
+Test(message_stream, a_shared_body_that_is_too_large_is_cut)
+{
+    struct shared_memory *own = share();
+    say_place("{}", 0, MAX_BODY + 1);
+    run_until(&messages, 1);
+    cr_assert_eq(cut, 1);
+    cr_assert_eq(last_len, 0);
+    cr_assert_eq(closed, 0);
+    shared_memory_free(own);
+}
+
+Test(message_stream, a_stream_may_be_freed_by_a_message_from_shared_memory)
+{
+    struct shared_memory *own = share();
+    free_in_message = true;
+    say_place("{}", 0, 300000);
+    run_until(&messages, 1);
+    cr_assert_null(stream);
+    shared_memory_free(own);
+}
+
+Test(message_stream, a_place_outside_of_the_memory_ends_the_stream)
+{
+    struct shared_memory *own = share();
+    say_place("{}", SHARED_AREA_SIZE - 10, 11);
+    run_until(&closed, 1);
+    cr_assert_eq(messages, 0);
+    shared_memory_free(own);
+}
+
+Test(message_stream, a_place_without_shared_memory_ends_the_stream)
+{
+    say_place("{}", 0, 10);
+    run_until(&closed, 1);
+    cr_assert_eq(messages, 0);
+}
+
+Test(message_stream, a_place_of_another_size_ends_the_stream)
+{
+    struct shared_memory *own = share();
+    char header[MESSAGE_HEADER_SIZE];
+    message_header_write(header, 2, MESSAGE_PLACE_SIZE + 1);
+    message_header_mark_shared(header);
+    write_all(header, sizeof(header));
+    run_until(&closed, 1);
+    cr_assert_eq(messages, 0);
+    shared_memory_free(own);
+}
+
+/* Sends a body of two parts; where it is then said to be, or SIZE_MAX: in the socket. */
+static uint64_t send_shared(struct shared_memory *own, size_t len)
+{
+    static const char borrowed[] = "bbbbbbbbbb";
+    char *owned = malloc(len);
+    memset(owned, 'o', len);
+    struct message_part parts[] = {{.bytes = owned, .len = len - 10, .owned = owned},
+                                   {.bytes = borrowed, .len = 10}};
+    cr_assert_eq(message_stream_send(stream, "{\"a\":1}", 7, parts, 2, NULL), 0);
+    message_stream_push(stream);
+    char *header = read_sent(MESSAGE_HEADER_SIZE);
+    struct shared_place place = {.at = SIZE_MAX};
+    bool marked = message_header_unmark_shared(header);
+    char *rest = read_sent(7 + (marked ? MESSAGE_PLACE_SIZE : len));
+    cr_assert_arr_eq(rest, "{\"a\":1}", 7);
+    if (marked)
+        message_place_read(rest + 7, &place.at, &place.len);
+    const char *body = marked ? shared_memory_at(own, &place) : rest + 7;
+    cr_assert_arr_eq(body + len - 12, "oobbbbbbbbbb", 12);
+    free(header);
+    free(rest);
+    return place.at;
+}
+
+Test(message_stream, large_bodies_are_sent_through_shared_memory_while_it_has_room)
+{
+    struct shared_memory *own = share();
+    cr_assert_eq(send_shared(own, MAX_BODY), SIZE_MAX, "the other end has not said that it has it");
+    message_stream_share_sending(stream);
+    cr_assert_eq(send_shared(own, 1000), SIZE_MAX, "small ones go by the socket");
+    uint64_t at = 0;
+    size_t fit = SHARED_AREA_SIZE / MAX_BODY;
+    for (size_t i = 0; i < fit; i++, at += MAX_BODY)
+        cr_assert_eq(send_shared(own, MAX_BODY), at);
+    cr_assert_eq(send_shared(own, MAX_BODY), SIZE_MAX, "it is full");
+    for (size_t i = 0; i < fit; i++)
+        shared_memory_done(own);
+    cr_assert_eq(send_shared(own, MAX_BODY), 0);
+    message_stream_share(stream, NULL);
+    cr_assert_eq(send_shared(own, MAX_BODY), SIZE_MAX);
+    cr_assert_eq(closed, 0);
+    shared_memory_free(own);
 }

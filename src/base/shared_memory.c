@@ -1,0 +1,164 @@
+/* Memory between the ends of a connection: see shared_memory.h. */
+#include "base/shared_memory.h"
+
+#include "base/cleanup.h"
+#include "base/text.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define HEAD_SIZE 4096UL
+#define WHOLE_SIZE (HEAD_SIZE + 2 * SHARED_AREA_SIZE)
+#define SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
+
+/* The first page. */
+struct head {
+    char proof[RANDOM_ID_LEN + 1];
+    _Atomic uint64_t done[2]; /* bodies of an area that its receiver is done with */
+};
+
+struct shared_memory {
+    struct head *head; /* the mapping's begin */
+    int fd;            /* the maker's until it is withdrawn, else -1 */
+    int own;           /* the area that this end writes */
+    uint64_t put;      /* bodies in it so far */
+    uint64_t end;      /* of the last one */
+};
+
+static int map(struct shared_memory *memory, int fd, struct error *err)
+{
+    void *mapping = mmap(NULL, WHOLE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (mapping == MAP_FAILED)
+        return error_set_errno(err, ERROR_INTERNAL, errno, "cannot map %lu bytes", WHOLE_SIZE);
+    memory->head = mapping;
+    return 0;
+}
+
+static int make(struct shared_memory *memory, struct error *err)
+{
+    memory->fd = memfd_create("faas-bodies", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (memory->fd < 0 || ftruncate(memory->fd, WHOLE_SIZE) < 0 ||
+        fcntl(memory->fd, F_ADD_SEALS, SEALS) < 0)
+        return error_set_errno(err, ERROR_INTERNAL, errno, "cannot make shared memory");
+    if (map(memory, memory->fd, err) < 0)
+        return -1;
+    random_id(memory->head->proof);
+    return 0;
+}
+
+struct shared_memory *shared_memory_new(struct error *err)
+{
+    struct shared_memory *memory = calloc(1, sizeof(*memory));
+    if (!memory) {
+        error_set(err, ERROR_INTERNAL, "out of memory");
+        return NULL;
+    }
+    memory->fd = -1;
+    if (make(memory, err) < 0) {
+        shared_memory_free(memory);
+        return NULL;
+    }
+    return memory;
+}
+
+void shared_memory_offer(const struct shared_memory *memory, struct json_writer *writer)
+{
+    json_object_begin(writer);
+    json_member_int(writer, "pid", getpid());
+    json_member_int(writer, "fd", memory->fd);
+    json_member_string(writer, "proof", memory->head->proof);
+    json_object_end(writer);
+}
+
+void shared_memory_withdraw(struct shared_memory *memory)
+{
+    if (memory->fd >= 0)
+        close(steal_fd(&memory->fd));
+}
+
+/* What the offer names may be anything: only sealed memory of the right size can be mapped without surprises. */
+static int open_offered(const struct json *offer, struct error *err)
+{
+    char path[64];
+    struct stat status;
+    snprintf(path, sizeof(path), "/proc/%lld/fd/%lld", (long long)json_get_int(offer, "pid", -1),
+             (long long)json_get_int(offer, "fd", -1));
+    autoclose int fd = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (fd < 0)
+        return error_set_errno(err, ERROR_NOT_FOUND, errno, "cannot open %s", path);
+    int seals = fcntl(fd, F_GET_SEALS);
+    if (seals < 0 || (seals & SEALS) != SEALS || fstat(fd, &status) < 0 ||
+        !S_ISREG(status.st_mode) || status.st_size != (off_t)WHOLE_SIZE)
+        return error_set(err, ERROR_INVALID_REQUEST, "%s is no memory that can be shared", path);
+    return steal_fd(&fd);
+}
+
+struct shared_memory *shared_memory_open(const struct json *offer, struct error *err)
+{
+    const char *proof = json_get_string(offer, "proof");
+    autoclose int fd = open_offered(offer, err);
+    if (fd < 0)
+        return NULL;
+    struct shared_memory *memory = calloc(1, sizeof(*memory));
+    if (!memory) {
+        error_set(err, ERROR_INTERNAL, "out of memory");
+        return NULL;
+    }
+    memory->fd = -1;
+    memory->own = 1;
+    int status = map(memory, fd, err);
+    if (status == 0 && (!proof || strlen(proof) != RANDOM_ID_LEN ||
+                        memcmp(memory->head->proof, proof, RANDOM_ID_LEN) != 0))
+        status = error_set(err, ERROR_INVALID_REQUEST, "it is not the memory that was offered");
+    if (status < 0) {
+        shared_memory_free(memory);
+        return NULL;
+    }
+    return memory;
+}
+
+void shared_memory_free(struct shared_memory *memory)
+{
+    if (!memory)
+        return;
+    shared_memory_withdraw(memory);
+    if (memory->head)
+        munmap(memory->head, WHOLE_SIZE);
+    free(memory);
+}
+
+static char *area(const struct shared_memory *memory, int which)
+{
+    return (char *)memory->head + HEAD_SIZE + (size_t)which * SHARED_AREA_SIZE;
+}
+
+char *shared_memory_reserve(struct shared_memory *memory, size_t len, struct shared_place *ret)
+{
+    if (atomic_load(&memory->head->done[memory->own]) == memory->put)
+        memory->end = 0;
+    if (len > SHARED_AREA_SIZE - memory->end)
+        return NULL;
+    *ret = (struct shared_place){.at = memory->end, .len = len};
+    memory->end += len;
+    memory->put++;
+    return area(memory, memory->own) + ret->at;
+}
+
+const char *shared_memory_at(const struct shared_memory *memory, const struct shared_place *place)
+{
+    if (place->len > SHARED_AREA_SIZE || place->at > SHARED_AREA_SIZE - place->len)
+        return NULL;
+    return area(memory, !memory->own) + place->at;
+}
+
+void shared_memory_done(struct shared_memory *memory)
+{
+    atomic_fetch_add(&memory->head->done[!memory->own], 1);
+}

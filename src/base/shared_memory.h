@@ -1,0 +1,45 @@
+/* Memory that the two ends of a connection on one machine have mapped, so that large bodies need not go through the kernel, piece by
+ * piece and twice.
+ *
+ * One end makes it and offers it over the connection: process, descriptor and a proof, which nobody reads there but who really
+ * opens that memory. The other opens it in /proc; where it cannot (another machine, another pid namespace, no right), the connection goes
+ * on without. It has an area for each direction: the sender puts a body there and says the place in a message, the receiver copies it out
+ * before it looks at it, and says done. An area begins anew whenever the receiver is done with all of it, so calls one after the other
+ * use the same pages, and it takes nothing that does not fit.
+ *
+ * What the other end writes is not trusted further than what it says over the connection: a place is checked, the size is sealed, bytes may change
+ * until they are copied. Life cycle: shared_memory_new() or shared_memory_open(), shared_memory_free(); the
+ * memory itself is gone with the last of both ends, however they end. One thread. */
+#pragma once
+
+#include "base/error.h"
+#include "base/json.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Bytes of an area; only pages that were used take memory. */
+#define SHARED_AREA_SIZE (16UL * 1024 * 1024)
+
+struct shared_memory;
+
+struct shared_place {
+    uint64_t at, len; /* within the sender's area */
+};
+
+struct shared_memory *shared_memory_new(struct error *err);
+/* Writes the value that shared_memory_open() takes. */
+void shared_memory_offer(const struct shared_memory *memory, struct json_writer *writer);
+/* The other end has it, or does not want it: nobody can open it any more. */
+void shared_memory_withdraw(struct shared_memory *memory);
+/* `offer` is a stranger's. */
+struct shared_memory *shared_memory_open(const struct json *offer, struct error *err);
+/* Accepts NULL. */
+void shared_memory_free(struct shared_memory *memory);
+
+/* Room for a body of `len` bytes, to be filled at once; NULL: none now. */
+char *shared_memory_reserve(struct shared_memory *memory, size_t len, struct shared_place *ret);
+/* Where the other end's body is, NULL when it says a place that cannot be. */
+const char *shared_memory_at(const struct shared_memory *memory, const struct shared_place *place);
+/* One body of the other end was copied, or is not wanted. */
+void shared_memory_done(struct shared_memory *memory);
