@@ -3,7 +3,7 @@
  * store.c picks an engine by the URL's scheme and owns the thread that calls it (queue.c). Except
  * for open, close and the two load calls, every call happens on that thread, between begin and
  * commit. A call that fails may leave the transaction half done: the caller rolls it back and calls
- * again, so calls have no effect outside the database. */
+ * again, so calls have no effect outside the database that a rollback does not undo. */
 #pragma once
 
 #include "store/store.h"

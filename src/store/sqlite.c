@@ -103,6 +103,7 @@ static void engine_close(void *data)
     for (size_t i = 0; i < STATEMENT_COUNT; i++)
         sqlite3_finalize(store->statements[i]);
     sqlite3_close(store->db);
+    sqlite_large_close(&store->large);
     if (store->lock_fd >= 0)
         close(store->lock_fd);
     free(store);
@@ -139,6 +140,8 @@ static int open_database(struct sqlite_store *store, const char *path, struct er
         return sqlite_fail(store->db, err, "opening the database");
     if (sqlite_migrate(store->db, sqlite_schema_version, err) < 0)
         return -1;
+    if (strcmp(path, ":memory:") != 0 && sqlite_large_open(&store->large, path, store->db, err) < 0)
+        return -1;
     /* Code whose function was never written, because a crash came between. */
     return run_plain(store, STATEMENT_SWEEP_CODE, "removing unused code", err);
 }
@@ -153,7 +156,7 @@ static int engine_open(const char *path, void **ret_db, struct error *err)
     struct sqlite_store *store = calloc(1, sizeof(*store));
     if (!store)
         return error_set(err, ERROR_INTERNAL, "out of memory");
-    store->lock_fd = -1;
+    store->lock_fd = store->large.folder = -1;
     mode_t before = umask(077); /* code and payloads are nobody else's business */
     int outcome = !in_memory && sqlite_lock(path, &store->lock_fd, err) < 0
                       ? -1
@@ -177,14 +180,21 @@ static int engine_begin(void *db, struct error *err)
 
 static int engine_commit(void *db, struct error *err)
 {
-    return run_plain(db, STATEMENT_COMMIT, "committing", err);
+    struct sqlite_store *store = db;
+    if (sqlite_large_sync(&store->large, err) < 0 ||
+        run_plain(db, STATEMENT_COMMIT, "committing", err) < 0)
+        return -1;
+    sqlite_large_committed(&store->large);
+    return 0;
 }
 
 static void engine_rollback(void *db)
 {
     /* Some failures (a full disk) have ended the transaction already: nothing to roll back then. */
-    if (!sqlite3_get_autocommit(((struct sqlite_store *)db)->db))
+    struct sqlite_store *store = db;
+    if (!sqlite3_get_autocommit(store->db))
         run_plain(db, STATEMENT_ROLLBACK, "rolling back", NULL);
+    sqlite_large_rolled_back(&store->large);
 }
 
 /* ---- settings ---- */

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "store/engine.h"
+#include "store/sqlite_large.h"
 
 #include <sqlite3.h>
 
@@ -84,6 +85,7 @@ struct sqlite_store {
     sqlite3 *db;
     int lock_fd; /* held while the database is open: one process at a time; -1 in memory */
     sqlite3_stmt *statements[STATEMENT_COUNT]; /* prepared when first used */
+    struct sqlite_large large;
 };
 
 /* Sets `err` from the connection's last error; returns -1. */
@@ -129,6 +131,8 @@ int sqlite_lock(const char *path, int *ret_fd, struct error *err);
 /* ---- sqlite_backup.c ---- */
 int sqlite_backup(const char *path, const char *file, struct error *err);
 int sqlite_restore(const char *path, const char *file, struct error *err);
+/* Makes an entry of the folder that holds `path` durable. */
+int sqlite_sync_folder_of(const char *path, struct error *err);
 
 /* ---- sqlite_functions.c ---- */
 int sqlite_update_function(void *db, const struct function_record *record, struct error *err);
@@ -150,8 +154,11 @@ int sqlite_cancel_waiting(void *db, const char *function, struct error *err);
 /* Binds RECORD_HEAD, from 1. The buffers hold what is bound. */
 int sqlite_bind_head(sqlite3_stmt *statement, const struct execution *execution,
                      struct buffer *error, struct buffer *metrics, struct error *err);
-/* RECORD_BODY, behind it. */
-void sqlite_bind_body(sqlite3_stmt *statement, const struct execution *execution);
+/* RECORD_BODY, behind it; a large result goes beside the database, and its file's name (`file` holds it) and length are
+ * bound from `place` on. */
+int sqlite_bind_body(struct sqlite_store *store, sqlite3_stmt *statement,
+                     const struct execution *execution, int place,
+                     char file[SQLITE_LARGE_NAME_SIZE], struct error *err);
 int sqlite_read_head(sqlite3_stmt *row, struct execution *execution, struct error *err);
 int sqlite_put_execution(void *db, const struct execution *execution, struct error *err);
 int sqlite_get_execution(void *db, const char *id, struct execution *execution, bool *ret_found,

@@ -1,7 +1,8 @@
 /* Backup of an SQLite database that may be in use, and restore of one that is not.
  *
  * A backup is one read transaction, in which SQLite's backup interface copies every page: consistent, and no writer
- * waits for it. Both write beside their target and put it in place by a rename, so that what is there is whole. */
+ * waits for it. Large results, which lie beside the database, come into the copy's rows. Both write beside their target
+ * and put it in place by a rename, so that what is there is whole. */
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/text.h"
@@ -40,11 +41,8 @@ static int open_existing(const char *path, sqlite3 **ret, struct error *err)
 }
 
 /* Every page, in one go. */
-static int copy_pages(sqlite3 *from, const char *path, struct error *err)
+static int copy_pages(sqlite3 *from, sqlite3 *to, struct error *err)
 {
-    auto_database *to = NULL;
-    if (sqlite3_open_v2(path, &to, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, NULL) != SQLITE_OK)
-        return sqlite_fail(to, err, "writing the copy");
     sqlite3_backup *backup = sqlite3_backup_init(to, "main", from, "main");
     int outcome = backup ? sqlite3_backup_step(backup, -1) : SQLITE_ERROR;
     sqlite3_backup_finish(backup);
@@ -64,7 +62,7 @@ static int sync_path(const char *path, int flags, struct error *err)
     return error_set_errno(err, ERROR_UNAVAILABLE, errno, "writing %s to the disk", path);
 }
 
-static int sync_folder_of(const char *path, struct error *err)
+int sqlite_sync_folder_of(const char *path, struct error *err)
 {
     autofree char *folder = strdup(path);
     if (!folder)
@@ -75,15 +73,28 @@ static int sync_folder_of(const char *path, struct error *err)
     return sync_path(slash ? folder : ".", O_RDONLY | O_DIRECTORY, err);
 }
 
-/* A copy of `from` as the file `path`. */
-static int copy_to(sqlite3 *from, const char *path, struct error *err)
+static int copy_content(sqlite3 *from, int results, const char *path, struct error *err)
+{
+    auto_database *to = NULL;
+    if (sqlite3_open_v2(path, &to, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, NULL) != SQLITE_OK)
+        return sqlite_fail(to, err, "writing the copy");
+    if (copy_pages(from, to, err) < 0)
+        return -1;
+    return sqlite_large_take_in(to, results, err);
+}
+
+/* A copy of `from`, whose path is `source`, as the file `path`. */
+static int copy_to(sqlite3 *from, const char *source, const char *path, struct error *err)
 {
     autofree char *part = string_printf("%s.part", path);
+    autoclose int results = -1;
     if (!part)
         return error_set(err, ERROR_INTERNAL, "out of memory");
+    if (sqlite_large_hold(source, &results, err) < 0)
+        return -1;
     unlink(part);
     mode_t before = umask(077); /* code and payloads are nobody else's business */
-    int outcome = copy_pages(from, part, err);
+    int outcome = copy_content(from, results, part, err);
     umask(before);
     if (outcome == 0)
         outcome = sync_path(part, O_RDONLY, err);
@@ -91,7 +102,7 @@ static int copy_to(sqlite3 *from, const char *path, struct error *err)
         outcome = error_set_errno(err, ERROR_UNAVAILABLE, errno, "putting %s in its place", path);
     if (outcome < 0)
         unlink(part);
-    return outcome < 0 ? -1 : sync_folder_of(path, err);
+    return outcome < 0 ? -1 : sqlite_sync_folder_of(path, err);
 }
 
 int sqlite_backup(const char *path, const char *file, struct error *err)
@@ -99,7 +110,7 @@ int sqlite_backup(const char *path, const char *file, struct error *err)
     auto_database *db = NULL;
     if (check_path(path, err) < 0 || open_existing(path, &db, err) < 0)
         return -1;
-    return copy_to(db, file, err);
+    return copy_to(db, path, file, err);
 }
 
 /* ---- restore ---- */
@@ -137,13 +148,14 @@ static int check_backup(const char *file, sqlite3 **ret, struct error *err)
 /* What is there now stays beside it, so that a wrong restore can be undone. */
 static int set_aside(const char *path, struct error *err)
 {
-    static const char *const suffixes[] = {"", "-wal", "-shm"};
+    static const char *const suffixes[] = {"", "-wal", "-shm", SQLITE_LARGE_SUFFIX};
     for (size_t i = 0; i < ARRAY_LENGTH(suffixes); i++) {
         autofree char *from = string_printf("%s%s", path, suffixes[i]);
         autofree char *to = string_printf("%s.replaced%s", path, suffixes[i]);
         if (!from || !to)
             return error_set(err, ERROR_INTERNAL, "out of memory");
-        unlink(to);
+        if (remove_tree(to, err) < 0)
+            return -1;
         if (rename(from, to) < 0 && errno != ENOENT)
             return error_set_errno(err, ERROR_UNAVAILABLE, errno, "setting %s aside", from);
     }
@@ -151,16 +163,16 @@ static int set_aside(const char *path, struct error *err)
 }
 
 /* Whole beside its place first, so that an end at any moment leaves either the one or the other to be put there. */
-static int replace(sqlite3 *backup, const char *path, struct error *err)
+static int replace(sqlite3 *backup, const char *file, const char *path, struct error *err)
 {
     autofree char *restored = string_printf("%s.restored", path);
     if (!restored)
         return error_set(err, ERROR_INTERNAL, "out of memory");
-    if (copy_to(backup, restored, err) < 0 || (path_exists(path) && set_aside(path, err) < 0))
+    if (copy_to(backup, file, restored, err) < 0 || (path_exists(path) && set_aside(path, err) < 0))
         return -1;
     if (rename(restored, path) < 0)
         return error_set_errno(err, ERROR_UNAVAILABLE, errno, "putting %s in its place", path);
-    return sync_folder_of(path, err);
+    return sqlite_sync_folder_of(path, err);
 }
 
 int sqlite_restore(const char *path, const char *file, struct error *err)
@@ -171,5 +183,5 @@ int sqlite_restore(const char *path, const char *file, struct error *err)
         return -1;
     if (sqlite_lock(path, &lock, err) < 0)
         return error_wrap(err, "stop the controller first");
-    return replace(backup, path, err);
+    return replace(backup, file, path, err);
 }

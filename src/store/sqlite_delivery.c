@@ -127,12 +127,18 @@ int sqlite_finish_execution(void *db, const char *owner, const struct execution 
 {
     with_cleanup(buffer_deinit) struct buffer error = BUFFER_INIT(RECORD_DETAIL_MAX);
     with_cleanup(buffer_deinit) struct buffer metrics = BUFFER_INIT(RECORD_DETAIL_MAX);
+    char file[SQLITE_LARGE_NAME_SIZE] = "";
     auto_statement *statement = sqlite_statement(db, STATEMENT_FINISH_EXECUTION, err);
-    if (!statement || sqlite_bind_head(statement, execution, &error, &metrics, err) < 0)
+    if (!statement || sqlite_bind_head(statement, execution, &error, &metrics, err) < 0 ||
+        sqlite_bind_body(db, statement, execution, RECORD_BODY_END + 2, file, err) < 0)
         return -1;
-    sqlite_bind_body(statement, execution);
     sqlite_bind_string(statement, RECORD_BODY_END + 1, owner);
-    return sqlite_run(db, statement, "writing an execution", err);
+    if (sqlite_run(db, statement, "writing an execution", err) < 0)
+        return -1;
+    struct sqlite_store *store = db;
+    if (file[0] && sqlite3_changes(store->db) == 0)
+        sqlite_large_let_go(&store->large, file);
+    return 0;
 }
 
 int sqlite_retry_execution(void *db, const char *owner, const struct execution *execution,

@@ -48,24 +48,40 @@ int sqlite_bind_head(sqlite3_stmt *statement, const struct execution *execution,
     return 0;
 }
 
-void sqlite_bind_body(sqlite3_stmt *statement, const struct execution *execution)
+static bool goes_beside(const struct sqlite_store *store, const struct execution *execution)
+{
+    return execution->result && execution->result_len > SQLITE_LARGE_BYTES && store->large.path;
+}
+
+int sqlite_bind_body(struct sqlite_store *store, sqlite3_stmt *statement,
+                     const struct execution *execution, int place,
+                     char file[SQLITE_LARGE_NAME_SIZE], struct error *err)
 {
     bind_int(statement, RECORD_RESULT_BASE64, execution->result_base64);
-    if (execution->result)
-        sqlite3_bind_text64(statement, RECORD_RESULT + 1, execution->result, execution->result_len,
-                            SQLITE_STATIC, SQLITE_UTF8);
     if (execution->logs)
         sqlite_bind_bytes(statement, RECORD_LOGS + 1, execution->logs, execution->logs_len);
+    if (goes_beside(store, execution)) {
+        if (sqlite_large_write(&store->large, execution->id, execution->result,
+                               execution->result_len, file, err) < 0)
+            return -1;
+        sqlite_bind_string(statement, place, file);
+        sqlite3_bind_int64(statement, place + 1, (sqlite3_int64)execution->result_len);
+    } else if (execution->result) {
+        sqlite3_bind_text64(statement, RECORD_RESULT + 1, execution->result, execution->result_len,
+                            SQLITE_STATIC, SQLITE_UTF8);
+    }
+    return 0;
 }
 
 int sqlite_put_execution(void *db, const struct execution *execution, struct error *err)
 {
     with_cleanup(buffer_deinit) struct buffer error = BUFFER_INIT(RECORD_DETAIL_MAX);
     with_cleanup(buffer_deinit) struct buffer metrics = BUFFER_INIT(RECORD_DETAIL_MAX);
+    char file[SQLITE_LARGE_NAME_SIZE];
     auto_statement *statement = sqlite_statement(db, STATEMENT_PUT_EXECUTION, err);
-    if (!statement || sqlite_bind_head(statement, execution, &error, &metrics, err) < 0)
+    if (!statement || sqlite_bind_head(statement, execution, &error, &metrics, err) < 0 ||
+        sqlite_bind_body(db, statement, execution, RECORD_BODY_END + 1, file, err) < 0)
         return -1;
-    sqlite_bind_body(statement, execution);
     return sqlite_run(db, statement, "writing an execution", err);
 }
 
@@ -98,6 +114,21 @@ int sqlite_read_head(sqlite3_stmt *row, struct execution *execution, struct erro
                                err);
 }
 
+/* In the row, or beside it. */
+static int read_result(const struct sqlite_store *store, sqlite3_stmt *row,
+                       struct execution *execution, struct error *err)
+{
+    const char *file = (const char *)sqlite3_column_text(row, RECORD_BODY_END);
+    if (!file)
+        return sqlite_column_copy(row, RECORD_RESULT, &execution->result, &execution->result_len,
+                                  err);
+    size_t len = (size_t)sqlite3_column_int64(row, RECORD_BODY_END + 1);
+    if (sqlite_large_read(store->large.folder, file, len, &execution->result, err) < 0)
+        return -1;
+    execution->result_len = len;
+    return 0;
+}
+
 int sqlite_get_execution(void *db, const char *id, struct execution *execution, bool *ret_found,
                          struct error *err)
 {
@@ -111,8 +142,7 @@ int sqlite_get_execution(void *db, const char *id, struct execution *execution, 
         return row;
     execution->result_base64 = sqlite3_column_int(statement, RECORD_RESULT_BASE64) != 0;
     if (sqlite_read_head(statement, execution, err) < 0 ||
-        sqlite_column_copy(statement, RECORD_RESULT, &execution->result, &execution->result_len,
-                           err) < 0 ||
+        read_result(db, statement, execution, err) < 0 ||
         sqlite_column_copy(statement, RECORD_LOGS, &execution->logs, &execution->logs_len, err) < 0)
         return error_wrap(err, "reading execution %s", id);
     return execution->async ? sqlite_get_callback(db, execution, err) : 0;

@@ -72,6 +72,10 @@ static const char *const migrations[] = {
     "  WHERE execution_id = new.id; END;"
     "CREATE TRIGGER callbacks_gone AFTER DELETE ON executions WHEN old.async BEGIN"
     "  DELETE FROM callbacks WHERE execution_id = old.id; END;",
+
+    /* 6: large results in files beside the database: see sqlite_large.h */
+    "ALTER TABLE executions ADD COLUMN result_file TEXT;"
+    "ALTER TABLE executions ADD COLUMN result_file_bytes INTEGER;",
 };
 
 const int sqlite_schema_version = sizeof(migrations) / sizeof(migrations[0]);

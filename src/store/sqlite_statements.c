@@ -10,7 +10,8 @@
 #define REDRIVE(condition, limit)                                                                  \
     "UPDATE executions SET status = 'queued', attempt = attempt + 1, failures = 0, losses = 0,"    \
     " dead_at = 0, aged_from = ?1, due_at = 0, started_at = 0, finished_at = 0, error = NULL,"     \
-    " result = NULL, logs = NULL, worker = NULL, owner = NULL WHERE id IN (SELECT id FROM"         \
+    " result = NULL, result_file = NULL, result_file_bytes = NULL, logs = NULL, worker = NULL, "   \
+    "owner = NULL WHERE id IN (SELECT id FROM"                                                     \
     " executions WHERE dead_at > 0 " condition " ORDER BY id LIMIT " limit ")"
 
 #define LOAD_FUNCTIONS(condition)                                                                  \
@@ -105,6 +106,7 @@ const char *const sqlite_statement_texts[STATEMENT_COUNT] = {
         " worker = ?7, attempt = ?8, created_at = ?9, started_at = ?10, finished_at = ?11,"
         " error = ?12, metrics = ?13, priority = ?14, failures = ?15, losses = ?16,"
         " aged_from = ?17, dead_at = ?18, result_base64 = ?19, result = ?20, logs = ?21,"
+        " result_file = ?23, result_file_bytes = ?24,"
         " owner = NULL, payload = CASE WHEN ?18 > 0 THEN payload END"
         " WHERE id = ?1 AND owner = ?22 AND status IN ('queued', 'running')",
     [STATEMENT_RETRY_EXECUTION] =
@@ -179,9 +181,10 @@ const char *const sqlite_statement_texts[STATEMENT_COUNT] = {
         " since = ?2, delivered_at = 0, status = 0, error = NULL"
         " WHERE execution_id = ?1 AND state <> 'waiting'",
     [STATEMENT_PUT_EXECUTION] =
-        "INSERT OR REPLACE INTO executions (" RECORD_HEAD ", " RECORD_BODY ")"
+        "INSERT OR REPLACE INTO executions (" RECORD_HEAD ", " RECORD_BODY
+        ", result_file, result_file_bytes)"
         " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, "
-        "?19, ?20, ?21)",
-    [STATEMENT_GET_EXECUTION] =
-        "SELECT " RECORD_HEAD ", " RECORD_BODY " FROM executions WHERE id = ?1",
+        "?19, ?20, ?21, ?22, ?23)",
+    [STATEMENT_GET_EXECUTION] = "SELECT " RECORD_HEAD ", " RECORD_BODY
+                                ", result_file, result_file_bytes FROM executions WHERE id = ?1",
 };

@@ -6,6 +6,8 @@
 #include "store_suite_delivery.h"
 #include "store_suite_delivery_callbacks.h"
 
+#include <dirent.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 static char folder[64];
@@ -184,6 +186,216 @@ Test(store, a_backup_that_cannot_be_written_leaves_nothing)
     cr_expect(strstr(err.message, "pg_dump"), "%s", err.message);
 }
 
+/* ---- large results, beside the database ---- */
+
+#define LARGE_BYTES ((size_t)6 * 1024 * 1024)
+
+/* Files in the folder of results. */
+static int count_files(void)
+{
+    char path[128];
+    int count = 0;
+    snprintf(path, sizeof(path), "%s/test.db" SQLITE_LARGE_SUFFIX, folder);
+    DIR *entries = opendir(path);
+    cr_assert(entries);
+    for (struct dirent *entry; (entry = readdir(entries));)
+        count += entry->d_name[0] != '.';
+    closedir(entries);
+    return count;
+}
+
+/* No two pages of it are the same. */
+static char *make_large(char seed)
+{
+    char *bytes = malloc(LARGE_BYTES);
+    for (size_t i = 0; i < LARGE_BYTES; i++)
+        bytes[i] = (char)('0' + (i + (i >> 12) + (size_t)seed) % 64);
+    return bytes;
+}
+
+static const char *put_large(char seed)
+{
+    static char id[TIME_ID_LEN + 1];
+    struct execution execution = make_execution("f", EXECUTION_SUCCEEDED);
+    memcpy(id, execution.id, sizeof(id));
+    execution.result = make_large(seed);
+    execution.result_len = LARGE_BYTES;
+    int before = outcomes;
+    store_put_execution(store, &execution, done, NULL);
+    wait_for(before + 1);
+    cr_assert_eq(failures, 0, "%s", err.message);
+    return id;
+}
+
+static void large_came(void *data, const struct execution *execution, const struct error *failure)
+{
+    char *expected = make_large(*(const char *)data);
+    done(NULL, failure);
+    came = execution && execution->result_len == LARGE_BYTES &&
+           memcmp(execution->result, expected, LARGE_BYTES) == 0;
+    free(expected);
+}
+
+static bool has_large(const char *id, char seed)
+{
+    int before = outcomes;
+    came = false;
+    store_get_execution(store, id, large_came, &seed);
+    wait_for(before + 1);
+    return came;
+}
+
+Test(store, a_large_result_lies_beside_the_database_and_outlives_a_restart)
+{
+    const char *id = put_large(1);
+    cr_expect_eq(count_files(), 1);
+    cr_expect(has_large(id, 1));
+    close_store();
+    open_store();
+    cr_expect(has_large(id, 1));
+    cr_expect_eq(count_files(), 1);
+}
+
+Test(store, a_large_result_goes_with_its_record)
+{
+    put_large(1);
+    put_large(2);
+    expire(0, 1);
+    cr_expect_eq(count_files(), 1);
+    expire(UINT64_MAX / 2, 1000);
+    cr_expect_eq(count_files(), 0);
+}
+
+static const char *finish_large(char seed, bool dead)
+{
+    static char id[TIME_ID_LEN + 1];
+    struct store_acceptance acceptance = {.owner = "one"};
+    strcpy(id, accept_as("f", "1", PRIORITY_NORMAL, &acceptance));
+    start_attempt("one", id, 1);
+    struct execution execution = make_async("f");
+    strcpy(execution.id, id);
+    execution.status = dead ? EXECUTION_FAILED : EXECUTION_SUCCEEDED;
+    execution.delivery.dead_at_ns = dead ? clock_realtime_ns() : 0;
+    execution.result = make_large(seed);
+    execution.result_len = LARGE_BYTES;
+    int before = outcomes;
+    store_finish_execution(store, "one", &execution, done, NULL);
+    wait_for(before + 1);
+    cr_assert_eq(failures, 0, "%s", err.message);
+    return id;
+}
+
+Test(store, a_large_result_of_a_dead_letter_goes_when_that_is_queued_again_or_removed)
+{
+    join("one");
+    const char *id = finish_large(1, true);
+    cr_expect(has_large(id, 1));
+    cr_expect_eq(count_files(), 1);
+    cr_expect_eq(redrive(id, NULL), 1);
+    cr_expect_eq(count_files(), 0);
+    finish_large(2, true);
+    cr_expect_eq(count_files(), 1);
+    cr_expect_eq(purge(NULL, NULL), 1);
+    cr_expect_eq(count_files(), 0);
+}
+
+Test(store, a_large_result_of_a_lost_attempt_is_not_kept)
+{
+    join("one");
+    const char *id = finish_large(1, false);
+    struct execution late = make_async("f");
+    strcpy(late.id, id);
+    late.status = EXECUTION_SUCCEEDED;
+    late.result = make_large(2);
+    late.result_len = LARGE_BYTES;
+    int before = outcomes;
+    store_finish_execution(store, "one", &late, done, NULL);
+    wait_for(before + 1);
+    cr_expect_eq(failures, 0, "%s", err.message);
+    cr_expect_eq(count_files(), 1);
+    cr_expect(has_large(id, 1));
+}
+
+Test(store, what_no_record_names_is_removed_at_the_next_opening)
+{
+    char path[256];
+    char id[TIME_ID_LEN + 1];
+    strcpy(id, put_large(1));
+    close_store();
+    snprintf(path, sizeof(path), "%s/test.db" SQLITE_LARGE_SUFFIX "/%s.7", folder, id);
+    cr_assert_eq(write_file_atomic(path, "[1]", 3, 0600, false, &err), 0);
+    open_store();
+    cr_expect_not(path_exists(path));
+    cr_expect_eq(count_files(), 1);
+    cr_expect(has_large(id, 1));
+}
+
+Test(store, a_large_result_that_is_missing_or_cut_is_an_error_and_not_another_result)
+{
+    char path[256];
+    const char *id = put_large(1);
+    snprintf(path, sizeof(path), "%s/test.db" SQLITE_LARGE_SUFFIX "/%s.0", folder, id);
+    cr_assert_eq(truncate(path, 1000), 0);
+    cr_expect_not(has_large(id, 1));
+    cr_expect_eq(failures, 1);
+    cr_expect(strstr(err.message, "1000 bytes"), "%s", err.message);
+    cr_assert_eq(unlink(path), 0);
+    cr_expect_not(has_large(id, 1));
+    cr_expect_eq(failures, 2);
+    cr_expect(strstr(err.message, "No such file"), "%s", err.message);
+    failures = 0;
+    cr_expect_eq(list_executions(NULL, -1, 10, NULL), 1, "the record itself is there");
+}
+
+Test(store, a_backup_has_large_results_in_it)
+{
+    char file[128], id[TIME_ID_LEN + 1], replaced[256];
+    snprintf(file, sizeof(file), "%s/backup.db", folder);
+    strcpy(id, put_large(1));
+    cr_assert_eq(store_backup(url, file, &err), 0, "%s", err.message);
+    expire(UINT64_MAX / 2, 1000);
+    cr_expect_eq(count_files(), 0);
+    strcpy(replaced, put_large(2));
+    close_store();
+    cr_assert_eq(store_restore(url, file, &err), 0, "%s", err.message);
+    open_store();
+    cr_expect(has_large(id, 1));
+    cr_expect_eq(count_files(), 0);
+    expire(UINT64_MAX / 2, 1000);
+    close_store();
+
+    snprintf(url, sizeof(url), "sqlite://%s/test.db.replaced", folder);
+    open_store();
+    cr_expect(has_large(replaced, 2), "what was there before is kept with its results");
+}
+
+Test(store, a_backup_under_way_keeps_the_files_that_its_rows_name)
+{
+    char path[128];
+    int held = -1;
+    put_large(1);
+    snprintf(path, sizeof(path), "%s/test.db", folder);
+    cr_assert_eq(sqlite_large_hold(path, &held, &err), 0, "%s", err.message);
+    expire(UINT64_MAX / 2, 1000);
+    cr_expect_eq(count_files(), 1);
+    close(held);
+    put_execution("f", EXECUTION_SUCCEEDED);
+    cr_expect_eq(count_files(), 0, "the next commit removes it");
+}
+
+Test(store, a_copied_database_without_its_large_results_is_no_backup)
+{
+    char file[128], text[400];
+    snprintf(file, sizeof(file), "%s/copied.db", folder);
+    put_large(1);
+    snprintf(text, sizeof(text), "cp %s/test.db %s", folder, file);
+    close_store();
+    cr_assert_eq(system(text), 0);
+    cr_expect_eq(store_restore(url, file, &err), -1);
+    cr_expect(strstr(err.message, "large results are missing"), "%s", err.message);
+    open_store();
+}
+
 /* ---- a full disk ---- */
 
 /* SQLite's own bound in the place of the disk's. */
@@ -254,4 +466,64 @@ Test(store, closing_with_a_full_disk_ends)
     cr_expect_eq(failures, 1);
     open_store();
     cr_expect_str_eq(show(id), "queued#1");
+}
+
+static void set_file_bytes_max(rlim_t bytes)
+{
+    struct rlimit limit;
+    cr_assert_eq(getrlimit(RLIMIT_FSIZE, &limit), 0);
+    limit.rlim_cur = bytes;
+    cr_assert_eq(setrlimit(RLIMIT_FSIZE, &limit), 0);
+}
+
+Test(store, a_large_result_waits_for_a_disk_that_does_not_take_it)
+{
+    struct store_acceptance acceptance = {.owner = "one"};
+    char id[TIME_ID_LEN + 1];
+    signal(SIGXFSZ, SIG_IGN);
+    join("one");
+    strcpy(id, accept_as("f", "1", PRIORITY_NORMAL, &acceptance));
+    start_attempt("one", id, 1);
+    set_file_bytes_max(LARGE_BYTES / 2);
+    int before = outcomes;
+    struct execution execution = make_async("f");
+    strcpy(execution.id, id);
+    execution.status = EXECUTION_SUCCEEDED;
+    execution.result = make_large(1);
+    execution.result_len = LARGE_BYTES;
+    store_finish_execution(store, "one", &execution, done, NULL);
+    cr_expect_str_eq(show(id), "running#1", "reads are answered");
+    cr_expect_eq(outcomes, before + 1, "it was given up");
+    cr_expect_eq(count_files(), 0, "the half that was written takes room");
+    set_file_bytes_max(RLIM_INFINITY);
+    wait_for(before + 2);
+    cr_expect_eq(failures, 0, "%s", err.message);
+    cr_expect(has_large(id, 1));
+}
+
+Test(store, a_large_result_whose_row_is_not_written_leaves_no_file)
+{
+    join("one");
+    char id[TIME_ID_LEN + 1];
+    struct store_acceptance acceptance = {.owner = "one"};
+    strcpy(id, accept_as("f", "1", PRIORITY_NORMAL, &acceptance));
+    set_pages_max(1);
+    int before = outcomes;
+    struct execution execution = make_async("f");
+    strcpy(execution.id, id);
+    execution.status = EXECUTION_SUCCEEDED;
+    execution.logs = malloc(LARGE_BYTES);
+    memset(execution.logs, 'l', LARGE_BYTES);
+    execution.logs_len = LARGE_BYTES;
+    execution.result = make_large(1);
+    execution.result_len = LARGE_BYTES;
+    store_finish_execution(store, "one", &execution, done, NULL);
+    cr_expect_str_eq(show(id), "queued#1");
+    cr_expect_eq(outcomes, before + 1, "it was given up");
+    cr_expect_eq(count_files(), 0);
+    set_pages_max(1000000);
+    wait_for(before + 2);
+    cr_expect_eq(failures, 0, "%s", err.message);
+    cr_expect(has_large(id, 1));
+    cr_expect_eq(count_files(), 1);
 }
