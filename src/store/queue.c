@@ -372,15 +372,17 @@ static void await_work(struct store_queue *queue)
     }
 }
 
-/* Those who have just been answered are about to ask again. Without a moment's wait they would miss the batch that the
- * others are in, and each half of the callers would pay for commits of its own. At most a quarter of what a batch takes,
- * and only for as many as there were. Under lock. */
+/* Those who have just been answered are about to ask again. Half of the callers are waited for, so that two halves take turns: while one
+ * half's batch is written, the answers of the other go out and its next calls are read. All of them in one batch would leave the loop
+ * with nothing to do meanwhile, and whoever comes first alone would make the others pay for a commit of its own. At most a quarter of
+ * what a batch takes is waited. Under lock. */
 static void await_company(struct store_queue *queue)
 {
     uint64_t wait_ns =
         queue->batch_ns / 4 < COMPANY_WAIT_NS ? queue->batch_ns / 4 : COMPANY_WAIT_NS;
     uint64_t deadline_ns = clock_monotonic_ns() + wait_ns;
-    queue->wanted = queue->callers < STORE_BATCH_JOBS_MAX ? queue->callers : STORE_BATCH_JOBS_MAX;
+    size_t half = (queue->callers + 1) / 2;
+    queue->wanted = half < STORE_BATCH_JOBS_MAX ? half : STORE_BATCH_JOBS_MAX;
     while (queue->waiting.jobs < queue->wanted && !queue->stopping) {
         uint64_t now_ns = clock_monotonic_ns();
         if (now_ns >= deadline_ns)
