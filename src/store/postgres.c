@@ -133,6 +133,7 @@ static void engine_rollback(void *db)
 {
     struct postgres_store *store = db;
     store->in_transaction = false;
+    postgres_drop_gathered(store);
     if (!store->pg || store->broken)
         return;
     postgres_sync(store, NULL);

@@ -66,6 +66,7 @@ enum postgres_statement {
     POSTGRES_RELEASE_LOST,
     POSTGRES_PUT_KEY,
     POSTGRES_ACCEPT_EXECUTION,
+    POSTGRES_ACCEPT_SEVERAL,
     POSTGRES_WITHDRAW_EXECUTION,
     POSTGRES_WITHDRAW_KEY,
     POSTGRES_FINISH_EXECUTION,
@@ -102,6 +103,27 @@ enum postgres_statement {
 #define POSTGRES_PENDING_MAX 512
 #define POSTGRES_PENDING_BYTES_MAX ((size_t)8 * 1024 * 1024)
 
+/* Arguments of a statement, borrowed until it is sent. */
+#define POSTGRES_ARGUMENTS_MAX 32
+struct postgres_arguments {
+    int count;
+    const char *values[POSTGRES_ARGUMENTS_MAX];
+    int lengths[POSTGRES_ARGUMENTS_MAX];
+    int formats[POSTGRES_ARGUMENTS_MAX];
+    uint64_t numbers[POSTGRES_ARGUMENTS_MAX]; /* in network order */
+    size_t bytes;
+};
+
+/* Executions that are accepted in one transaction go several in a statement: POSTGRES_ACCEPT_SEVERAL has as many rows. */
+#define POSTGRES_GATHERED_MAX 8
+struct postgres_gathered {
+    struct {
+        struct postgres_arguments arguments;
+        struct buffer error, metrics; /* what they bind */
+    } rows[POSTGRES_GATHERED_MAX];
+    int count;
+};
+
 struct postgres_store {
     char *url;     /* owned; may hold a password: never shown */
     PGconn *pg;    /* NULL: no connection */
@@ -117,6 +139,7 @@ struct postgres_store {
         int64_t *ret_rows;
     } pending[POSTGRES_PENDING_MAX]; /* sent, outcome not read yet */
     size_t pending_count, pending_bytes;
+    struct postgres_gathered gathered; /* not sent yet: before any other statement they are */
 };
 
 /* ---- postgres_connection.c ---- */
@@ -137,16 +160,6 @@ void postgres_unlisten(void *listener);
 
 /* ---- postgres_pipeline.c ---- */
 
-/* Arguments of a statement, borrowed until it is sent. */
-#define POSTGRES_ARGUMENTS_MAX 32
-struct postgres_arguments {
-    int count;
-    const char *values[POSTGRES_ARGUMENTS_MAX];
-    int lengths[POSTGRES_ARGUMENTS_MAX];
-    int formats[POSTGRES_ARGUMENTS_MAX];
-    uint64_t numbers[POSTGRES_ARGUMENTS_MAX]; /* in network order */
-    size_t bytes;
-};
 /* NULL binds NULL. */
 void postgres_bind_text(struct postgres_arguments *arguments, const char *text);
 void postgres_bind_text_len(struct postgres_arguments *arguments, const char *text, size_t len);
@@ -173,6 +186,10 @@ int postgres_write(struct postgres_store *store, enum postgres_statement which,
 PGresult *postgres_read(struct postgres_store *store, enum postgres_statement which,
                         const struct postgres_arguments *arguments, const char *what,
                         struct error *err);
+/* As postgres_write(), with arguments as libpq takes them, past what was gathered. */
+int postgres_send(struct postgres_store *store, enum postgres_statement which, int count,
+                  const char *const *values, const int *lengths, const int *formats, size_t bytes,
+                  const char *what, int64_t *ret_rows, struct error *err);
 /* Ends what was sent since the last one; reads every outcome. */
 int postgres_sync(struct postgres_store *store, struct error *err);
 /* Sends the preparation of all statements and waits for it. */
@@ -237,6 +254,16 @@ int postgres_list_executions(void *db, const struct execution_query *query,
                              struct store_engine_execution_page *page, struct error *err);
 int postgres_expire_executions(void *db, const struct store_retention *retention, int limit,
                                bool *ret_more, struct error *err);
+
+/* ---- postgres_gather.c ---- */
+
+/* Writes an accepted execution, with others or by itself. All that it binds stands until the transaction ends. */
+int postgres_gather(struct postgres_store *store, const struct execution *execution,
+                    const char *payload, size_t payload_len, const char *owner, struct error *err);
+/* Sends those that were gathered. */
+int postgres_send_gathered(struct postgres_store *store, struct error *err);
+/* Forgets them: the transaction is undone, or the connection is lost. */
+void postgres_drop_gathered(struct postgres_store *store);
 
 /* ---- postgres_delivery.c ---- */
 int postgres_join(void *db, const char *owner, int64_t lease_ms, struct error *err);

@@ -29,6 +29,7 @@ void postgres_disconnect(struct postgres_store *store)
     PQfinish(store->pg);
     store->pg = NULL;
     store->pending_count = 0;
+    postgres_drop_gathered(store);
     store->pending_bytes = 0;
     store->in_transaction = false;
     memset(&store->failure, 0, sizeof(store->failure));

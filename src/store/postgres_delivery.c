@@ -77,20 +77,12 @@ int postgres_accept_execution(void *db, const struct execution *execution, const
                               size_t payload_len, const struct store_acceptance *acceptance,
                               char *ret_id, struct error *err)
 {
-    struct postgres_arguments arguments = {0};
-    with_cleanup(buffer_deinit) struct buffer error = BUFFER_INIT(RECORD_DETAIL_MAX);
-    with_cleanup(buffer_deinit) struct buffer metrics = BUFFER_INIT(RECORD_DETAIL_MAX);
     if (acceptance->key && take_key(db, execution, acceptance, ret_id, err) < 0)
         return -1;
     if (strcmp(ret_id, execution->id) != 0)
         return 0;
-    if (postgres_bind_head(&arguments, execution, &error, &metrics, err) < 0)
-        return -1;
-    postgres_bind_bytes(&arguments, payload ? payload : "", payload_len);
-    postgres_bind_text(&arguments, acceptance->owner);
     tell_when_free(db, acceptance->owner == NULL);
-    if (postgres_write(db, POSTGRES_ACCEPT_EXECUTION, &arguments, "writing an execution", NULL,
-                       err) < 0)
+    if (postgres_gather(db, execution, payload, payload_len, acceptance->owner, err) < 0)
         return -1;
     return acceptance->callback_url ? postgres_put_callback(db, execution->id, acceptance, err) : 0;
 }

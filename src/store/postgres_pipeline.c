@@ -72,6 +72,7 @@ int postgres_lose(struct postgres_store *store, struct error *err, const char *f
     va_end(arguments);
     store->broken = true;
     store->pending_count = 0;
+    postgres_drop_gathered(store);
     return error_set(err, ERROR_UNAVAILABLE, "the database cannot be used: %s", message);
 }
 
@@ -222,9 +223,9 @@ static int make_room(struct postgres_store *store, struct error *err)
     return take_pending(store, 0, err);
 }
 
-static int send_statement(struct postgres_store *store, enum postgres_statement which,
-                          const struct postgres_arguments *arguments, const char *what,
-                          int64_t *ret_rows, struct error *err)
+int postgres_send(struct postgres_store *store, enum postgres_statement which, int count,
+                  const char *const *values, const int *lengths, const int *formats, size_t bytes,
+                  const char *what, int64_t *ret_rows, struct error *err)
 {
     char name[16];
     if (!store->pg || store->broken)
@@ -232,12 +233,22 @@ static int send_statement(struct postgres_store *store, enum postgres_statement 
     if (make_room(store, err) < 0 || first_failure(store, err) < 0)
         return -1;
     snprintf(name, sizeof(name), "s%d", (int)which);
-    if (!PQsendQueryPrepared(
-            store->pg, name, arguments ? arguments->count : 0, arguments ? arguments->values : NULL,
-            arguments ? arguments->lengths : NULL, arguments ? arguments->formats : NULL, BINARY))
+    if (!PQsendQueryPrepared(store->pg, name, count, values, lengths, formats, BINARY))
         return postgres_lose(store, err, "the connection broke");
-    note_sent(store, what, ret_rows, arguments ? arguments->bytes : 0);
+    note_sent(store, what, ret_rows, bytes);
     return 0;
+}
+
+static int send_statement(struct postgres_store *store, enum postgres_statement which,
+                          const struct postgres_arguments *arguments, const char *what,
+                          int64_t *ret_rows, struct error *err)
+{
+    static const struct postgres_arguments none;
+    const struct postgres_arguments *given = arguments ? arguments : &none;
+    if (postgres_send_gathered(store, err) < 0)
+        return -1;
+    return postgres_send(store, which, given->count, given->values, given->lengths, given->formats,
+                         given->bytes, what, ret_rows, err);
 }
 
 int postgres_write(struct postgres_store *store, enum postgres_statement which,

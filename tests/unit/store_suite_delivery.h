@@ -197,6 +197,39 @@ Test(store, what_waits_is_claimed_once_by_priority_and_age)
     cr_expect_str_eq(claim("one", "g", 3, SIZE_MAX), "g#1 [5];");
 }
 
+/* They share transactions, and with PostgreSQL statements; one in three has an owner, one a payload that is large, and one comes again. */
+Test(store, many_that_are_accepted_at_once_are_all_there_as_they_are)
+{
+    struct store_acceptance free_one = {0}, owned = {.owner = "one"};
+    char expected[4096] = "", payload[32];
+    join("one");
+    int before = outcomes;
+    for (int i = 0; i < 30; i++) {
+        const struct store_acceptance *acceptance = i % 3 == 2 ? &owned : &free_one;
+        struct execution execution = make_async("f");
+        int len = snprintf(payload, sizeof(payload), "[%d]", i);
+        if (i % 3 != 2)
+            snprintf(expected + strlen(expected), sizeof(expected) - strlen(expected), "f#1 %s;",
+                     payload);
+        struct execution again = make_async("f");
+        strcpy(again.id, execution.id);
+        store_accept_execution(store, &execution, strdup(payload), (size_t)len, acceptance,
+                               accepted, NULL);
+        if (i == 10)
+            store_accept_execution(store, &again, strdup("again"), 5, acceptance, accepted, NULL);
+        else
+            execution_deinit(&again);
+    }
+    struct execution execution = make_async("g");
+    store_accept_execution(store, &execution, calloc(1, 100000), 100000, &free_one, accepted, NULL);
+    wait_for(before + 32);
+    cr_assert_eq(failures, 0, "%s", err.message);
+    cr_expect_str_eq(claim("two", "f", 64, SIZE_MAX), expected);
+    cr_expect_eq(list_executions("f", -1, 100, NULL), 30);
+    claim("two", "g", 1, SIZE_MAX);
+    cr_expect_eq(claimed_count, 1);
+}
+
 Test(store, a_claim_ends_at_its_bytes_but_takes_one)
 {
     join("one");
