@@ -426,20 +426,25 @@ static void thread_main(void *data)
 
 /* ---- the loop thread ---- */
 
-static struct store_job *take_finished(struct store_queue *queue)
+static bool take_finished(struct store_queue *queue, struct job_list *ret)
 {
+    list_init(ret);
     uv_mutex_lock(&queue->lock);
-    struct store_job *job = list_pop(&queue->finished);
+    list_move(ret, &queue->finished);
     uv_mutex_unlock(&queue->lock);
-    return job;
+    return ret->first;
 }
 
+/* Those, too, that fail at once while others are told. */
 static void finish_jobs(struct store_queue *queue)
 {
-    for (struct store_job *job; (job = take_finished(queue));) {
-        queue->unfinished_jobs--;
-        queue->unfinished_bytes -= job->bytes;
-        job->finish(job);
+    struct job_list finished;
+    while (take_finished(queue, &finished)) {
+        for (struct store_job *job; (job = list_pop(&finished));) {
+            queue->unfinished_jobs--;
+            queue->unfinished_bytes -= job->bytes;
+            job->finish(job);
+        }
     }
 }
 
