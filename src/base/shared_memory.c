@@ -83,19 +83,26 @@ void shared_memory_withdraw(struct shared_memory *memory)
         close(steal_fd(&memory->fd));
 }
 
-/* What the offer names may be anything: only sealed memory of the right size can be mapped without surprises. */
+/* What the offer names may be anything, on another machine by chance: with a FIFO, a watchdog or a tape, opening it has effects already,
+ * so that it is looked at before; and only sealed memory of the right size can be mapped without surprises. */
 static int open_offered(const struct json *offer, struct error *err)
 {
-    char path[64];
+    char path[64], found_path[64];
     struct stat status;
     snprintf(path, sizeof(path), "/proc/%lld/fd/%lld", (long long)json_get_int(offer, "pid", -1),
              (long long)json_get_int(offer, "fd", -1));
-    autoclose int fd = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    autoclose int found = open(path, O_PATH | O_CLOEXEC);
+    if (found < 0)
+        return error_set_errno(err, ERROR_NOT_FOUND, errno, "cannot open %s", path);
+    if (fstat(found, &status) < 0 || !S_ISREG(status.st_mode) ||
+        status.st_size != (off_t)WHOLE_SIZE)
+        return error_set(err, ERROR_INVALID_REQUEST, "%s is no memory that can be shared", path);
+    snprintf(found_path, sizeof(found_path), "/proc/self/fd/%d", found);
+    autoclose int fd = open(found_path, O_RDWR | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0)
         return error_set_errno(err, ERROR_NOT_FOUND, errno, "cannot open %s", path);
     int seals = fcntl(fd, F_GET_SEALS);
-    if (seals < 0 || (seals & SEALS) != SEALS || fstat(fd, &status) < 0 ||
-        !S_ISREG(status.st_mode) || status.st_size != (off_t)WHOLE_SIZE)
+    if (seals < 0 || (seals & SEALS) != SEALS)
         return error_set(err, ERROR_INVALID_REQUEST, "%s is no memory that can be shared", path);
     return steal_fd(&fd);
 }

@@ -4,10 +4,12 @@
 
 #include <criterion/criterion.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static struct shared_memory *maker, *opener;
@@ -116,7 +118,7 @@ Test(shared_memory, what_is_no_such_memory_is_refused)
     cr_assert_eq(ftruncate(unsealed, 4096 + 2 * SHARED_AREA_SIZE), 0);
     int small = memfd_create("small", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     cr_assert_eq(fcntl(small, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL), 0);
-    expect_refused(plain, proof, "cannot open");
+    expect_refused(plain, proof, "no memory that can be shared");
     expect_refused(unsealed, proof, "no memory that can be shared");
     expect_refused(small, proof, "no memory that can be shared");
     expect_refused(1 << 20, proof, "cannot open");
@@ -133,4 +135,20 @@ Test(shared_memory, what_is_no_such_memory_is_refused)
     close(plain);
     close(unsealed);
     close(small);
+}
+
+/* Opening has effects of its own with some files: a FIFO's reader sees a writer come and go, a watchdog begins to count. */
+Test(shared_memory, what_is_no_such_memory_is_not_opened)
+{
+    char folder[] = "/tmp/faas-test-XXXXXX", path[64];
+    cr_assert_not_null(mkdtemp(folder));
+    snprintf(path, sizeof(path), "%s/fifo", folder);
+    cr_assert_eq(mkfifo(path, 0600), 0);
+    int reader = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    expect_refused(reader, "0123456789abcdef0123456789abcdef", "no memory that can be shared");
+    struct pollfd seen = {.fd = reader, .events = POLLIN};
+    cr_assert_eq(poll(&seen, 1, 0), 0, "a writer was there");
+    close(reader);
+    unlink(path);
+    rmdir(folder);
 }
