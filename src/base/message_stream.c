@@ -19,6 +19,8 @@
 #define SHARED_MIN (256UL * 1024)
 /* Copied out of it piece by piece, so that a piece is in the cache when it is looked at. */
 #define SHARED_PIECE (128UL * 1024)
+/* So much of it in one turn of the loop: a few bytes of a stranger's ask for a whole area, and others wait. */
+#define SHARED_TURN_MAX SHARED_AREA_SIZE
 
 /* What is sent in one piece: collected small messages, or a body. */
 struct chunk {
@@ -49,13 +51,14 @@ struct message_stream {
     struct large large;
     struct shared_memory *shared; /* owned; NULL: none */
     bool shares_sending;
+    size_t copied; /* out of it in this turn */
     struct chunk *first, *last;
     size_t queued;
     uint64_t sent;     /* messages */
     uint64_t received; /* bytes */
     int watched;
     bool pushed; /* in this turn */
-    bool behind; /* bytes wait to be read that the socket may not show */
+    bool behind; /* bytes wait to be read, or to be taken, that the socket may not show */
     bool failed; /* writing has: reading tells why */
     bool dead;   /* closed() was called */
     bool *freed; /* set while callbacks run */
@@ -266,6 +269,7 @@ static int large_from_shared(struct message_stream *stream, const char *head, si
             json_ahead_look(large->ahead, large->body, done);
     }
     shared_memory_done(stream->shared);
+    stream->copied += large->body ? place.len : 0;
     stream->received += place.len;
     return 0;
 }
@@ -325,7 +329,7 @@ static bool take_all(struct message_stream *stream)
 {
     struct error err = {0};
     int status = 1;
-    while (status > 0 && !stream->large.active)
+    while (status > 0 && !stream->large.active && stream->copied < SHARED_TURN_MAX)
         status = take_one(stream, &err);
     if (status < 0) {
         if (err.code)
@@ -368,7 +372,11 @@ static void receive_failed(struct message_stream *stream, ssize_t got)
 /* Whether the stream still stands. */
 static bool receive_some(struct message_stream *stream)
 {
-    for (int turn = 0; turn < TURN_MAX; turn++) {
+    stream->copied = 0;
+    /* What the turn before has left in the buffer. */
+    if (!stream->large.active && stream->in_len > 0 && !take_all(stream))
+        return false;
+    for (int turn = 0; turn < TURN_MAX && stream->copied < SHARED_TURN_MAX; turn++) {
         size_t max = IN_SIZE - stream->in_len;
         char *to = stream->large.active ? large_target(stream, &max) : stream->in + stream->in_len;
         ssize_t got = stream->connection->receive(stream->connection, to, max);
@@ -383,10 +391,11 @@ static bool receive_some(struct message_stream *stream)
         }
         if (!take_received(stream, (size_t)got))
             return false;
-        if ((size_t)got < max && !stream->connection->holds_bytes)
+        if ((size_t)got < max && !stream->connection->holds_bytes &&
+            stream->copied < SHARED_TURN_MAX)
             return true;
     }
-    stream->behind = stream->connection->holds_bytes;
+    stream->behind = stream->connection->holds_bytes || stream->copied >= SHARED_TURN_MAX;
     watch(stream);
     return true;
 }
@@ -581,12 +590,12 @@ uint64_t message_stream_sent(const struct message_stream *stream)
 static void on_poll(uv_poll_t *poll, int status, int events)
 {
     struct message_stream *stream = poll->data;
-    bool freed = false;
+    bool freed = false, behind = stream->behind;
     stream->behind = false;
     if ((events & UV_WRITABLE) && status == 0)
         send_queued(stream);
     /* An error is told by the read. */
-    if (!(events & UV_READABLE) && status == 0 && !stream->connection->holds_bytes)
+    if (!(events & UV_READABLE) && status == 0 && !behind && !stream->connection->holds_bytes)
         return;
     stream->freed = &freed;
     bool stands = receive_some(stream);

@@ -383,6 +383,32 @@ Test(message_stream, a_body_in_shared_memory_is_told_like_any_other)
     shared_memory_free(own);
 }
 
+Test(message_stream, one_turn_copies_no_more_than_an_area_has)
+{
+    enum { COUNT = 60 };
+    struct shared_memory *own = share();
+    for (int i = 0; i < COUNT; i++)
+        say_place("{}", 0, MAX_BODY);
+    say("{after}", 1);
+    uv_run(&loop, UV_RUN_NOWAIT);
+    cr_expect_leq(messages, (int)(SHARED_AREA_SIZE / MAX_BODY) + 1, "%d in one turn", messages);
+    run_until(&messages, COUNT + 1);
+    cr_assert_str_eq(last_head, "{after}");
+    shared_memory_free(own);
+}
+
+Test(message_stream, what_was_left_for_the_next_turn_is_told_before_the_end)
+{
+    enum { COUNT = 60 };
+    struct shared_memory *own = share();
+    for (int i = 0; i < COUNT; i++)
+        say_place("{}", 0, MAX_BODY);
+    shutdown(peer, SHUT_WR);
+    run_until(&closed, 1);
+    cr_assert_eq(messages, COUNT);
+    shared_memory_free(own);
+}
+
 Test(message_stream, a_shared_body_that_is_too_large_is_cut)
 {
     struct shared_memory *own = share();
