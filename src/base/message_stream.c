@@ -483,7 +483,8 @@ static bool put_shared(struct message_stream *stream, const char *head, size_t h
     memcpy(at + MESSAGE_HEADER_SIZE, head, head_len);
     message_place_write(at + MESSAGE_HEADER_SIZE + head_len, place.at, place.len);
     for (size_t i = 0; i < part_count; i++) {
-        memcpy(to, parts[i].bytes, parts[i].len);
+        if (parts[i].len > 0)
+            memcpy(to, parts[i].bytes, parts[i].len);
         to += parts[i].len;
         free(parts[i].owned);
     }

@@ -465,8 +465,9 @@ static uint64_t send_shared(struct shared_memory *own, size_t len)
     char *owned = malloc(len);
     memset(owned, 'o', len);
     struct message_part parts[] = {{.bytes = owned, .len = len - 10, .owned = owned},
+                                   {.bytes = NULL, .len = 0},
                                    {.bytes = borrowed, .len = 10}};
-    cr_assert_eq(message_stream_send(stream, "{\"a\":1}", 7, parts, 2, NULL), 0);
+    cr_assert_eq(message_stream_send(stream, "{\"a\":1}", 7, parts, 3, NULL), 0);
     message_stream_push(stream);
     char *header = read_sent(MESSAGE_HEADER_SIZE);
     struct shared_place place = {.at = SIZE_MAX};
