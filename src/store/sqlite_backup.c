@@ -145,8 +145,24 @@ static int check_backup(const char *file, sqlite3 **ret, struct error *err)
     return sqlite_check_version(version, err);
 }
 
-/* What is there now stays beside it, so that a wrong restore can be undone. */
-static int set_aside(const char *path, struct error *err)
+/* Removes what an earlier restore set aside: all of it for a whole database, or else only what is in the way of what is
+ * left of one that is lost, or whose setting aside was cut short. */
+static int make_way(const char *from, const char *to, bool whole, struct error *err)
+{
+    return whole || path_exists(from) ? remove_tree(to, err) : 0;
+}
+
+static int move_aside(const char *from, const char *to, bool whole, struct error *err)
+{
+    (void)whole;
+    if (rename(from, to) < 0 && errno != ENOENT)
+        return error_set_errno(err, ERROR_UNAVAILABLE, errno, "setting %s aside", from);
+    return 0;
+}
+
+typedef int aside_step_fn(const char *from, const char *to, bool whole, struct error *err);
+
+static int for_each_part(const char *path, aside_step_fn *step, bool whole, struct error *err)
 {
     static const char *const suffixes[] = {"", "-wal", "-shm", SQLITE_LARGE_SUFFIX};
     for (size_t i = 0; i < ARRAY_LENGTH(suffixes); i++) {
@@ -154,12 +170,22 @@ static int set_aside(const char *path, struct error *err)
         autofree char *to = string_printf("%s.replaced%s", path, suffixes[i]);
         if (!from || !to)
             return error_set(err, ERROR_INTERNAL, "out of memory");
-        if (remove_tree(to, err) < 0)
+        if (step(from, to, whole, err) < 0)
             return -1;
-        if (rename(from, to) < 0 && errno != ENOENT)
-            return error_set_errno(err, ERROR_UNAVAILABLE, errno, "setting %s aside", from);
     }
     return 0;
+}
+
+/* What is there now stays beside it, so that a wrong restore can be undone. Without a database, too: a log that is left
+ * of one would go into the restored one. The removals, which take long and can fail, come before the first move: a
+ * controller that starts without its database removes all large results. */
+static int set_aside(const char *path, struct error *err)
+{
+    bool whole = path_exists(path);
+    return for_each_part(path, make_way, whole, err) < 0 ||
+                   for_each_part(path, move_aside, whole, err) < 0
+               ? -1
+               : 0;
 }
 
 /* Whole beside its place first, so that an end at any moment leaves either the one or the other to be put there. */
@@ -168,7 +194,7 @@ static int replace(sqlite3 *backup, const char *file, const char *path, struct e
     autofree char *restored = string_printf("%s.restored", path);
     if (!restored)
         return error_set(err, ERROR_INTERNAL, "out of memory");
-    if (copy_to(backup, file, restored, err) < 0 || (path_exists(path) && set_aside(path, err) < 0))
+    if (copy_to(backup, file, restored, err) < 0 || set_aside(path, err) < 0)
         return -1;
     if (rename(restored, path) < 0)
         return error_set_errno(err, ERROR_UNAVAILABLE, errno, "putting %s in its place", path);

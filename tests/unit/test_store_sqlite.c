@@ -7,6 +7,8 @@
 #include "store_suite_delivery_callbacks.h"
 
 #include <dirent.h>
+#include <sched.h>
+#include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 
@@ -394,6 +396,54 @@ Test(store, a_copied_database_without_its_large_results_is_no_backup)
     cr_expect_eq(store_restore(url, file, &err), -1);
     cr_expect(strstr(err.message, "large results are missing"), "%s", err.message);
     open_store();
+}
+
+/* A log with writes that are not in the backup, as an end by force leaves it: SQLite would bring them into whatever file
+ * has the database's name. */
+Test(store, a_restore_sets_aside_what_lies_beside_a_database_that_is_lost)
+{
+    char file[128], text[600], path[256];
+    snprintf(file, sizeof(file), "%s/backup.db", folder);
+    put_function("a", 1, FUNCTION_READY, "x");
+    cr_assert_eq(store_backup(url, file, &err), 0, "%s", err.message);
+    put_function("b", 1, FUNCTION_READY, "y");
+    put_large(1);
+    snprintf(text, sizeof(text), "cp %s/test.db-wal %s/wal", folder, folder);
+    cr_assert_eq(system(text), 0);
+    close_store();
+    snprintf(text, sizeof(text),
+             "cd %s && echo earlier >test.db.replaced && rm test.db && mv wal test.db-wal", folder);
+    cr_assert_eq(system(text), 0);
+    cr_assert_eq(store_restore(url, file, &err), 0, "%s", err.message);
+    open_store();
+    cr_expect_str_eq(list_functions(), "a/1=ready ");
+    cr_expect_eq(count_files(), 0);
+    for (size_t i = 0; i < 3; i++) {
+        static const char *const kept[] = {"", "-wal", SQLITE_LARGE_SUFFIX};
+        snprintf(path, sizeof(path), "%s/test.db.replaced%s", folder, kept[i]);
+        cr_expect(path_exists(path), "%s", path);
+    }
+}
+
+/* The folder of an earlier restore is in the way, and cannot be removed: something is mounted in it. */
+Test(store, a_restore_that_cannot_set_aside_what_was_there_leaves_it)
+{
+    char file[128], path[256];
+    char id[TIME_ID_LEN + 1];
+    snprintf(file, sizeof(file), "%s/backup.db", folder);
+    cr_assert_eq(store_backup(url, file, &err), 0, "%s", err.message);
+    strcpy(id, put_large(1));
+    close_store();
+    snprintf(path, sizeof(path), "%s/test.db.replaced" SQLITE_LARGE_SUFFIX "/mount", folder);
+    cr_assert_eq(make_directories(path, 0700, &err), 0);
+    if (unshare(CLONE_NEWNS) < 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+        mount("none", path, "tmpfs", 0, NULL) < 0)
+        cr_skip("this user may not mount");
+    cr_expect_eq(store_restore(url, file, &err), -1);
+    cr_assert_eq(umount(path), 0);
+    open_store();
+    cr_expect(has_large(id, 1));
+    cr_expect_eq(count_files(), 1);
 }
 
 /* ---- a full disk ---- */
