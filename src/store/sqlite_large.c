@@ -127,24 +127,26 @@ static int sweep(struct sqlite_large *large, sqlite3 *db, struct error *err)
     return outcome;
 }
 
-static int open_folder(struct sqlite_large *large, const char *path, struct error *err)
+/* Makes it when there is none. */
+static int open_folder(struct sqlite_large *large, struct error *err)
 {
-    large->path = name_folder(path, err);
-    if (!large->path)
-        return -1;
     if (mkdir(large->path, 0700) == 0 ? sqlite_sync_folder_of(large->path, err) < 0
                                       : errno != EEXIST)
         return error_set_errno(err, ERROR_UNAVAILABLE, errno, "making %s", large->path);
-    large->folder = open(large->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (large->folder < 0)
+    int folder = open(large->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (folder < 0)
         return error_set_errno(err, ERROR_UNAVAILABLE, errno, "opening %s", large->path);
+    if (large->folder >= 0)
+        close(large->folder);
+    large->folder = folder;
     return 0;
 }
 
 int sqlite_large_open(struct sqlite_large *large, const char *path, sqlite3 *db, struct error *err)
 {
     large->written = large->let_go = large->gone = BUFFER_INIT(NAMES_MAX);
-    if (open_folder(large, path, err) < 0 || sweep(large, db, err) < 0)
+    large->path = name_folder(path, err);
+    if (!large->path || open_folder(large, err) < 0 || sweep(large, db, err) < 0)
         return -1;
     return watch_rows(large, db, err);
 }
@@ -219,6 +221,11 @@ int sqlite_large_write(struct sqlite_large *large, const char *id, const char *b
                        char name[SQLITE_LARGE_NAME_SIZE], struct error *err)
 {
     autoclose int fd = make_file(large, id, name);
+    if (fd < 0 && errno == ENOENT) { /* somebody removed the folder: no call must wait for that */
+        if (open_folder(large, err) < 0)
+            return -1;
+        fd = make_file(large, id, name);
+    }
     if (fd < 0)
         return error_set_errno(err, ERROR_UNAVAILABLE, errno, "making a file in %s", large->path);
     if (write_whole(fd, bytes, len) < 0) {

@@ -349,6 +349,16 @@ Test(store, a_large_result_that_is_missing_or_cut_is_an_error_and_not_another_re
     cr_expect_eq(list_executions(NULL, -1, 10, NULL), 1, "the record itself is there");
 }
 
+Test(store, a_folder_of_large_results_that_was_removed_is_made_again)
+{
+    char path[128];
+    snprintf(path, sizeof(path), "%s/test.db" SQLITE_LARGE_SUFFIX, folder);
+    cr_assert_eq(remove_tree(path, &err), 0);
+    const char *id = put_large(1);
+    cr_expect(has_large(id, 1));
+    cr_expect_eq(count_files(), 1);
+}
+
 Test(store, a_backup_has_large_results_in_it)
 {
     char file[128], id[TIME_ID_LEN + 1], replaced[256];
