@@ -466,12 +466,9 @@ static char *put_head(struct message_stream *stream, const char *head, size_t he
 
 /* False: it cannot go that way now. */
 static bool put_shared(struct message_stream *stream, const char *head, size_t head_len,
-                       const struct message_part *parts, size_t part_count)
+                       const struct message_part *parts, size_t part_count, size_t body_len)
 {
-    size_t body_len = 0;
     struct shared_place place;
-    for (size_t i = 0; i < part_count; i++)
-        body_len += parts[i].len;
     if (!stream->shares_sending || body_len < SHARED_MIN || head_len > IN_SIZE / 2)
         return false;
     char *to = shared_memory_reserve(stream->shared, body_len, &place);
@@ -505,7 +502,7 @@ int message_stream_send(struct message_stream *stream, const char *head, size_t 
         status =
             error_set(err, ERROR_PAYLOAD_TOO_LARGE, "more than %zu bytes wait to be sent already",
                       stream->options.max_queued);
-    else if (put_shared(stream, head, head_len, parts, part_count))
+    else if (put_shared(stream, head, head_len, parts, part_count, body_len))
         taken = part_count;
     else if (!put_head(stream, head, head_len, body_len))
         status = error_set(err, ERROR_INTERNAL, "out of memory");
