@@ -20,6 +20,11 @@ void frame_reader_expect(struct frame_reader *reader, uint32_t types, uint32_t b
     reader->body_max = body_max;
 }
 
+void frame_reader_expect_area(struct frame_reader *reader)
+{
+    reader->has_area = 1;
+}
+
 static enum frame_event refuse(struct frame_reader *reader, const char *problem)
 {
     reader->state = READ_BROKEN;
@@ -52,19 +57,33 @@ static void decode_header(struct frame_reader *reader)
     reader->header.value = le32toh(wire.value);
 }
 
+/* Of a frame with IN_AREA. */
+static const char *area_problem(const struct frame_reader *reader)
+{
+    const struct frame_header *header = &reader->header;
+
+    if (!reader->has_area || (header->type != FRAME_INVOKE && header->type != FRAME_RESULT))
+        return "a frame with its body in memory that it does not have";
+    if (header->body_len != FRAME_IN_AREA_LEN)
+        return "a frame with its body elsewhere, and more than its length in it";
+    return NULL;
+}
+
 static const char *header_problem(const struct frame_reader *reader)
 {
+    static const int known = FRAME_FLAG_NOT_STARTED | FRAME_FLAG_DIRTY | FRAME_FLAG_STANDS_BY |
+                             FRAME_FLAG_AREA | FRAME_FLAG_IN_AREA;
     const struct frame_header *header = &reader->header;
 
     if (header->type >= 32 || !(reader->types & FRAME_BIT(header->type)))
         return "a frame of a type that is not expected here";
-    if (header->flags & ~(FRAME_FLAG_NOT_STARTED | FRAME_FLAG_DIRTY | FRAME_FLAG_STANDS_BY))
+    if (header->flags & ~known)
         return "a frame with flags that do not exist";
     if (header->meta_len > FRAME_META_MAX)
         return "a frame with more than 4096 bytes of meta";
     if (header->body_len > reader->body_max)
         return "a frame with a body over the limit";
-    return NULL;
+    return header->flags & FRAME_FLAG_IN_AREA ? area_problem(reader) : NULL;
 }
 
 static enum frame_event begin_body(struct frame_reader *reader)

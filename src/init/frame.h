@@ -46,6 +46,7 @@ struct frame_reader {
     /* private */
     uint32_t types;    /* FRAME_BIT of each type that may come */
     uint32_t body_max; /* bytes */
+    int has_area;
     uint32_t state;
     uint32_t have; /* bytes of the part that is being read */
     uint8_t raw[sizeof(struct frame_header)];
@@ -54,6 +55,8 @@ struct frame_reader {
 void frame_reader_init(struct frame_reader *reader, uint32_t types, uint32_t body_max);
 /* Other types and another limit from the next header on. */
 void frame_reader_expect(struct frame_reader *reader, uint32_t types, uint32_t body_max);
+/* From the next header on bodies may be in memory of both sides (IN_AREA). */
+void frame_reader_expect_area(struct frame_reader *reader);
 /* Takes bytes from *bytes (advancing it, and reducing *len) up to the next event. FRAME_EVENT_MORE:
  * all taken. */
 enum frame_event frame_reader_next(struct frame_reader *reader, const uint8_t **bytes, size_t *len);

@@ -112,6 +112,19 @@
  *     is LOG of a call that it does not know. Any other answer to what was not asked ends the instance.
  *     Neither EXECUTION_ID nor FUNCTION_PAYLOAD is in the adapter's environment then.
  *
+ * contract `handler`, one call at a time: large bodies need not go through the socket, but through memory that both sides have mapped.
+ *     adapter -> worker  RESULT with flag AREA (no such memory yet): the adapter can take an area, and reads the first bytes of what
+ *                        comes next with recvmsg(2)
+ *     worker -> adapter  the next INVOKE, with a memfd (SCM_RIGHTS) at its first byte, or without: then there will be none.
+ *                        The file's size is the area's, and sealed
+ *     adapter -> worker  RESULT with flag AREA (there was one): it is mapped, so from now on
+ *     worker -> adapter  INVOKE with flag IN_AREA (body: u32 length): the payload is that much of the area, from its begin, and stays
+ *                        there until the adapter answers
+ *     adapter -> worker  RESULT with flag IN_AREA (likewise): so is the result, until the next INVOKE
+ *     Bodies may go over the socket at any time still. IN_AREA without an area that was passed, of another body than four bytes, or with
+ *     a length that the area does not have, ends the instance. Neither side may rely on what is there: the worker copies
+ *     a result before it looks at it. An area belongs to one instance; what of a body is left in it, only the same function can see.
+ *
  * start of life:
  *     init -> worker     READY  (exec: at once; zygote, standby: when it said READY to init;
  *                               handler: none; generic: when the keeper said READY to init or
@@ -154,6 +167,10 @@ enum frame_flags {
     FRAME_FLAG_DIRTY = 2,
     /* READY of a zygote: it cannot be forked, and stands by for one invocation itself */
     FRAME_FLAG_STANDS_BY = 4,
+    /* RESULT: the adapter would map memory for large bodies, or has mapped what came with INVOKE */
+    FRAME_FLAG_AREA = 8,
+    /* INVOKE, RESULT: the body is in that memory; what stands in the frame is its length */
+    FRAME_FLAG_IN_AREA = 16,
 };
 
 struct frame_header {
@@ -167,6 +184,7 @@ struct frame_header {
 _Static_assert(sizeof(struct frame_header) == 16, "the header is 16 bytes on the wire");
 
 #define FRAME_META_MAX 4096
+#define FRAME_IN_AREA_LEN 4   /* bytes of body of a frame with IN_AREA */
 #define LOAD_MAX (256 * 1024) /* bytes of a LOAD's body */
 #define LOAD_STRINGS_MAX 4096 /* mode, arguments and environment together */
 /* A payload above this is not put into FUNCTION_PAYLOAD: the kernel caps one string at 128 KiB. */

@@ -3,7 +3,10 @@
 
 #include "base/buffer.h"
 #include "base/json.h"
+#include "worker/body_area.h"
 
+#include <assert.h>
+#include <endian.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +19,8 @@
 #define DIRECT_MIN (16 * 1024)
 /* Reads in one turn of the loop. */
 #define READS_A_TURN 8
+/* Of a body in the area; it is looked at while the processor's cache has it. */
+#define AREA_PIECE (128 * 1024)
 
 struct channel {
     uv_poll_t poll; /* first member: the handle's memory is the channel's */
@@ -29,8 +34,11 @@ struct channel {
     bool dropping;            /* the body that is being read is over the cap */
     bool dead;                /* closed() or too_large() was called */
     bool *freed; /* set while events run: tells that channel_free() was called inside of one */
-    /* the frame that is being sent: head (header and meta), then the borrowed body */
-    char head[sizeof(struct frame_header) + FRAME_META_MAX];
+    struct body_area *area; /* owned; NULL: none */
+    bool area_passed;       /* the peer was sent its descriptor */
+    bool area_used;         /* and said that it has mapped it */
+    /* the frame that is being sent: head (header, meta, length of a body in the area), then the borrowed body */
+    char head[sizeof(struct frame_header) + FRAME_META_MAX + FRAME_IN_AREA_LEN];
     size_t head_len;
     const char *send_body;
     size_t send_len;  /* of the body */
@@ -79,6 +87,8 @@ void channel_free(struct channel *channel)
     channel->dead = true;
     uv_close((uv_handle_t *)&channel->poll, on_handle_closed);
     close(channel->fd);
+    body_area_free(channel->area);
+    channel->area = NULL;
 }
 
 static void die(struct channel *channel, const struct error *why)
@@ -88,18 +98,18 @@ static void die(struct channel *channel, const struct error *why)
     channel->events.closed(channel->data, why);
 }
 
-static void refuse(struct channel *channel)
+static void refuse(struct channel *channel, const struct frame_header *header, const char *problem)
 {
     const struct frame_reader *reader = &channel->reader;
-    bool known = reader->header.type < 32 && (reader->types & FRAME_BIT(reader->header.type));
-    if (known && reader->header.body_len > channel->max_body && channel->events.too_large) {
+    bool known = header->type < 32 && (reader->types & FRAME_BIT(header->type));
+    if (known && header->body_len > channel->max_body && channel->events.too_large) {
         channel->dead = true;
         uv_poll_stop(&channel->poll);
-        channel->events.too_large(channel->data, &reader->header, NULL);
+        channel->events.too_large(channel->data, header, NULL);
         return;
     }
     struct error why = {0};
-    error_set(&why, ERROR_UNAVAILABLE, "the instance broke the protocol: %s", reader->problem);
+    error_set(&why, ERROR_UNAVAILABLE, "the instance broke the protocol: %s", problem);
     die(channel, &why);
 }
 
@@ -139,6 +149,59 @@ static uint8_t *read_target(struct channel *channel, uint8_t *chunk, size_t *ret
     return (uint8_t *)channel->body.data + channel->body.len;
 }
 
+/* The body, out of the area; at once, since it is all there, and a call has but one. */
+static int copy_body(struct channel *channel, size_t len, struct error *err)
+{
+    struct buffer *body = &channel->body;
+    if (buffer_reserve(body, len, err) < 0)
+        return -1;
+    if (len >= JSON_AHEAD_MIN)
+        channel->ahead = json_ahead_new();
+    while (body->len < len) {
+        size_t left = len - body->len;
+        size_t piece = left < AREA_PIECE ? left : AREA_PIECE;
+        body_area_get(channel->area, body->data + body->len, body->len, piece);
+        body->len += piece;
+        body->data[body->len] = '\0';
+        json_ahead_look(channel->ahead, body->data, body->len);
+    }
+    return 0;
+}
+
+/* A frame that has said where its body is. `header` becomes what it would be with the body in it; false: the channel is dead. */
+static bool fetch_body(struct channel *channel, struct frame_header *header)
+{
+    struct error err = {0};
+    uint32_t len;
+    memcpy(&len, channel->body.data, sizeof(len));
+    header->body_len = le32toh(len);
+    buffer_clear(&channel->body);
+    if (header->body_len > channel->max_body ||
+        header->body_len > body_area_capacity(channel->area)) {
+        refuse(channel, header, "a body that is larger than the memory that it is said to be in");
+        return false;
+    }
+    if (copy_body(channel, header->body_len, &err) == 0)
+        return true;
+    die(channel, &err);
+    return false;
+}
+
+/* A frame is complete; false: the channel is dead. */
+static bool take_frame(struct channel *channel)
+{
+    struct frame_header header = channel->reader.header;
+    if (channel->dropping) {
+        channel->events.too_large(channel->data, &header, channel->reader.meta);
+        return true;
+    }
+    if (header.flags & FRAME_FLAG_IN_AREA && !fetch_body(channel, &header))
+        return false;
+    channel->events.frame(channel->data, &header, channel->reader.meta,
+                          channel->body.len ? channel->body.data : "");
+    return true;
+}
+
 /* One event of the reader; false when there is nothing more to do with these bytes. */
 static bool take_event(struct channel *channel, enum frame_event event)
 {
@@ -155,14 +218,9 @@ static bool take_event(struct channel *channel, enum frame_event event)
         die(channel, &err);
         return false;
     case FRAME_EVENT_END:
-        if (channel->dropping)
-            channel->events.too_large(channel->data, &channel->reader.header, channel->reader.meta);
-        else
-            channel->events.frame(channel->data, &channel->reader.header, channel->reader.meta,
-                                  channel->body.len ? channel->body.data : "");
-        return true;
+        return take_frame(channel);
     case FRAME_EVENT_INVALID:
-        refuse(channel);
+        refuse(channel, &channel->reader.header, channel->reader.problem);
         return false;
     }
     return false;
@@ -218,6 +276,32 @@ static void read_some(struct channel *channel)
     }
 }
 
+/* sendmsg(2), with the area's descriptor at a frame's first byte if the peer is to have it. */
+static ssize_t send_parts(struct channel *channel, struct iovec *parts, size_t count)
+{
+    union {
+        struct cmsghdr header; /* aligns it */
+        char bytes[CMSG_SPACE(sizeof(int))];
+    } control = {0};
+    struct msghdr message = {.msg_iov = parts, .msg_iovlen = count};
+    int fd = channel->area && channel->send_done == 0 ? body_area_fd(channel->area) : -1;
+    if (fd >= 0) {
+        message.msg_control = control.bytes;
+        message.msg_controllen = sizeof(control.bytes);
+        struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+        *header = (struct cmsghdr){
+            .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int))};
+        memcpy(CMSG_DATA(header), &fd, sizeof(fd));
+    }
+    ssize_t sent = sendmsg(channel->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (fd >= 0 && sent > 0) {
+        body_area_close_fd(channel->area);
+        channel->area_passed = true;
+        frame_reader_expect_area(&channel->reader);
+    }
+    return sent;
+}
+
 /* 0 when all is sent or the socket is full; -1 when the peer is gone. */
 static int send_some(struct channel *channel)
 {
@@ -233,8 +317,7 @@ static int send_some(struct channel *channel)
         if (body_done < channel->send_len)
             parts[count++] = (struct iovec){(char *)channel->send_body + body_done,
                                             channel->send_len - body_done};
-        struct msghdr message = {.msg_iov = parts, .msg_iovlen = (size_t)count};
-        ssize_t sent = sendmsg(channel->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+        ssize_t sent = send_parts(channel, parts, (size_t)count);
         if (sent < 0 && errno == EINTR)
             continue;
         if (sent < 0)
@@ -274,19 +357,32 @@ static void on_poll(uv_poll_t *poll, int status, int events)
         read_some(channel);
 }
 
+static bool put_into_area(struct channel *channel, const char *body, size_t len)
+{
+    return channel->area_used && len >= BODY_AREA_MIN && len <= body_area_capacity(channel->area) &&
+           body_area_put(channel->area, body, len);
+}
+
 int channel_send(struct channel *channel, enum frame_type type, uint32_t value, const char *meta,
                  const char *body, size_t body_len, struct error *err)
 {
     size_t meta_len = strlen(meta);
     if (channel->dead || channel->sending || meta_len > FRAME_META_MAX || body_len > UINT32_MAX)
         return error_set(err, ERROR_INTERNAL, "an instance's socket cannot take a frame now");
+    bool elsewhere = put_into_area(channel, body, body_len);
+    uint32_t length = htole32((uint32_t)body_len);
     struct frame_header header =
-        frame_header_make(type, 0, value, (uint32_t)meta_len, (uint32_t)body_len);
+        frame_header_make(type, elsewhere ? FRAME_FLAG_IN_AREA : 0, value, (uint32_t)meta_len,
+                          elsewhere ? sizeof(length) : (uint32_t)body_len);
     memcpy(channel->head, &header, sizeof(header));
     memcpy(channel->head + sizeof(header), meta, meta_len);
     channel->head_len = sizeof(header) + meta_len;
+    if (elsewhere) {
+        memcpy(channel->head + channel->head_len, &length, sizeof(length));
+        channel->head_len += sizeof(length);
+    }
     channel->send_body = body;
-    channel->send_len = body_len;
+    channel->send_len = elsewhere ? 0 : body_len;
     channel->send_done = 0;
     channel->sending = true;
     if (send_some(channel) < 0) {
@@ -296,6 +392,22 @@ int channel_send(struct channel *channel, enum frame_type type, uint32_t value, 
     if (channel->sending)
         watch(channel);
     return 0;
+}
+
+void channel_pass_area(struct channel *channel, struct body_area *area)
+{
+    assert(!channel->area && !channel->sending);
+    channel->area = area;
+}
+
+void channel_use_area(struct channel *channel)
+{
+    channel->area_used = channel->area_passed;
+}
+
+struct body_area *channel_area(const struct channel *channel)
+{
+    return channel->area;
 }
 
 void channel_read(struct channel *channel)

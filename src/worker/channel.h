@@ -12,11 +12,12 @@
 #include <stdbool.h>
 #include <uv.h>
 
+struct body_area;
 struct channel;
 struct json_ahead;
 
 struct channel_events {
-    /* The header is in the machine's byte order; `meta` and `body` are NUL-terminated and valid
+    /* The header is in the machine's byte order, and its body_len that of the body wherever it was; `meta` and `body` are NUL-terminated and valid
      * during the call. The channel may be freed inside any event. */
     void (*frame)(void *data, const struct frame_header *header, const char *meta,
                   const char *body);
@@ -37,13 +38,21 @@ struct channel *channel_new(uv_loop_t *loop, int fd, uint32_t types, size_t max_
 /* Accepts NULL. */
 void channel_free(struct channel *channel);
 /* Writes at once what the socket takes; the rest follows by itself. `body` is borrowed until
- * channel_sending() says false; one frame at a time. Fails when the peer is gone. */
+ * channel_sending() says false; one frame at a time. Fails when the peer is gone. A large body goes through the area where there is
+ * one. */
 int channel_send(struct channel *channel, enum frame_type type, uint32_t value, const char *meta,
                  const char *body, size_t body_len, struct error *err);
 /* Inside of frame(): the body becomes the caller's. NULL when out of memory. */
 char *channel_take_body(struct channel *channel, size_t *ret_len);
 /* Inside of frame(): what was seen of a large RESULT while it came, for json_check_ahead() of its body. */
 const struct json_ahead *channel_ahead(const struct channel *channel);
+/* The next frame carries the descriptor of `area` (body_area.h), which is the channel's now; once it is sent, large results may be in it.
+ * One in a channel's life. */
+void channel_pass_area(struct channel *channel, struct body_area *area);
+/* The peer says that it has it: bodies may be sent through it. Nothing when it was not passed. */
+void channel_use_area(struct channel *channel);
+/* NULL: there is none. */
+struct body_area *channel_area(const struct channel *channel);
 /* Takes what has already arrived, without waiting for the loop. Events come from inside. */
 void channel_read(struct channel *channel);
 /* From the next frame on a body over the cap, up to `max` bytes, is read and dropped. */

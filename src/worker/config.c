@@ -34,8 +34,9 @@ static const struct setting rows[] = {
         .text = "Certificates (PEM) of the authorities that controllers with https:// are checked "
                 "against; default: the system's."),
     ROW("WORKER_SHARED_MEMORY", BOOL, shared_memory, .default_value = "true",
-        .text = "Large payloads and results of a controller on this machine go through memory that "
-                "both have mapped (up to 32 MiB a controller), not through the connection."),
+        .text = "Large payloads and results go through memory that both sides have mapped: with a "
+                "controller on this machine (up to 32 MiB a controller), and with a Python handler "
+                "(6 MiB for one with memory_mb of 96 or more)."),
     ROW("WORKER_NAME", STRING, name,
         .text = "Name of this worker, unique among the controller's; default: the host's name."),
     ROW("WORKER_DATA_DIR", STRING, data_dir, .default_value = "/var/lib/faas",

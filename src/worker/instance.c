@@ -2,6 +2,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/loop.h"
+#include "worker/body_area.h"
 #include "worker/instance_internal.h"
 #include "worker/instance_spec.h"
 #include "worker/outcome.h"
@@ -561,6 +562,8 @@ int instance_freeze(struct instance *instance, struct error *err)
     if (ops->freeze(instance->runtime_instance, true, err) < 0)
         return -1;
     instance_move(instance, INSTANCE_FROZEN);
+    if (instance->adapter)
+        body_area_empty(channel_area(instance->adapter));
     return 0;
 }
 

@@ -69,6 +69,7 @@ struct instance_limits {
     size_t result_max;
     size_t log_max;
     uint64_t start_timeout_ms;
+    bool share_memory; /* with adapters that can, for large bodies */
 };
 
 /* Keeps a reference on `function`. NULL when not even a socket could be made. */

@@ -34,6 +34,7 @@ struct instance {
     struct runtime_usage before;  /* before it was loaded */
     size_t places;                /* so many invocations at once */
     bool spent;                   /* takes no further ones */
+    bool wants_area;              /* the adapter would map memory for large bodies */
     struct invocation_list calls; /* that run in it, oldest first */
     size_t call_count;
     struct invocation

@@ -5,6 +5,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/loop.h"
+#include "worker/body_area.h"
 #include "worker/instance_internal.h"
 #include "worker/outcome.h"
 
@@ -263,6 +264,15 @@ static void not_asked_for(struct instance *instance)
                                           .message = "the instance sent what was not asked for"});
 }
 
+/* What the adapter says about memory for large bodies: that it would like some, or that it has mapped what it was passed. */
+static void hear_of_area(struct instance *instance)
+{
+    if (channel_area(instance->adapter))
+        channel_use_area(instance->adapter);
+    else
+        instance->wants_area = instance->limits.share_memory && instance->places == 1;
+}
+
 /* Contract handler: it has returned, or raised an exception. */
 static void take_answer(struct instance *instance, const struct frame_header *header,
                         const char *meta, const char *body)
@@ -275,6 +285,8 @@ static void take_answer(struct instance *instance, const struct frame_header *he
             not_asked_for(instance);
         return;
     }
+    if (header->flags & FRAME_FLAG_AREA)
+        hear_of_area(instance);
     if (header->type == FRAME_RESULT) {
         size_t len = 0;
         char *result = channel_take_body(instance->adapter, &len);
@@ -415,9 +427,28 @@ static void send_failed(struct invocation *invocation)
         loop_timer_start(instance->loop, 0, 0, on_send_failed, invocation, NULL);
 }
 
+/* The adapter has asked for it, and gets it now or never. */
+static void pass_area(struct instance *instance)
+{
+    const struct instance_limits *limits = &instance->limits;
+    size_t body_max =
+        limits->payload_max > limits->result_max ? limits->payload_max : limits->result_max;
+    size_t size = body_area_size(body_max, instance->spec->memory_mb);
+    struct error err = {0};
+    instance->wants_area = false;
+    struct body_area *area = size > 0 ? body_area_new(size, &err) : NULL;
+    if (area)
+        channel_pass_area(instance->adapter, area);
+    else if (size > 0)
+        log_warn("large bodies of an instance go over its socket",
+                 LOG_STR("instance", instance->id), LOG_ERR(&err));
+}
+
 static void send_invoke(struct invocation *invocation)
 {
     struct instance *instance = invocation->instance;
+    if (instance->wants_area)
+        pass_area(instance);
     /* The channel counts as sending after a failure, too: whom it was sending before has all of it. */
     instance->sending = invocation;
     if (channel_send(channel_of(instance), FRAME_INVOKE, (uint32_t)invocation->timeout_ms,

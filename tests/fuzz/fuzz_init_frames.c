@@ -2,6 +2,7 @@
 #include "init/frame.h"
 
 #include <assert.h>
+#include <stdbool.h>
 #include <string.h>
 
 #define TYPES                                                                                      \
@@ -28,6 +29,8 @@ static void take(struct frame_reader *reader, const uint8_t *bytes, size_t len,
         if (event == FRAME_EVENT_HEAD) {
             assert(strlen(reader->meta) == reader->header.meta_len);
             assert(reader->header.body_len <= BODY_MAX);
+            assert(!(reader->header.flags & FRAME_FLAG_IN_AREA) ||
+                   (reader->has_area && reader->header.body_len == FRAME_IN_AREA_LEN));
             summary->heads++;
         } else if (event == FRAME_EVENT_BODY) {
             assert(reader->piece_len > 0);
@@ -48,12 +51,17 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     if (size == 0)
         return 0;
-    size_t step = data[0] + 1U;
+    size_t step = data[0] / 2 + 1U;
+    bool area = data[0] & 1;
     data++;
     size--;
     frame_reader_init(&at_once, TYPES, BODY_MAX);
+    if (area)
+        frame_reader_expect_area(&at_once);
     take(&at_once, data, size, &whole);
     frame_reader_init(&in_pieces, TYPES, BODY_MAX);
+    if (area)
+        frame_reader_expect_area(&in_pieces);
     for (size_t at = 0; at < size && !pieces.problem; at += step)
         take(&in_pieces, data + at, size - at < step ? size - at : step, &pieces);
     assert(whole.heads == pieces.heads && whole.ends == pieces.ends);

@@ -9,6 +9,7 @@ not find a difference. as_generic() makes such a class of tests of an ordinary o
 """
 
 import ctypes
+import mmap
 import os
 import select
 import shutil
@@ -29,7 +30,7 @@ PYTHON = os.environ.get("FAAS_TEST_PYTHON", "/usr/bin/python3")
 NODE = os.environ.get("FAAS_TEST_NODE", "node")
 
 INVOKE, READY, EXIT, RESULT, ERROR, ADAPTER_EXIT, LOAD, LOG = 1, 2, 3, 4, 5, 6, 7, 8
-NOT_STARTED, DIRTY = 1, 2
+NOT_STARTED, DIRTY, AREA, IN_AREA = 1, 2, 8, 16
 WAIT_S = 60  # a bound on hanging, not an expectation
 
 
@@ -217,6 +218,21 @@ class Instance:
         sock = self.adapter if self.mode == "handler" else self.control
         sock.settimeout(WAIT_S)
         sock.sendall(encode(INVOKE, 0, timeout_ms, execution_id.encode(), payload))
+
+    def send_in_area(self, area, payload):
+        """Once the adapter has it."""
+        area[: len(payload)] = payload
+        self.adapter.sendall(encode(INVOKE, IN_AREA, 30000, b"exec-1", len(payload).to_bytes(4, "little")))
+
+    def pass_area(self, size):
+        """With an invocation whose payload is 1: (the area, the adapter's answer)."""
+        fd = os.memfd_create("area")
+        try:
+            os.ftruncate(fd, size)
+            socket.send_fds(self.adapter, [encode(INVOKE, 0, 30000, b"exec-1", b"1")], [fd])
+            return mmap.mmap(fd, size), self.answer()
+        finally:
+            os.close(fd)
 
     def invoke(self, payload=b"{}", execution_id="exec-1", timeout_ms=30000):
         self.send(payload, execution_id, timeout_ms)

@@ -13,7 +13,7 @@ import tempfile
 import unittest
 
 from instance import (
-    ADAPTER_EXIT, DIRTY, ERROR, EXIT, INIT, INVOKE, LIBEXEC, LOAD, PYTHON, READY, RESULT, HungUp, InstanceTest, as_generic,
+    ADAPTER_EXIT, AREA, DIRTY, ERROR, EXIT, IN_AREA, INIT, INVOKE, LIBEXEC, LOAD, PYTHON, READY, RESULT, HungUp, InstanceTest, as_generic,
     encode, load_body, read_frame, write_files,
 )  # fmt: skip
 
@@ -542,6 +542,81 @@ def handler(event, context):
     return [resource.getrusage(resource.RUSAGE_SELF).ru_minflt, event]""", env={"FUNCTION_MEMORY_MB": "128"})  # fmt: skip
         faults = [self.result(instance, "x" * (6 << 20))[0] for _ in range(6)]
         self.assertLess(faults[5] - faults[3], 1536, "page faults of two calls; the payload has 1536 pages")
+
+    def with_area(self, code, size=1 << 20, **options):
+        """(instance, area): it has asked for one after a large payload, and was passed one."""
+        instance = self.loaded(code, **options)
+        done = instance.invoke(b'"%s"' % (b"x" * 300_000))
+        self.assertEqual((done.kind, done.flags), (RESULT, AREA), done.stderr)
+        area, done = instance.pass_area(size)
+        self.assertEqual((done.kind, done.flags), (RESULT, AREA))
+        self.addCleanup(area.close)
+        return instance, area
+
+    def result_in_area(self, area, done):
+        self.assertEqual((done.kind, done.flags, len(done.body)), (RESULT, IN_AREA, 4))
+        return json.loads(area[: int.from_bytes(done.body, "little")])
+
+    def test_large_bodies_go_through_memory_of_both_sides(self):
+        instance, area = self.with_area("def handler(event, context):\n    return event", 6 << 20)
+        for number, event in enumerate(("x" * ((6 << 20) - 2), "ä" * 300_000, ["y" * 300_000, {"a": 'q"' * 200_000}], list(range(60_000)))):
+            with self.subTest(number=number):
+                payload = json.dumps(event, ensure_ascii=False).encode()
+                instance.send_in_area(area, payload)
+                self.assertTrue(self.result_in_area(area, instance.answer()) == event, "another value")
+                self.assertEqual(self.result(instance, number), number, "a small one between them")
+
+    def test_a_result_without_room_in_that_memory_goes_over_the_socket(self):
+        instance, area = self.with_area("def handler(event, context):\n    return 'y' * event if type(event) is int else event")
+        for size, flags in ((256 * 1024 - 3, 0), (256 * 1024 - 2, IN_AREA), ((1 << 20) - 2, IN_AREA), ((1 << 20) - 1, 0), (5, 0)):
+            with self.subTest(size=size):
+                done = instance.invoke(b"%d" % size)
+                self.assertEqual(done.flags, flags)
+                body = area[: int.from_bytes(done.body, "little")] if flags else done.body
+                self.assertTrue(body == b'"%s"' % (b"y" * size))
+
+    def test_an_adapter_that_is_passed_nothing_asks_no_more(self):
+        instance = self.loaded("def handler(event, context):\n    return event")
+        large = b'"%s"' % (b"x" * 300_000)
+        self.assertEqual([instance.invoke(large).flags for _ in range(3)], [AREA, 0, 0])
+
+    def test_a_small_payload_and_a_large_result_ask_too(self):
+        instance = self.loaded("def handler(event, context):\n    return 'x' * event")
+        self.assertEqual([instance.invoke(b"%d" % size).flags for size in (5, 300_000, 5)], [0, AREA, 0])
+
+    def test_that_memory_is_taken_whatever_the_function_does_to_sockets(self):
+        instance, area = self.with_area("""
+import socket
+socket.setdefaulttimeout(0.001)
+def handler(event, context):
+    return event""")
+        instance.send_in_area(area, b'"%s"' % (b"x" * 300_000))
+        self.assertEqual(self.result_in_area(area, instance.answer()), "x" * 300_000)
+
+    def test_a_function_without_room_for_that_memory_goes_on_without(self):
+        instance = self.loaded("""
+import resource
+def handler(event, context):
+    if event == 1:
+        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    else:
+        size = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (size + (8 << 20), resource.RLIM_INFINITY))
+    return event""")
+        self.assertEqual(instance.invoke(b'"%s"' % (b"x" * 300_000)).flags, AREA)
+        area, done = instance.pass_area(64 << 20)
+        area.close()
+        self.assertEqual((done.kind, done.flags), (RESULT, 0))
+        self.assertEqual(self.result(instance, "x" * 300_000), "x" * 300_000)
+
+    def test_a_payload_in_memory_that_there_is_not_ends_it(self):
+        for size in (None, (1 << 20) + 1):
+            with self.subTest(size=size):
+                code = "def handler(event, context):\n    return event"
+                instance = self.with_area(code)[0] if size else self.loaded(code)
+                instance.adapter.sendall(encode(INVOKE, IN_AREA, 1000, b"exec-1", (size or 5).to_bytes(4, "little")))
+                frame = read_frame(instance.control)
+                self.assertEqual((frame.kind, frame.value), (ADAPTER_EXIT, 0))
 
     def test_large_strings_are_what_json_makes_of_them(self):
         instance = self.loaded("""

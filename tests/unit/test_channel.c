@@ -1,11 +1,14 @@
 /* Frames over a socket pair, with a test as the instance. */
 #include "json_ahead_fixture.h"
 
+#include "worker/body_area.h"
 #include "worker/channel.h"
 
 #include <criterion/criterion.h>
+#include <endian.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -246,4 +249,158 @@ Test(channel, sending_to_a_peer_that_is_gone_fails)
     peer = -1;
     cr_expect_lt(channel_send(channel, FRAME_INVOKE, 5, "id", "x", 1, &err), 0);
     cr_expect(channel_sending(channel), "so that the invocation may be tried elsewhere");
+}
+
+/* ---- memory of both sides ---- */
+
+#define AREA_SIZE (BODY_MAX / 4096 * 4096 + 4096UL)
+
+static char *theirs; /* the area as the peer has it */
+
+/* Takes a frame with the area's descriptor, and maps it. */
+static void receive_area(void)
+{
+    char bytes[1000];
+    union {
+        struct cmsghdr header;
+        char bytes[CMSG_SPACE(sizeof(int))];
+    } control;
+    int fd = -1;
+    struct iovec part = {bytes, sizeof(bytes)};
+    struct msghdr message = {.msg_iov = &part,
+                             .msg_iovlen = 1,
+                             .msg_control = control.bytes,
+                             .msg_controllen = sizeof(control.bytes)};
+    cr_assert_gt(recvmsg(peer, &message, MSG_CMSG_CLOEXEC), 0);
+    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+    cr_assert(header && header->cmsg_type == SCM_RIGHTS);
+    memcpy(&fd, CMSG_DATA(header), sizeof(fd));
+    theirs = mmap(NULL, AREA_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    cr_assert_neq(theirs, MAP_FAILED);
+    close(fd);
+}
+
+static void pass_area(void)
+{
+    struct error err = {0};
+    struct body_area *area = body_area_new(AREA_SIZE, &err);
+    cr_assert_not_null(area, "%s", err.message);
+    channel_pass_area(channel, area);
+    cr_assert_eq(channel_send(channel, FRAME_INVOKE, 5, "id", "{}", 2, &err), 0);
+    cr_expect_eq(body_area_fd(area), -1, "the worker keeps no descriptor");
+    receive_area();
+}
+
+static void say_in_area(enum frame_type type, uint32_t len)
+{
+    struct frame_header header = frame_header_make(type, FRAME_FLAG_IN_AREA, 0, 0, sizeof(len));
+    char bytes[sizeof(header) + sizeof(len)];
+    len = htole32(len);
+    memcpy(bytes, &header, sizeof(header));
+    memcpy(bytes + sizeof(header), &len, sizeof(len));
+    say(bytes, sizeof(bytes));
+}
+
+Test(channel, a_result_in_the_area_is_the_frames_body)
+{
+    pass_area();
+    memset(theirs, 'x', BODY_MAX);
+    theirs[0] = theirs[BODY_MAX - 1] = '"';
+    say_in_area(FRAME_RESULT, BODY_MAX);
+    cr_expect_eq(frames, 1);
+    cr_expect_eq(last.body_len, BODY_MAX);
+    cr_expect_eq(body_sum, 2UL * '"' + (BODY_MAX - 2UL) * 'x');
+    cr_expect_eq(seen_ahead, 1);
+    say_in_area(FRAME_RESULT, 2);
+    cr_expect_eq(frames, 2);
+    cr_expect_eq(body_sum, (size_t)'"' + 'x');
+    say_in_area(FRAME_RESULT, 0);
+    cr_expect_eq(frames, 3);
+    cr_expect_eq(closed + too_large, 0);
+}
+
+Test(channel, what_is_written_to_the_area_later_does_not_change_a_body)
+{
+    pass_area();
+    memset(theirs, 'x', 300000);
+    take_in_event = true;
+    say_in_area(FRAME_RESULT, 300000);
+    memset(theirs, 'y', 300000);
+    cr_assert_eq(taken_len, 300000);
+    cr_expect_null(memchr(taken, 'y', taken_len));
+    cr_expect_eq(taken[taken_len], '\0');
+    free(taken);
+}
+
+Test(channel, a_result_in_an_area_that_was_not_passed_ends_it)
+{
+    say_in_area(FRAME_RESULT, 5);
+    cr_expect_eq(closed, 1);
+    cr_expect_eq(frames, 0);
+}
+
+Test(channel, a_result_over_the_cap_in_the_area_is_too_large)
+{
+    pass_area();
+    say_in_area(FRAME_RESULT, BODY_MAX + 1);
+    cr_expect_eq(too_large, 1);
+    cr_expect_eq(closed + frames, 0);
+}
+
+Test(channel, a_result_beyond_the_area_ends_it)
+{
+    struct error err = {0};
+    struct body_area *area = body_area_new(4096, &err);
+    channel_pass_area(channel, area);
+    cr_assert_eq(channel_send(channel, FRAME_INVOKE, 5, "id", "{}", 2, &err), 0);
+    say_in_area(FRAME_RESULT, 4097);
+    cr_expect_eq(closed, 1);
+    cr_expect_eq(frames + too_large, 0);
+}
+
+Test(channel, a_ready_in_the_area_ends_it)
+{
+    pass_area();
+    say_in_area(FRAME_READY, 0);
+    cr_expect_eq(closed, 1);
+    cr_expect_eq(frames, 0);
+}
+
+/* The flags and the length of the frame that comes; `ret_len`: of its body in the frame. */
+static uint16_t sent_flags(char *body, size_t max, size_t *ret_len)
+{
+    struct frame_header header;
+    char meta[3] = "";
+    cr_assert_eq(recv(peer, &header, sizeof(header), MSG_WAITALL), (ssize_t)sizeof(header));
+    cr_assert_eq(recv(peer, meta, le32toh(header.meta_len), MSG_WAITALL), 2);
+    cr_expect_str_eq(meta, "id");
+    *ret_len = le32toh(header.body_len);
+    ssize_t got = recv(peer, body, *ret_len < max ? *ret_len : max, 0);
+    cr_assert_gt(got, 0);
+    return le16toh(header.flags);
+}
+
+Test(channel, a_large_body_goes_through_the_area_once_the_peer_has_it)
+{
+    struct error err = {0};
+    size_t len;
+    uint32_t length;
+    char *body = malloc(BODY_MAX);
+    for (size_t i = 0; i < BODY_MAX; i++)
+        body[i] = (char)(i * 7);
+    channel_use_area(channel);
+    cr_assert_eq(channel_send(channel, FRAME_INVOKE, 5, "id", "{}", 2, &err), 0);
+    cr_expect_eq(sent_flags((char *)&length, sizeof(length), &len), 0, "there is none yet");
+    pass_area();
+    channel_use_area(channel);
+    cr_assert_eq(channel_send(channel, FRAME_INVOKE, 5, "id", body, BODY_MAX, &err), 0);
+    cr_expect_not(channel_sending(channel));
+    cr_expect_eq(sent_flags((char *)&length, sizeof(length), &len), FRAME_FLAG_IN_AREA);
+    cr_expect_eq(len, sizeof(length));
+    cr_expect_eq(le32toh(length), BODY_MAX);
+    cr_expect_eq(memcmp(theirs, body, BODY_MAX), 0);
+    cr_assert_eq(channel_send(channel, FRAME_INVOKE, 5, "id", body, 1000, &err), 0);
+    cr_expect_eq(sent_flags(body, BODY_MAX, &len), 0, "a small one");
+    cr_expect_eq(len, 1000);
+    free(body);
 }

@@ -107,8 +107,41 @@ Test(frame, flags_that_do_not_exist_are_refused)
 {
     struct wire wire = {.len = 0};
 
-    put(&wire, FRAME_EXIT, 8, 0, "", "");
+    put(&wire, FRAME_EXIT, 32, 0, "", "");
     cr_assert_str_eq(problem_with(&wire), "a frame with flags that do not exist");
+}
+
+Test(frame, a_body_elsewhere_is_refused_where_there_is_no_memory_for_it)
+{
+    struct wire wire = {.len = 0};
+
+    put(&wire, FRAME_INVOKE, FRAME_FLAG_IN_AREA, 0, "", "1234");
+    cr_assert_str_eq(problem_with(&wire), "a frame with its body in memory that it does not have");
+}
+
+Test(frame, a_body_elsewhere_has_its_length_in_the_frame_and_only_invoke_and_result_may_have_it)
+{
+    static const struct {
+        enum frame_type type;
+        const char *body, *problem;
+    } cases[] = {
+        {FRAME_INVOKE, "1234", NULL},
+        {FRAME_INVOKE, "123", "a frame with its body elsewhere, and more than its length in it"},
+        {FRAME_INVOKE, "12345", "a frame with its body elsewhere, and more than its length in it"},
+        {FRAME_EXIT, "1234", "a frame with its body in memory that it does not have"},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct wire wire = {.len = 0};
+        struct frame_reader reader;
+        char text[100];
+        put(&wire, cases[i].type, FRAME_FLAG_IN_AREA, 0, "", cases[i].body);
+        frame_reader_init(&reader, TYPES, 100);
+        frame_reader_expect_area(&reader);
+        read_all(&reader, &wire, wire.len, text);
+        cr_expect_eq(!reader.problem, !cases[i].problem, "case %zu", i);
+        if (cases[i].problem)
+            cr_expect_str_eq(reader.problem, cases[i].problem);
+    }
 }
 
 Test(frame, lengths_over_the_limits_are_refused_before_the_bytes_come)

@@ -5,7 +5,7 @@ import os
 import stat
 
 FRAME_INVOKE, FRAME_READY, FRAME_EXIT, FRAME_RESULT, FRAME_ERROR, FRAME_LOAD, FRAME_LOG = 1, 2, 3, 4, 5, 7, 8
-FLAG_DIRTY = 2
+FLAG_DIRTY, FLAG_AREA, FLAG_IN_AREA = 2, 8, 16
 HEADER_BYTES = 16
 META_MAX = 4096
 PIECE_BYTES = 8192
@@ -43,6 +43,8 @@ class FrameReader:
         self.left = b""  # that came after the last frame
         self.piece_bytes = PIECE_BYTES
         self.whole = None  # reads as many bytes as it is asked for, no more
+        self.area = None  # an Area, where one may come
+        self.receive = None  # in place of os.read(), once
 
     def read_frame(self, expected):
         """(meta, value, body)"""
@@ -64,17 +66,23 @@ class FrameReader:
             body = self.read_large(data[body_at:], body_len)
         else:
             body = self.read_rest(data[body_at:], body_len)
+        if data[2] & FLAG_IN_AREA and self.area:
+            large, body = True, self.area.payload(body)
         # Behind a large body another is likely: of it only what comes before the body is to be read then.
         self.piece_bytes = body_at if large else PIECE_BYTES
         return data[HEADER_BYTES:body_at], value, body
 
     def read_invoke(self):
-        """(execution id, timeout in ms, body: bytes, a bytearray or a LargeBody)"""
+        """(execution id, timeout in ms, body: bytes, a bytearray, a LargeBody or a memoryview)"""
         meta, value, body = self.read_frame(FRAME_INVOKE)
         return meta.decode("utf-8", "replace"), value, body
 
     def read_piece(self):
-        piece = os.read(self.fd, self.piece_bytes)
+        if self.receive:
+            receive, self.receive = self.receive, None
+            piece = receive(self.fd, self.piece_bytes)
+        else:
+            piece = os.read(self.fd, self.piece_bytes)
         if not piece:
             raise HungUp
         return piece

@@ -6,6 +6,7 @@ import os
 import sys
 import time
 
+from faas_adapter.area import Area
 from faas_adapter.frames import (
     FRAME_ERROR, FRAME_READY, FRAME_RESULT, PAYLOAD_ENV_MAX, SOCKET, FrameReader, HungUp, is_socket, send_frame,
 )  # fmt: skip
@@ -196,20 +197,25 @@ def serve_handler(path, library):
         server.serve(caller)
     send_frame(fd, FRAME_READY)
     reader = FrameReader(fd)
+    area = Area(reader)
     while True:
         invocation = reader.read_invoke()
-        if library and len(invocation[2]) >= LARGE:
+        payload_size = len(invocation[2])
+        if library and payload_size >= LARGE:
             if caller.constants["memory_limit_mb"] >= KEEP_FREED_FROM_MB:
                 library.keep_freed(KEEP_FREED)
             library = None
         try:
-            kind, (body, *more) = FRAME_RESULT, caller.call(*invocation)
+            kind, flags, pieces = FRAME_RESULT, 0, caller.call(*invocation)
         except BaseException as error:
-            kind, body, more = FRAME_ERROR, describe(error), ()
+            kind, flags, pieces = FRAME_ERROR, 0, [describe(error)]
         invocation = None
         flush_quietly()
-        send_frame(fd, kind, body=body, more=more)
-        body = more = None
+        if kind == FRAME_RESULT:
+            flags, pieces = area.answer(pieces, payload_size)
+        body, *more = pieces
+        send_frame(fd, kind, flags, body=body, more=more)
+        body = more = pieces = None
 
 
 def run_handler(path, library=None):

@@ -9,6 +9,7 @@ LARGE = 64 * 1024  # characters of a string
 STRINGS_MAX = 64  # looked at in a text, before it is taken for one of many small strings
 VALUES_MAX = 16  # in a list or an object of a result
 DEPTH_MAX = 2
+FIRST_PIECE = 1024  # what is looked for is near, as a rule
 PIECE = 128 * 1024  # is looked through for two characters one after the other, the second time in the processor's cache
 MARK = "\ud800"  # for a large string in a result: no text that can be sent has it
 
@@ -17,7 +18,7 @@ MARK = "\ud800"  # for a large string in a result: no text that can be sent has 
 
 
 def decode(body):
-    """json.loads() of bytes or a LargeBody that have been found to be JSON before: control characters are not looked for in
+    """json.loads() of bytes, a memoryview or a LargeBody that have been found to be JSON before: control characters are not looked for in
     large strings. A LargeBody is empty then: the function's memory is small enough without it."""
     if type(body) is LargeBody:
         body = body.take()
@@ -27,7 +28,7 @@ def decode(body):
             value = decode_around(body)
         except ValueError:
             pass  # Python's own will say what it is
-    return json.loads(body) if value is None else value
+    return json.loads(bytes(body) if type(body) is memoryview else body) if value is None else value
 
 
 def decode_around(body):
@@ -50,8 +51,8 @@ def large_strings(body):
     """(where its first quote is, where its last) of each, as far as the text is plain."""
     end = 0
     for _ in range(STRINGS_MAX):
-        first = body.find(b'"', end)
-        last = closing_quote(body, first + 1, b'"', b"\\") if first >= 0 else -1
+        first = opening_quote(body, end)
+        last = closing_quote(body, first + 1) if first >= 0 else -1
         if last < 0:
             return
         if last - first > LARGE:
@@ -59,14 +60,32 @@ def large_strings(body):
         end = last + 1
 
 
-def closing_quote(text, start, quote, backslash):
+def pieces_from(body, at):
+    """(where it begins, a piece)"""
+    size = FIRST_PIECE
+    while at < len(body):
+        yield at, bytes(body[at : at + size])
+        at += size
+        size = min(2 * size, PIECE)
+
+
+def opening_quote(body, start):
+    """Where the first quote is; -1 if there is none."""
+    for at, piece in pieces_from(body, start):
+        quote = piece.find(b'"')
+        if quote >= 0:
+            return at + quote
+    return -1
+
+
+def closing_quote(body, start):
     """Where the first quote is; -1 if there is none, or a backslash before it."""
-    for at in range(start, len(text), PIECE):
-        end = text.find(quote, at, at + PIECE)
-        if text.find(backslash, at, end if end >= 0 else at + PIECE) >= 0:
+    for at, piece in pieces_from(body, start):
+        quote = piece.find(b'"')
+        if piece.find(b"\\", 0, quote if quote >= 0 else len(piece)) >= 0:
             return -1
-        if end >= 0:
-            return end
+        if quote >= 0:
+            return at + quote
     return -1
 
 

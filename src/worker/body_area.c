@@ -1,0 +1,120 @@
+/* Memory of worker and adapter for large bodies: see body_area.h. */
+#include "worker/body_area.h"
+
+#include "base/cleanup.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
+/* Of the function's memory. */
+#define SHARE 16
+#define CAPACITY_MAX (16UL * 1024 * 1024)
+
+struct body_area {
+    char *memory; /* the mapping */
+    size_t size;
+    size_t filled; /* so much of it had pages when it was last looked at */
+    int fd;
+};
+
+size_t body_area_size(size_t body_max, int64_t memory_mb)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    size_t size = (body_max + page - 1) / page * page;
+    if (body_max < BODY_AREA_MIN || body_max > CAPACITY_MAX)
+        return 0;
+    return (uint64_t)size * SHARE <= (uint64_t)memory_mb << 20 ? size : 0;
+}
+
+static int make(struct body_area *area, struct error *err)
+{
+    area->fd = memfd_create("faas-instance", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (area->fd < 0 || ftruncate(area->fd, (off_t)area->size) < 0 ||
+        fcntl(area->fd, F_ADD_SEALS, SEALS) < 0)
+        return error_set_errno(err, ERROR_INTERNAL, errno, "cannot make memory for large bodies");
+    void *memory = mmap(NULL, area->size, PROT_READ | PROT_WRITE, MAP_SHARED, area->fd, 0);
+    if (memory == MAP_FAILED)
+        return error_set_errno(err, ERROR_INTERNAL, errno, "cannot map %zu bytes", area->size);
+    area->memory = memory;
+    return 0;
+}
+
+struct body_area *body_area_new(size_t size, struct error *err)
+{
+    struct body_area *area = calloc(1, sizeof(*area));
+    if (!area) {
+        error_set(err, ERROR_INTERNAL, "out of memory");
+        return NULL;
+    }
+    area->size = size;
+    area->fd = -1;
+    if (make(area, err) == 0)
+        return area;
+    body_area_free(area);
+    return NULL;
+}
+
+void body_area_free(struct body_area *area)
+{
+    if (!area)
+        return;
+    body_area_close_fd(area);
+    if (area->memory)
+        munmap(area->memory, area->size);
+    free(area);
+}
+
+int body_area_fd(const struct body_area *area)
+{
+    return area->fd;
+}
+
+void body_area_close_fd(struct body_area *area)
+{
+    if (area->fd >= 0)
+        close(steal_fd(&area->fd));
+}
+
+size_t body_area_capacity(const struct body_area *area)
+{
+    return area->size;
+}
+
+/* So that a lack of memory is an answer here and not a signal at the copy. The other side may take pages away again, which only
+ * means that the copy makes them. */
+static bool fill(struct body_area *area, size_t len)
+{
+    if (len <= area->filled)
+        return true;
+    if (madvise(area->memory, len, MADV_POPULATE_WRITE) < 0 && errno != EINVAL)
+        return false;
+    area->filled = len;
+    return true;
+}
+
+bool body_area_put(struct body_area *area, const char *body, size_t len)
+{
+    assert(len <= area->size);
+    if (!fill(area, len))
+        return false;
+    memcpy(area->memory, body, len);
+    return true;
+}
+
+void body_area_get(const struct body_area *area, char *to, size_t at, size_t len)
+{
+    assert(len <= area->size && at <= area->size - len);
+    memcpy(to, area->memory + at, len);
+}
+
+void body_area_empty(struct body_area *area)
+{
+    if (area && madvise(area->memory, area->size, MADV_REMOVE) == 0)
+        area->filled = 0;
+}
