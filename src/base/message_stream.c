@@ -169,16 +169,37 @@ static bool tell(struct message_stream *stream, struct message_in *message)
     return !freed && !stream->dead;
 }
 
-char *message_take_body(struct message_in *message)
+char *message_take_room(struct message_in *message, const char **ret_from)
 {
     size_t len = message->message.body_len;
     char *body = message->large ? message->large : malloc(len + 1);
-    if (body && !message->large) {
-        memcpy(body, message->message.body, len);
+    *ret_from = message->large ? NULL : message->message.body;
+    if (body)
         body[len] = '\0';
-    }
     message->large = NULL;
     return body;
+}
+
+char *message_take_body(struct message_in *message)
+{
+    const char *from;
+    char *body = message_take_room(message, &from);
+    if (body && from)
+        memcpy(body, from, message->message.body_len);
+    return body;
+}
+
+/* A body that stays where it is while it is told. */
+static bool tell_in_place(struct message_stream *stream, const char *head, size_t head_len,
+                          const char *body, size_t body_len)
+{
+    struct message_in message = {
+        .message = {.head = head, .head_len = head_len, .body = body, .body_len = body_len}};
+    struct shared_memory *memory = shared_memory_ref(stream->shared); /* also without the stream */
+    bool stands = tell(stream, &message);
+    shared_memory_done(memory);
+    shared_memory_free(memory);
+    return stands;
 }
 
 static bool tell_large(struct message_stream *stream)
@@ -243,34 +264,26 @@ static int large_begin(struct message_stream *stream, size_t head_len, size_t bo
 
 /* Copies a body out of the shared memory; the message becomes a large one that has come. */
 static int large_from_shared(struct message_stream *stream, const char *head, size_t head_len,
-                             struct error *err)
+                             const char *from, size_t len, struct error *err)
 {
     struct large *large = &stream->large;
-    struct shared_place place;
-    message_place_read(head + head_len, &place.at, &place.len);
-    const char *from = shared_memory_at(stream->shared, &place);
-    if (!from)
-        return error_set(err, ERROR_INVALID_REQUEST,
-                         "a body of %llu bytes at %llu is outside of the shared memory",
-                         (unsigned long long)place.len, (unsigned long long)place.at);
-    *large = (struct large){.head_len = head_len, .body_len = place.len};
+    *large = (struct large){.head_len = head_len, .body_len = len};
     large->head = malloc(head_len + 1);
-    large->body = place.len <= stream->options.max_body ? malloc(place.len + 1) : NULL;
+    large->body = len <= stream->options.max_body ? malloc(len + 1) : NULL;
     if (!large->head)
         return error_set(err, ERROR_INTERNAL, "out of memory");
     memcpy(large->head, head, head_len);
-    if (large->body && place.len >= JSON_AHEAD_MIN && stream->options.json_bodies)
+    if (large->body && len >= JSON_AHEAD_MIN && stream->options.json_bodies)
         large->ahead = json_ahead_new();
-    for (size_t done = 0; large->body && done < place.len;) {
-        size_t piece = place.len - done < SHARED_PIECE ? place.len - done : SHARED_PIECE;
+    for (size_t done = 0; large->body && done < len;) {
+        size_t piece = len - done < SHARED_PIECE ? len - done : SHARED_PIECE;
         memcpy(large->body + done, from + done, piece);
         done += piece;
         if (large->ahead)
             json_ahead_look(large->ahead, large->body, done);
     }
     shared_memory_done(stream->shared);
-    stream->copied += large->body ? place.len : 0;
-    stream->received += place.len;
+    stream->copied += large->body ? len : 0;
     return 0;
 }
 
@@ -285,9 +298,21 @@ static int take_shared(struct message_stream *stream, size_t head_len, size_t bo
                          "a message with a body in shared memory cannot have %zu bytes", total);
     if (total > stream->in_len - stream->in_at)
         return 0;
-    if (large_from_shared(stream, head, head_len, err) < 0)
-        return -1;
+    struct shared_place place;
+    message_place_read(head + head_len, &place.at, &place.len);
+    const char *from = shared_memory_at(stream->shared, &place);
+    if (!from)
+        return error_set(err, ERROR_INVALID_REQUEST,
+                         "a body of %llu bytes at %llu is outside of the shared memory",
+                         (unsigned long long)place.len, (unsigned long long)place.at);
+    stream->received += place.len;
     stream->in_at += total;
+    if (stream->options.shared_in_place && place.len <= stream->options.max_body) {
+        stream->copied += place.len; /* by whom it is told to, perhaps */
+        return tell_in_place(stream, head, head_len, from, place.len) ? 1 : -1;
+    }
+    if (large_from_shared(stream, head, head_len, from, place.len, err) < 0)
+        return -1;
     return tell_large(stream) ? 1 : -1;
 }
 

@@ -32,6 +32,9 @@ struct message_stream_options {
     size_t max_queued; /* bytes that wait to be sent; more is an error */
     /* Large bodies begin with JSON that is to be checked: it is looked at while it comes. */
     bool json_bodies;
+    /* A body in shared memory is told where it lies, without NUL behind it, for one who only passes it on: the other end can change it until
+     * it was copied. */
+    bool shared_in_place;
     void (*message)(void *data, struct message_in *message);
     /* All messages that were there have been told; may be NULL. */
     void (*settled)(void *data);
@@ -72,3 +75,7 @@ size_t message_stream_queued(const struct message_stream *stream);
 uint64_t message_stream_sent(const struct message_stream *stream);
 /* The body, NUL-terminated and the caller's; NULL when out of memory. */
 char *message_take_body(struct message_in *message);
+/* Memory for the body, which is then the caller's, NUL-terminated; NULL when out of memory. Where the body cannot be had without a copy, the
+ * memory has nothing yet, and `ret_from` is where the body stands until the message was told (else NULL): who is done with it by then
+ * need not copy it. */
+char *message_take_room(struct message_in *message, const char **ret_from);

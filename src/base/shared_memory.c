@@ -28,9 +28,20 @@ struct shared_memory {
     struct head *head; /* the mapping's begin */
     int fd;            /* the maker's until it is withdrawn, else -1 */
     int own;           /* the area that this end writes */
-    uint64_t put;      /* bodies in it so far */
-    uint64_t end;      /* of the last one */
+    unsigned users;
+    uint64_t put; /* bodies in it so far */
+    uint64_t end; /* of the last one */
 };
+
+static struct shared_memory *new_end(int own, struct error *err)
+{
+    struct shared_memory *memory = calloc(1, sizeof(*memory));
+    if (memory)
+        *memory = (struct shared_memory){.fd = -1, .own = own, .users = 1};
+    else
+        error_set(err, ERROR_INTERNAL, "out of memory");
+    return memory;
+}
 
 static int map(struct shared_memory *memory, int fd, struct error *err)
 {
@@ -55,12 +66,9 @@ static int make(struct shared_memory *memory, struct error *err)
 
 struct shared_memory *shared_memory_new(struct error *err)
 {
-    struct shared_memory *memory = calloc(1, sizeof(*memory));
-    if (!memory) {
-        error_set(err, ERROR_INTERNAL, "out of memory");
+    struct shared_memory *memory = new_end(0, err);
+    if (!memory)
         return NULL;
-    }
-    memory->fd = -1;
     if (make(memory, err) < 0) {
         shared_memory_free(memory);
         return NULL;
@@ -113,13 +121,9 @@ struct shared_memory *shared_memory_open(const struct json *offer, struct error 
     autoclose int fd = open_offered(offer, err);
     if (fd < 0)
         return NULL;
-    struct shared_memory *memory = calloc(1, sizeof(*memory));
-    if (!memory) {
-        error_set(err, ERROR_INTERNAL, "out of memory");
+    struct shared_memory *memory = new_end(1, err);
+    if (!memory)
         return NULL;
-    }
-    memory->fd = -1;
-    memory->own = 1;
     int status = map(memory, fd, err);
     if (status == 0 && (!proof || strlen(proof) != RANDOM_ID_LEN ||
                         memcmp(memory->head->proof, proof, RANDOM_ID_LEN) != 0))
@@ -131,9 +135,15 @@ struct shared_memory *shared_memory_open(const struct json *offer, struct error 
     return memory;
 }
 
+struct shared_memory *shared_memory_ref(struct shared_memory *memory)
+{
+    memory->users++;
+    return memory;
+}
+
 void shared_memory_free(struct shared_memory *memory)
 {
-    if (!memory)
+    if (!memory || --memory->users > 0)
         return;
     shared_memory_withdraw(memory);
     if (memory->head)

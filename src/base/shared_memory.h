@@ -8,8 +8,8 @@
  * use the same pages, and it takes nothing that does not fit.
  *
  * What the other end writes is not trusted further than what it says over the connection: a place is checked, the size is sealed, bytes may change
- * until they are copied. Life cycle: shared_memory_new() or shared_memory_open(), shared_memory_free(); the
- * memory itself is gone with the last of both ends, however they end. One thread. */
+ * until they are copied. Life cycle: shared_memory_new() or shared_memory_open(), shared_memory_ref() for who needs it longer,
+ * shared_memory_free() for each; the memory itself is gone with the last of both ends, however they end. One thread. */
 #pragma once
 
 #include "base/error.h"
@@ -34,6 +34,8 @@ void shared_memory_offer(const struct shared_memory *memory, struct json_writer 
 void shared_memory_withdraw(struct shared_memory *memory);
 /* `offer` is a stranger's. */
 struct shared_memory *shared_memory_open(const struct json *offer, struct error *err);
+/* The same memory, once more: to be freed once more. */
+struct shared_memory *shared_memory_ref(struct shared_memory *memory);
 /* Accepts NULL. */
 void shared_memory_free(struct shared_memory *memory);
 

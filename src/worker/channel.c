@@ -394,6 +394,11 @@ int channel_send(struct channel *channel, enum frame_type type, uint32_t value, 
     return 0;
 }
 
+void channel_move_body(struct channel *channel, const char *body)
+{
+    channel->send_body = body;
+}
+
 void channel_pass_area(struct channel *channel, struct body_area *area)
 {
     assert(!channel->area && !channel->sending);

@@ -42,6 +42,8 @@ void channel_free(struct channel *channel);
  * one. */
 int channel_send(struct channel *channel, enum frame_type type, uint32_t value, const char *meta,
                  const char *body, size_t body_len, struct error *err);
+/* While it is sending: the body that it borrows lies at `body` from now on. */
+void channel_move_body(struct channel *channel, const char *body);
 /* Inside of frame(): the body becomes the caller's. NULL when out of memory. */
 char *channel_take_body(struct channel *channel, size_t *ret_len);
 /* Inside of frame(): what was seen of a large RESULT while it came, for json_check_ahead() of its body. */

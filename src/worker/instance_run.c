@@ -451,10 +451,17 @@ static void send_invoke(struct invocation *invocation)
         pass_area(instance);
     /* The channel counts as sending after a failure, too: whom it was sending before has all of it. */
     instance->sending = invocation;
-    if (channel_send(channel_of(instance), FRAME_INVOKE, (uint32_t)invocation->timeout_ms,
-                     invocation->execution.id, invocation->payload, invocation->payload_len,
-                     NULL) < 0)
+    struct channel *channel = channel_of(instance);
+    const char *payload = invocation->payload_at ? invocation->payload_at : invocation->payload;
+    int status = channel_send(channel, FRAME_INVOKE, (uint32_t)invocation->timeout_ms,
+                              invocation->execution.id, payload, invocation->payload_len, NULL);
+    if (status < 0 || channel_sending(channel))
+        invocation_keep_payload(invocation);
+    invocation->payload_at = NULL; /* else all of it is sent */
+    if (status < 0)
         send_failed(invocation);
+    else if (channel_sending(channel))
+        channel_move_body(channel, invocation->payload);
 }
 
 void instance_run_sent(struct instance *instance)

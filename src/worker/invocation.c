@@ -30,6 +30,13 @@ struct invocation *invocation_new(const char *execution_id, int64_t attempt, con
     return invocation;
 }
 
+void invocation_keep_payload(struct invocation *invocation)
+{
+    if (invocation->payload_at)
+        memcpy(invocation->payload, invocation->payload_at, invocation->payload_len);
+    invocation->payload_at = NULL;
+}
+
 void invocation_free(struct invocation *invocation)
 {
     if (!invocation)

@@ -34,6 +34,7 @@ struct invocation {
     struct execution execution;
     struct function *function; /* a reference; NULL until the definition is known */
     char *payload;             /* owned */
+    const char *payload_at;    /* where it is in place of there, NULL: there; see below */
     size_t payload_len;
     uint64_t timeout_ms;
     uint64_t received_ns; /* monotonic: when the assignment came */
@@ -54,3 +55,5 @@ TAILQ_HEAD(invocation_list, invocation);
 struct invocation *invocation_new(const char *execution_id, int64_t attempt, const char *function,
                                   int64_t version, struct error *err);
 void invocation_free(struct invocation *invocation);
+/* A payload that was borrowed, for an instance that takes it at once, comes to where it is owned. */
+void invocation_keep_payload(struct invocation *invocation);

@@ -234,6 +234,7 @@ static void on_connected(void *data, struct byte_stream *connection, const struc
     struct error err = {0};
     struct message_stream_options options = {.max_body = ASSIGNMENT_MAX_BYTES,
                                              .max_queued = QUEUED_MAX_BYTES,
+                                             .shared_in_place = true,
                                              .message = on_message,
                                              .closed = on_closed,
                                              .data = link};

@@ -41,6 +41,8 @@ static void answer(struct worker *worker, struct invocation *invocation)
                  LOG_STR("error", execution->error.message));
     link_send_result(invocation->link, execution);
     TAILQ_REMOVE(&worker->all, invocation, all);
+    if (worker->arriving == invocation)
+        worker->arriving = NULL;
     invocation_free(invocation);
 }
 
@@ -134,12 +136,23 @@ static int fill_invocation(struct worker *worker, struct invocation *invocation,
         return error_set(err, ERROR_PAYLOAD_TOO_LARGE,
                          "the payload has %zu bytes; this worker takes %lld", body_len,
                          (long long)worker->settings->payload_max_bytes);
-    invocation->payload = message_take_body(in);
+    invocation->payload = message_take_room(in, &invocation->payload_at);
     if (!invocation->payload)
         return error_set(err, ERROR_INTERNAL, "out of memory");
     invocation->payload_len = body_len;
     invocation->timeout_ms = (uint64_t)timeout_ms;
     return 0;
+}
+
+/* Its payload still stands where it came, so that an instance which is ready gets it from there. */
+static void begin(struct worker *worker, struct invocation *invocation)
+{
+    if (worker->running >= (size_t)worker->settings->concurrency) {
+        invocation->queued = true;
+        TAILQ_INSERT_TAIL(&worker->backlog, invocation, waiting);
+    } else {
+        admit(worker, invocation);
+    }
 }
 
 static void take_invoke(struct worker *worker, struct link *link, const struct json *head,
@@ -173,12 +186,11 @@ static void take_invoke(struct worker *worker, struct link *link, const struct j
         answer(worker, invocation);
         return;
     }
-    if (worker->running >= (size_t)worker->settings->concurrency) {
-        invocation->queued = true;
-        TAILQ_INSERT_TAIL(&worker->backlog, invocation, waiting);
-        return;
-    }
-    admit(worker, invocation);
+    worker->arriving = invocation;
+    begin(worker, invocation);
+    if (worker->arriving)
+        invocation_keep_payload(worker->arriving);
+    worker->arriving = NULL;
 }
 
 static void take_cancel(struct worker *worker, const struct json *head)

@@ -42,6 +42,7 @@ struct worker {
     struct timespec images_changed;
     struct invocation_list all;     /* every invocation that has not been answered */
     struct invocation_list backlog; /* more than the concurrency: they wait here */
+    struct invocation *arriving;    /* its payload is borrowed; NULL: no one's */
     size_t running;                 /* in functions or pool */
     bool draining, stopping, closing, checking;
     /* By an operator, a controller's last word: no more calls come until it is resumed. */

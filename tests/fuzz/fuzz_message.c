@@ -1,5 +1,5 @@
 /* A stream of messages from a stranger: the first byte says into which pieces the rest is cut, its top bit whether there is
- * shared memory (all of it zeros). However the bytes come, the same
+ * shared memory (all of it zeros), and its lowest whether bodies are told where they lie in it. However the bytes come, the same
  * messages are told, each within what was received, and the stream ends once. */
 #include "base/message_stream.h"
 #include "base/shared_memory.h"
@@ -84,7 +84,7 @@ static void on_closed(void *data, const struct error *why)
     message_stream_free(seen->stream);
 }
 
-static struct seen run(const uint8_t *data, size_t size, size_t piece, bool shared)
+static struct seen run(const uint8_t *data, size_t size, size_t piece, bool shared, bool in_place)
 {
     uv_loop_t loop;
     int ends[2];
@@ -102,6 +102,7 @@ static struct seen run(const uint8_t *data, size_t size, size_t piece, bool shar
                             .piece = piece};
     struct message_stream_options options = {.max_body = MAX_BODY,
                                              .max_queued = 1,
+                                             .shared_in_place = in_place,
                                              .message = on_message,
                                              .closed = on_closed,
                                              .data = &seen};
@@ -120,9 +121,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     if (size == 0)
         return 0;
-    bool shared = data[0] & 0x80;
-    struct seen whole = run(data + 1, size - 1, SIZE_MAX, shared);
-    struct seen pieces = run(data + 1, size - 1, (size_t)(data[0] & 0x7f) + 1, shared);
+    bool shared = data[0] & 0x80, in_place = data[0] & 1;
+    struct seen whole = run(data + 1, size - 1, SIZE_MAX, shared, in_place);
+    struct seen pieces = run(data + 1, size - 1, (size_t)(data[0] & 0x7f) + 1, shared, in_place);
     if (whole.messages != pieces.messages || whole.bytes != pieces.bytes ||
         whole.sum != pieces.sum || (!shared && whole.bytes > size))
         abort();

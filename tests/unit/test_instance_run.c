@@ -403,13 +403,82 @@ Test(instance_run, those_that_had_not_begun_when_the_adapter_ended_go_to_another
     close_instance();
 }
 
-/* ---- adapters that are dead already, which nobody has seen yet ---- */
+/* ---- payloads that are borrowed ---- */
 
 static void end_adapter(void)
 {
     close(fakes[0].fds[1]);
     fakes[0].fds[1] = -1;
 }
+
+static char lent[LARGE];
+
+/* With what is lent gone as soon as instance_run() is back. */
+static struct invocation *lend(size_t payload_len)
+{
+    char id[] = {(char)('a' + call_count), '\0'};
+    struct invocation *invocation = invocation_new(id, 1, "alpha", 1, NULL);
+    invocation->timeout_ms = 60000;
+    invocation->payload = calloc(1, payload_len + 1);
+    invocation->payload_at = lent;
+    invocation->payload_len = payload_len;
+    memset(lent, 'l', payload_len);
+    calls[call_count++] = invocation;
+    instance_run(instance, invocation);
+    invocation_keep_payload(invocation);
+    memset(lent, 'x', payload_len);
+    return invocation;
+}
+
+/* How many bytes of what was sent are of what was lent, once nothing more comes. */
+static size_t read_lent(void)
+{
+    static char bytes[64 * 1024];
+    size_t count = 0;
+    ssize_t part;
+    do {
+        settle();
+        part = recv(fakes[0].fds[1], bytes, sizeof(bytes), MSG_DONTWAIT);
+        for (ssize_t i = 0; i < part; i++)
+            count += bytes[i] == 'l';
+    } while (part > 0);
+    return count;
+}
+
+Test(instance_run, a_small_payload_that_is_borrowed_is_sent_from_where_it_is)
+{
+    open_instance(PLACES);
+    struct invocation *invocation = lend(1000);
+    cr_expect_null(invocation->payload_at);
+    cr_expect_eq(invocation->payload[0], '\0', "it was copied");
+    cr_expect_eq(read_lent(), 1000);
+    close_instance();
+}
+
+Test(instance_run, what_the_socket_does_not_take_at_once_of_a_borrowed_payload_is_kept)
+{
+    open_instance(PLACES);
+    lend(LARGE);
+    lend(LARGE);
+    cr_expect_eq(read_lent(), 2 * LARGE);
+    close_instance();
+}
+
+Test(instance_run, a_borrowed_payload_is_kept_for_another_instance)
+{
+    open_instance(PLACES);
+    run("{}", 2);
+    end_adapter();
+    struct invocation *invocation = lend(1000);
+    settle();
+    cr_expect_eq(strspn(invocation->payload, "l"), 1000);
+    fake_say(&fakes[0], 0, FRAME_ADAPTER_EXIT, 9 << 8, "");
+    settle();
+    expect(0, 1, EXECUTION_RUNNING, INSTANCE_RETRY);
+    close_instance();
+}
+
+/* ---- adapters that are dead already, which nobody has seen yet ---- */
 
 Test(instance_run, one_that_runs_does_not_begin_again_when_a_later_one_cannot_be_sent)
 {

@@ -29,6 +29,8 @@ static char last_head[100];
 static char *last_body; /* taken */
 static size_t last_len;
 static bool free_in_message, answer_when_settled;
+static struct shared_memory *told_from; /* NULL: no message tells a body where it lies */
+static bool told_in_place, done_too_soon;
 /* Above the socket, as TLS has what is left of a record; handed out a message at a time. */
 static char held[64][MESSAGE_HEADER_SIZE + 1];
 static size_t held_count;
@@ -60,6 +62,20 @@ static void drop_stream(void)
     stream = NULL;
 }
 
+/* What is there of the body is read last: it must stand until the end of the call. */
+static void see_in_place(struct message_in *in)
+{
+    struct shared_place place;
+    const char *from;
+    last_body = message_take_room(in, &from);
+    told_in_place = from == in->message.body;
+    done_too_soon = shared_memory_reserve(told_from, SHARED_AREA_SIZE, &place);
+    if (free_in_message)
+        drop_stream();
+    if (from)
+        memcpy(last_body, from, in->message.body_len);
+}
+
 static void on_message(void *data, struct message_in *in)
 {
     (void)data;
@@ -69,6 +85,11 @@ static void on_message(void *data, struct message_in *in)
     last_len = in->message.body_len;
     snprintf(last_head, sizeof(last_head), "%.*s", (int)in->message.head_len, in->message.head);
     free(last_body);
+    last_body = NULL;
+    if (told_from) {
+        see_in_place(in);
+        return;
+    }
     last_body = message_take_body(in);
     if (free_in_message)
         drop_stream();
@@ -91,27 +112,34 @@ static void on_closed(void *data, const struct error *why)
     closed++;
 }
 
-static void set_up(void)
+static void open_stream(bool in_place)
 {
-    static const struct message_stream_options options = {.max_body = MAX_BODY,
-                                                          .max_queued = 4 * MAX_BODY,
-                                                          .json_bodies = true,
-                                                          .message = on_message,
-                                                          .settled = on_settled,
-                                                          .closed = on_closed};
+    struct message_stream_options options = {.max_body = MAX_BODY,
+                                             .max_queued = 4 * MAX_BODY,
+                                             .json_bodies = true,
+                                             .shared_in_place = in_place,
+                                             .message = on_message,
+                                             .settled = on_settled,
+                                             .closed = on_closed};
     int ends[2];
     struct error err = {0};
-    messages = closed = settled = cut = seen_ahead = 0;
-    last_body = NULL;
-    free_in_message = answer_when_settled = false;
-    held_count = 0;
-    uv_loop_init(&loop);
     cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
     pair = (struct pair_stream){
         .stream = {.receive = pair_receive, .send = pair_send, .close = pair_close, .fd = ends[0]}};
     peer = ends[1];
     stream = message_stream_new(&loop, &pair.stream, &options, &err);
     cr_assert_not_null(stream, "%s", err.message);
+}
+
+static void set_up(void)
+{
+    messages = closed = settled = cut = seen_ahead = 0;
+    last_body = NULL;
+    free_in_message = answer_when_settled = false;
+    told_from = NULL;
+    held_count = 0;
+    uv_loop_init(&loop);
+    open_stream(false);
 }
 
 static void tear_down(void)
@@ -427,6 +455,79 @@ Test(message_stream, a_stream_may_be_freed_by_a_message_from_shared_memory)
     say_place("{}", 0, 300000);
     run_until(&messages, 1);
     cr_assert_null(stream);
+    shared_memory_free(own);
+}
+
+/* ---- told where they lie ---- */
+
+static struct shared_memory *share_in_place(void)
+{
+    drop_stream();
+    close(peer);
+    uv_run(&loop, UV_RUN_DEFAULT);
+    open_stream(true);
+    return told_from = share();
+}
+
+static void tell_one_in_place(size_t len)
+{
+    struct shared_place place;
+    memset(shared_memory_reserve(told_from, len, &place), 's', len);
+    say_place("{\"place\":1}", place.at, len);
+    run_until(&messages, messages + 1);
+    cr_assert_str_eq(last_head, "{\"place\":1}");
+    cr_assert_eq(last_len, len);
+    cr_assert(told_in_place, "it was copied");
+    cr_assert_not(done_too_soon, "it was done before it was told");
+    cr_assert_eq(strspn(last_body, "s"), len);
+    cr_assert_eq(last_body[len], '\0');
+    cr_assert_not_null(shared_memory_reserve(told_from, SHARED_AREA_SIZE, &place),
+                       "it is not done");
+    shared_memory_done(message_stream_shared(stream));
+}
+
+Test(message_stream, a_body_in_shared_memory_is_told_where_it_lies_to_who_only_passes_it_on)
+{
+    struct shared_memory *own = share_in_place();
+    tell_one_in_place(300000);
+    tell_one_in_place(MAX_BODY);
+    shared_memory_free(own);
+}
+
+Test(message_stream, a_small_body_can_be_told_where_it_lies_and_a_large_one_is_there)
+{
+    struct shared_memory *own = share_in_place();
+    say("{}", 3);
+    run_until(&messages, 1);
+    cr_assert(told_in_place);
+    cr_assert_str_eq(last_body, "bbb");
+    say("{}", MAX_BODY);
+    run_until(&messages, 2);
+    cr_assert_not(told_in_place, "it lies alone, and is the caller's without a copy");
+    cr_assert_eq(strspn(last_body, "b"), MAX_BODY);
+    shared_memory_free(own);
+}
+
+Test(message_stream, a_body_that_is_told_where_it_lies_stands_without_the_stream)
+{
+    struct shared_memory *own = share_in_place();
+    struct shared_place place;
+    free_in_message = true;
+    memset(shared_memory_reserve(own, 300000, &place), 's', 300000);
+    say_place("{}", place.at, place.len);
+    run_until(&messages, 1);
+    cr_assert_null(stream);
+    cr_assert_eq(strspn(last_body, "s"), 300000);
+    shared_memory_free(own);
+}
+
+Test(message_stream, a_body_that_would_be_told_where_it_lies_is_cut_when_it_is_too_large)
+{
+    struct shared_memory *own = share_in_place();
+    say_place("{}", 0, MAX_BODY + 1);
+    run_until(&messages, 1);
+    cr_assert_eq(cut, 1);
+    cr_assert_eq(last_len, 0);
     shared_memory_free(own);
 }
 

@@ -77,6 +77,19 @@ Test(shared_memory, an_area_that_is_full_takes_nothing_until_all_of_it_is_done)
     cr_assert_eq(third.at, 0);
 }
 
+Test(shared_memory, it_stays_for_who_holds_it_longer)
+{
+    struct shared_place place;
+    struct shared_memory *longer = shared_memory_ref(opener);
+    memset(shared_memory_reserve(maker, 10, &place), 'l', 10);
+    shared_memory_free(opener);
+    opener = NULL;
+    cr_assert_eq(*shared_memory_at(longer, &place), 'l');
+    shared_memory_done(longer);
+    shared_memory_free(longer);
+    cr_assert_not_null(shared_memory_reserve(maker, SHARED_AREA_SIZE, &place));
+}
+
 Test(shared_memory, a_place_outside_is_refused)
 {
     static const struct shared_place outside[] = {{0, SHARED_AREA_SIZE + 1},
