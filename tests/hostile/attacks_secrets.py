@@ -110,7 +110,7 @@ attempt('shared mapping', lambda: shared('/app/function/main.py'))
 
 @attack('own-descriptors', 'what a fresh process has: descriptors, environment, groups, uids, working directory', 'nothing of the host', 'spawned with nothing but what is named')
 def _(suite):
-    suite.deploy(native='daemons') if False else suite.deploy(python='''
+    suite.deploy(python='''
 import resource
 print(json.dumps({'fds': sorted(int(n) for n in os.listdir('/proc/self/fd')), 'groups': os.getgroups(), 'uid': os.getresuid(), 'env': sorted(os.environ),
                   'core': resource.getrlimit(resource.RLIMIT_CORE), 'map': open('/proc/self/uid_map').read().split()}))

@@ -3,90 +3,95 @@
 Each result is checked. Their latency while nobody attacks is measured anew before and after each attack, so that whatever else the machine
 does counts on both sides of the comparison."""
 import contextlib
-import hashlib
 import json
 import os
 import statistics
-import threading
+import subprocess
+import sys
 import time
 
 from world import PATIENCE
 
 QUIET_CALLS = 15
+ATTACKED_CALLS = 60
 SAMPLES_MIN = 8  # of a bystander, for a figure of its latency
-CALL_TIMEOUT = 120
+QUIET_TIMEOUT = 120
+CALLER = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'bystander_caller.py')
 
 
-class Bystander(threading.Thread):
-    """One function and its only caller, with a payload that is new each time."""
+class Bystander:
+    """One function and its only caller."""
 
     CODE = {'process': "import hashlib, json, os\nprint(json.dumps({'sum': hashlib.sha256(os.environ['FUNCTION_PAYLOAD'].encode()).hexdigest()}))",
             'handler': "import hashlib, json\ndef handler(event, context):\n"
                        "    return {'sum': hashlib.sha256(json.dumps(event, separators=(',', ':')).encode()).hexdigest()}"}
-    PAUSE = 0.02
 
     def __init__(self, platform, contract):
-        super().__init__(daemon=True)
-        self.platform, self.contract, self.name_of_function = platform, contract, 'bystander-' + contract
-        self.ended = threading.Event()
-        self.wrong, self.times = [], []
-        platform.deploy(self.name_of_function, python=self.CODE[contract], contract=contract, network='none',
+        name = 'bystander-' + contract
+        self.times, self.wrong, self.rest = [], [], b''
+        platform.deploy(name, python=self.CODE[contract], contract=contract, network='none',
                         **({'handler': 'main.handler'} if contract == 'handler' else {}))
+        self.caller = subprocess.Popen([sys.executable, '-B', CALLER, platform.url, name, contract], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                       env=dict(os.environ, FAAS_TOKEN=platform.token))
+        os.set_blocking(self.caller.stdout.fileno(), False)
 
-    def call(self, number):
-        payload = json.dumps({'n': number, 'who': self.contract}, separators=(',', ':')).encode()
-        start = time.monotonic()
-        execution = self.platform.invoke(self.name_of_function, payload, timeout=CALL_TIMEOUT)
-        self.times.append(time.monotonic() - start)
-        if execution['status'] != 'succeeded' or execution['result'] != {'sum': hashlib.sha256(payload).hexdigest()}:
-            self.wrong.append(execution)
-
-    def run(self):
-        # It stands for a caller elsewhere, whom no work of this machine delays.
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), -10)
-        number = 0
-        while not self.ended.wait(self.PAUSE):
-            number += 1
-            try:
-                self.call(number)
-            except Exception as error:  # pylint: disable=broad-except
-                self.wrong.append(repr(error))
+    def look(self):
+        """Takes what its caller has written. A caller that has ended is a defect of the suite."""
+        with contextlib.suppress(BlockingIOError):
+            while block := os.read(self.caller.stdout.fileno(), 1 << 16):
+                *lines, self.rest = (self.rest + block).split(b'\n')
+                for answer in map(json.loads, lines):
+                    self.times.append(answer['seconds'])
+                    self.wrong += [answer['wrong']] if 'wrong' in answer else []
+        if self.caller.poll() is not None:
+            raise RuntimeError(f'the caller of a bystander ended with status {self.caller.returncode}')
 
     def take_times(self):
+        self.look()
         times, self.times = self.times, []
         return times
+
+    def take_wrong(self):
+        self.look()
+        wrong, self.wrong = self.wrong, []
+        return wrong
+
+    def stop(self):
+        self.caller.stdin.close()
+        self.caller.wait()
+        self.caller.stdout.close()
 
 
 class Bystanders:
     """All of them. `once`: fewer calls, for a test that looks at results only."""
 
     def __init__(self, platform, once):
-        self.platform, self.calls = platform, 5 if once else QUIET_CALLS
+        self.platform = platform
+        self.quiet_calls, self.attacked_calls = (5, 5) if once else (QUIET_CALLS, ATTACKED_CALLS)
         self.all = [Bystander(platform, 'process'), Bystander(platform, 'handler')]
-        for one in self.all:
-            one.call(0)
-            one.start()
 
     def take_times(self):
         return [one.take_times() for one in self.all]
 
     def take_wrong(self):
         """What was not as it must be since the last time."""
-        wrong = [answer for one in self.all for answer in one.wrong]
+        return [answer for one in self.all for answer in one.take_wrong()]
+
+    def calls_so_far(self):
         for one in self.all:
-            one.wrong = []
-        return wrong
+            one.look()
+        return min(len(one.times) for one in self.all)
 
     def enough(self):
-        return min(len(one.times) for one in self.all) >= self.calls
+        return self.calls_so_far() >= self.attacked_calls
 
     def quiet(self):
         """Times of each while nobody attacks and the worker has no more to tidy up or to refill."""
         self._worker_is_idle()
         self.take_times()
-        deadline = time.monotonic() + CALL_TIMEOUT
+        deadline = time.monotonic() + QUIET_TIMEOUT
         # The first one may have begun before.
-        while min(len(one.times) for one in self.all) <= self.calls and time.monotonic() < deadline and not any(one.wrong for one in self.all):
+        while self.calls_so_far() <= self.quiet_calls and time.monotonic() < deadline and not any(one.wrong for one in self.all):
             time.sleep(0.02)
         return [times[1:] for times in self.take_times()]
 
@@ -99,8 +104,7 @@ class Bystanders:
 
     def stop(self):
         for one in self.all:
-            one.ended.set()
-            one.join()
+            one.stop()
 
 
 def helpers_of(worker):
