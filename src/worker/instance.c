@@ -92,9 +92,10 @@ static void become_warm(struct instance *instance)
 {
     instance->control_ready = false; /* it says so once more when it is loaded */
     instance_move(instance, INSTANCE_WARM);
+    instance->ready_ns = clock_monotonic_ns();
     log_info("generic instance ready", LOG_STR("instance", instance->id),
              LOG_STR("image", instance->spec->image),
-             LOG_INT("start_us", (int64_t)(clock_monotonic_ns() - instance->asked_ns) / 1000));
+             LOG_INT("start_us", (int64_t)(instance->ready_ns - instance->asked_ns) / 1000));
     instance->events.warm(instance->data, instance);
 }
 
@@ -458,6 +459,7 @@ void instance_take_function(struct instance *instance, struct function *function
     instance->command = function->command;
     instance->handler = function->spec.contract == CONTRACT_HANDLER;
     instance->asked_ns = clock_monotonic_ns();
+    instance->ready_ns = 0;
 }
 
 static struct instance *instance_alloc(uv_loop_t *loop, struct runtime *runtime,

@@ -111,7 +111,7 @@ enum instance_state instance_state(const struct instance *instance);
 struct function *instance_function(const struct instance *instance);
 /* The function's, or what a generic one was made with. */
 const struct function_spec *instance_spec_of(const struct instance *instance);
-/* How long it took from instance_new() or instance_load() to ready; 0 while it is not. */
+/* How long it took from instance_new() or instance_load() to ready, of a generic one to warm; 0 while it is not. */
 uint64_t instance_start_ns(const struct instance *instance);
 /* Invocations that run in it. */
 size_t instance_calls(const struct instance *instance);

@@ -513,7 +513,8 @@ static void refill_kind(struct network *network, enum function_network kind)
         size_t waiting = count_takes(network, kind);
         size_t wanted = waiting + (network->stalled[kind] ? 0 : network->pool[kind]);
         size_t rising = count_items(network, kind, MAKING, WIRING);
-        if (rising >= MAKING_MAX || rising + count_items(network, kind, READY, READY) >= wanted)
+        size_t most = waiting < MAKING_MAX ? waiting + 1 : MAKING_MAX; /* one ahead of who waits */
+        if (rising >= most || rising + count_items(network, kind, READY, READY) >= wanted)
             return;
         if (start_making(network, kind, &err) < 0) {
             network->stalled[kind] = true;

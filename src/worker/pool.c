@@ -281,6 +281,7 @@ static void on_warm(void *data, struct instance *instance)
     struct member *member = data;
     note_risen(member);
     member->kind->failures = 0;
+    pool_generic_rose(member);
     pool_generic_put(member);
     if (instance_outdated(instance))
         pool_generic_evict(member, "its image was replaced or removed");

@@ -21,6 +21,10 @@
 /* One that was taken is replaced after the call that took it has most likely been answered; when calls never pause, at the latest then. */
 #define REFILL_DELAY_MS 20
 #define REFILL_LATEST_MS 1000
+/* While calls come, which is so until a pause of this length, starting generic ones takes one part of the processors in so many: all of
+ * them would make every call wait its turn several times on its way. */
+#define CALLS_PAUSE_MS 50
+#define CALLS_PART 4
 /* So many more than are started at the same time are prepared for it. */
 #define PREPARED_AHEAD 2
 #define RETRY_FIRST_MS 1000
@@ -285,6 +289,44 @@ static int start_one(struct pool *pool, struct generic_kind *kind, struct error 
     return 0;
 }
 
+void pool_generic_rose(const struct member *member)
+{
+    struct pool *pool = member->pool;
+    uint64_t took_ns = instance_start_ns(member->instance);
+    pool->refill_rest_ns = 0;
+    if (pool->cpus < CALLS_PART)
+        pool->refill_rest_ns =
+            clock_monotonic_ns() + took_ns * (CALLS_PART - pool->cpus) / pool->cpus;
+}
+
+static bool calls_come(const struct pool *pool, uint64_t now_ns)
+{
+    return pool->busy > 0 || now_ns - pool->call_ns < CALLS_PAUSE_MS * NS_PER_MS;
+}
+
+static size_t rising(const struct pool *pool)
+{
+    const struct generic_kind *kind;
+    size_t count = 0;
+    TAILQ_FOREACH(kind, &pool->kinds, kinds)
+    count += kind->creating;
+    return count;
+}
+
+/* That calls come: then one is started when another is ready and, on a small machine, has been for as long as its part demands. */
+static bool gives_way(struct pool *pool, uint64_t now_ns)
+{
+    size_t part = pool->cpus / CALLS_PART;
+    if (!calls_come(pool, now_ns))
+        return false;
+    if (rising(pool) >= (part > 0 ? part : 1))
+        return true;
+    if (now_ns >= pool->refill_rest_ns)
+        return false;
+    arm_refill(pool, pool->refill_rest_ns, now_ns);
+    return true;
+}
+
 static void on_refill(void *data)
 {
     struct pool *pool = data;
@@ -316,7 +358,7 @@ void pool_generic_refill(struct pool *pool)
         pool->trim = loop_timer_start(pool->loop, TRIM_MS, TRIM_MS, trim, pool, NULL);
     while ((kind = neediest(pool, now_ns)) && has_room(pool, kind->spec.memory_mb)) {
         if (pool->starting + pool->refilling >= pool->options.start_parallel + PREPARED_AHEAD ||
-            !may_refill(pool, now_ns))
+            !may_refill(pool, now_ns) || gives_way(pool, now_ns))
             return;
         if (start_one(pool, kind, &err) < 0)
             pool_generic_failed(kind, err.message);

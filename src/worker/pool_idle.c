@@ -251,6 +251,7 @@ void pool_idle_used(struct member *member, uint64_t received_ns)
     struct pool_slot *slot = member->slot;
     if (slot->busy++ == 0 && pool->options.idle_table)
         idle_table_called(pool->options.idle_table, slot->function->spec.name, received_ns);
+    pool->busy++;
     slot->rests_ns = 0;
     slot->prewarm = false;
     if (member->uses++ == 0)
@@ -260,9 +261,11 @@ void pool_idle_used(struct member *member, uint64_t received_ns)
 void pool_idle_finished(struct pool *pool, struct pool_slot *slot)
 {
     assert(slot->busy > 0);
+    pool->busy--;
+    pool->call_ns = clock_monotonic_ns();
     if (--slot->busy > 0)
         return;
-    slot->rests_ns = clock_monotonic_ns();
+    slot->rests_ns = pool->call_ns;
     if (pool->options.idle_table)
         idle_table_rests(pool->options.idle_table, slot->function->spec.name, slot->rests_ns);
 }

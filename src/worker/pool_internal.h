@@ -94,6 +94,8 @@ struct pool {
     size_t waiting;    /* invocations, in all slots */
     size_t starting;   /* for those who wait */
     size_t refilling;  /* the same of generic ones */
+    size_t busy;       /* invocations that run, in all slots */
+    uint64_t call_ns;  /* when the last one ended */
     size_t stopping;
     int64_t stopping_memory_mb;
     int64_t generic_memory_mb; /* of those that are generic still */
@@ -114,6 +116,7 @@ struct pool {
     uint64_t refill_ns;        /* when that fires */
     uint64_t refill_due_ns;    /* not before, when nobody waits */
     uint64_t refill_latest_ns; /* not before, when somebody does */
+    uint64_t refill_rest_ns;   /* not before, while calls come */
     bool nothing_ahead;        /* see pool_make_ahead() */
     struct loop_timer *trim;
     void (*stopped)(void *data);
@@ -162,6 +165,8 @@ void pool_generic_put(struct member *member);
 /* The warm one that is missed least; NULL: there is none. */
 struct member *pool_generic_dispensable(struct pool *pool);
 void pool_generic_evict(struct member *member, const char *why);
+/* One became warm: while calls come, the next one is not started at once. */
+void pool_generic_rose(const struct member *member);
 /* A start failed: not again for a while. */
 void pool_generic_failed(struct generic_kind *kind, const char *why);
 /* A warm one ended by itself; it is the caller's to stop. */

@@ -275,6 +275,54 @@ Test(pool, what_was_taken_is_replaced_and_a_kind_in_use_is_kept_in_full)
     cr_expect_eq(count_state(INSTANCE_IDLE), 1);
 }
 
+/* An invocation runs, what was taken is due to be replaced, and there are so many processors. */
+static void open_busy_pool(size_t size, size_t cpus)
+{
+    open_warm_pool(size);
+    pool->cpus = cpus;
+    invoke(alpha);
+    pool->refill_due_ns = pool->refill_rest_ns = 0;
+}
+
+static void end_calls(void)
+{
+    fake_answer(&fakes[0], "1", 0);
+    pool->call_ns = 0;
+    pool_schedule(pool);
+}
+
+Test(pool, while_calls_come_a_part_of_the_processors_starts_generic_ones)
+{
+    open_busy_pool(5, 8);
+    pool_schedule(pool);
+    cr_expect_eq(fake_count, 1 + 8 / 4);
+    await_fakes(1 + 5); /* all the same, one after the other */
+    cr_expect_eq(count_state(INSTANCE_WARM), 5);
+}
+
+Test(pool, without_calls_generic_ones_are_started_as_many_at_once_as_may_be)
+{
+    open_busy_pool(5, 8);
+    end_calls();
+    cr_expect_geq(fake_count, 1 + 4);
+}
+
+Test(pool, on_a_small_machine_calls_have_a_pause_between_two_starts)
+{
+    open_busy_pool(5, 1);
+    pool_schedule(pool);
+    cr_assert_eq(fake_count, 2);
+    while (count_state(INSTANCE_WARM) == 0)
+        uv_run(&loop, UV_RUN_ONCE);
+    cr_assert_gt(pool->refill_rest_ns, 0);
+    pool->refill_rest_ns += 60ull * 1000000000;
+    pool_schedule(pool);
+    settle();
+    cr_expect_eq(fake_count, 2);
+    end_calls();
+    cr_expect_gt(fake_count, 2);
+}
+
 Test(pool, an_instance_that_was_generic_serves_its_function_for_ever)
 {
     open_warm_pool(1);
