@@ -21,6 +21,7 @@
 #define SHARED_PIECE (128UL * 1024)
 /* So much of it in one turn of the loop: a few bytes of a stranger's ask for a whole area, and others wait. */
 #define SHARED_TURN_MAX SHARED_AREA_SIZE
+#define PAGE_BYTES ((size_t)4096)
 
 /* What is sent in one piece: collected small messages, or a body. */
 struct chunk {
@@ -239,13 +240,19 @@ static char *large_target(struct message_stream *stream, size_t *ret_len)
     return stream->in;
 }
 
+/* On a page's begin, so that it can be written to a disk from there; with room for a NUL. */
+static char *new_body(size_t len)
+{
+    return aligned_alloc(PAGE_BYTES, (len + PAGE_BYTES) / PAGE_BYTES * PAGE_BYTES);
+}
+
 static int large_begin(struct message_stream *stream, size_t head_len, size_t body_len,
                        struct error *err)
 {
     struct large *large = &stream->large;
     *large = (struct large){.active = true, .head_len = head_len, .body_len = body_len};
     large->head = malloc(head_len + 1);
-    large->body = body_len <= stream->options.max_body ? malloc(body_len + 1) : NULL;
+    large->body = body_len <= stream->options.max_body ? new_body(body_len) : NULL;
     if (!large->head)
         return error_set(err, ERROR_INTERNAL, "out of memory");
     if (large->body && body_len >= JSON_AHEAD_MIN && stream->options.json_bodies)
@@ -269,7 +276,7 @@ static int large_from_shared(struct message_stream *stream, const char *head, si
     struct large *large = &stream->large;
     *large = (struct large){.head_len = head_len, .body_len = len};
     large->head = malloc(head_len + 1);
-    large->body = len <= stream->options.max_body ? malloc(len + 1) : NULL;
+    large->body = len <= stream->options.max_body ? new_body(len) : NULL;
     if (!large->head)
         return error_set(err, ERROR_INTERNAL, "out of memory");
     memcpy(large->head, head, head_len);

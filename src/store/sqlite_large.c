@@ -199,15 +199,24 @@ static int write_piece(int fd, const char *bytes, size_t len)
     return 0;
 }
 
+/* What of `bytes` can be written from where it lies: all of its whole blocks, or none. */
+static size_t whole_blocks(const char *bytes, size_t len)
+{
+    return (uintptr_t)bytes % BLOCK_BYTES == 0 ? len / BLOCK_BYTES * BLOCK_BYTES : 0;
+}
+
 /* Past the system's cache: 1,536 fresh pages for 6 MiB take it 3 to 16 ms of the processor, which this takes 1 of. That
- * wants whole blocks from an aligned address, so piece by piece through one that is. */
+ * wants whole blocks from an aligned address, so what is not one goes piece by piece through one that is. */
 static int write_whole(int fd, const char *bytes, size_t len)
 {
     autofree char *piece = aligned_alloc(BLOCK_BYTES, PIECE_BYTES);
     if (!piece)
         return -1;
     fcntl(fd, F_SETFL, O_DIRECT); /* where the file system cannot, it goes through the cache */
-    for (size_t at = 0; at < len; at += PIECE_BYTES) {
+    size_t direct = whole_blocks(bytes, len);
+    if (write_piece(fd, bytes, direct) < 0)
+        return -1;
+    for (size_t at = direct; at < len; at += PIECE_BYTES) {
         size_t count = len - at < PIECE_BYTES ? len - at : PIECE_BYTES;
         memcpy(piece, bytes + at, count);
         memset(piece + count, 0, padded(count) - count);

@@ -206,12 +206,16 @@ static int count_files(void)
     return count;
 }
 
+static size_t large_bytes = LARGE_BYTES;
+static bool on_page; /* it begins where a page does */
+
 /* No two pages of it are the same. */
 static char *make_large(char seed)
 {
-    char *bytes = malloc(LARGE_BYTES);
-    for (size_t i = 0; i < LARGE_BYTES; i++)
-        bytes[i] = (char)('0' + (i + (i >> 12) + (size_t)seed) % 64);
+    size_t room = (large_bytes / 4096 + 2) * 4096;
+    char *bytes = on_page ? aligned_alloc(4096, room) : malloc(room);
+    for (size_t i = 0; i < room; i++)
+        bytes[i] = i < large_bytes ? (char)('0' + (i + (i >> 12) + (size_t)seed) % 64) : 'x';
     return bytes;
 }
 
@@ -221,7 +225,7 @@ static const char *put_large(char seed)
     struct execution execution = make_execution("f", EXECUTION_SUCCEEDED);
     memcpy(id, execution.id, sizeof(id));
     execution.result = make_large(seed);
-    execution.result_len = LARGE_BYTES;
+    execution.result_len = large_bytes;
     int before = outcomes;
     store_put_execution(store, &execution, done, NULL);
     wait_for(before + 1);
@@ -233,8 +237,9 @@ static void large_came(void *data, const struct execution *execution, const stru
 {
     char *expected = make_large(*(const char *)data);
     done(NULL, failure);
-    came = execution && execution->result_len == LARGE_BYTES &&
-           memcmp(execution->result, expected, LARGE_BYTES) == 0;
+    came = execution && execution->result_len == large_bytes &&
+           memcmp(execution->result, expected, large_bytes) == 0 &&
+           execution->result[large_bytes] == '\0';
     free(expected);
 }
 
@@ -256,6 +261,18 @@ Test(store, a_large_result_lies_beside_the_database_and_outlives_a_restart)
     open_store();
     cr_expect(has_large(id, 1));
     cr_expect_eq(count_files(), 1);
+}
+
+Test(store, a_large_result_of_any_length_is_read_as_it_was_written_wherever_it_lay)
+{
+    static const size_t sizes[] = {256 * 1024 + 1, 512 * 1024, 512 * 1024 + 4095, 1200000};
+    for (size_t i = 0; i < 2 * sizeof(sizes) / sizeof(sizes[0]); i++) {
+        on_page = i % 2;
+        large_bytes = sizes[i / 2];
+        cr_expect(has_large(put_large(1), 1), "%zu bytes, %s a page", large_bytes,
+                  on_page ? "from the begin of" : "anywhere in");
+    }
+    cr_expect_eq(count_files(), 8);
 }
 
 Test(store, a_large_result_goes_with_its_record)
