@@ -64,8 +64,9 @@ static const char *area_problem(const struct frame_reader *reader)
 
     if (!reader->has_area || (header->type != FRAME_INVOKE && header->type != FRAME_RESULT))
         return "a frame with its body in memory that it does not have";
-    if (header->body_len != FRAME_IN_AREA_LEN)
-        return "a frame with its body elsewhere, and more than its length in it";
+    if (header->body_len == 0 || header->body_len % FRAME_IN_AREA_LEN != 0 ||
+        header->body_len > FRAME_IN_AREA_MAX)
+        return "a frame with its body elsewhere, and more than numbers in it";
     return NULL;
 }
 

@@ -120,8 +120,10 @@
  *     adapter -> worker  RESULT with flag AREA (there was one): it is mapped, so from now on
  *     worker -> adapter  INVOKE with flag IN_AREA (body: u32 length): the payload is that much of the area, from its begin, and stays
  *                        there until the adapter answers
- *     adapter -> worker  RESULT with flag IN_AREA (likewise): so is the result, until the next INVOKE
- *     Bodies may go over the socket at any time still. IN_AREA without an area that was passed, of another body than four bytes, or with
+ *     adapter -> worker  RESULT with flag IN_AREA (body: u32 length, and then, if it likes, further u32, ascending, the last of them the
+ *                        length): so is the result, until the next INVOKE. Each number says that so much of it is there, so that the worker
+ *                        takes it while the adapter writes on
+ *     Bodies may go over the socket at any time still. IN_AREA without an area that was passed, with another body, or with
  *     a length that the area does not have, ends the instance. Neither side may rely on what is there: the worker copies
  *     a result before it looks at it. An area belongs to one instance; what of a body is left in it, only the same function can see.
  *
@@ -184,8 +186,9 @@ struct frame_header {
 _Static_assert(sizeof(struct frame_header) == 16, "the header is 16 bytes on the wire");
 
 #define FRAME_META_MAX 4096
-#define FRAME_IN_AREA_LEN 4   /* bytes of body of a frame with IN_AREA */
-#define LOAD_MAX (256 * 1024) /* bytes of a LOAD's body */
-#define LOAD_STRINGS_MAX 4096 /* mode, arguments and environment together */
+#define FRAME_IN_AREA_LEN 4                        /* bytes of body of a frame with IN_AREA */
+#define FRAME_IN_AREA_MAX (FRAME_IN_AREA_LEN * 65) /* of one that says more than the length */
+#define LOAD_MAX (256 * 1024)                      /* bytes of a LOAD's body */
+#define LOAD_STRINGS_MAX 4096                      /* mode, arguments and environment together */
 /* A payload above this is not put into FUNCTION_PAYLOAD: the kernel caps one string at 128 KiB. */
 #define PAYLOAD_ENV_MAX (96 * 1024)

@@ -37,6 +37,11 @@ struct channel {
     struct body_area *area; /* owned; NULL: none */
     bool area_passed;       /* the peer was sent its descriptor */
     bool area_used;         /* and said that it has mapped it */
+    /* of a frame whose body is in the area: what it says of it */
+    uint32_t in_area; /* length */
+    uint32_t numbers;
+    uint8_t number[FRAME_IN_AREA_LEN]; /* that is being read */
+    size_t number_len;
     /* the frame that is being sent: head (header, meta, length of a body in the area), then the borrowed body */
     char head[sizeof(struct frame_header) + FRAME_META_MAX + FRAME_IN_AREA_LEN];
     size_t head_len;
@@ -117,6 +122,8 @@ static void begin_body(struct channel *channel)
 {
     const struct frame_header *header = &channel->reader.header;
     buffer_clear(&channel->body);
+    channel->numbers = 0;
+    channel->number_len = 0;
     json_ahead_free(channel->ahead);
     channel->dropping = header->body_len > channel->max_body;
     channel->ahead =
@@ -149,57 +156,86 @@ static uint8_t *read_target(struct channel *channel, uint8_t *chunk, size_t *ret
     return (uint8_t *)channel->body.data + channel->body.len;
 }
 
-/* The body, out of the area; at once, since it is all there, and a call has but one. */
-static int copy_body(struct channel *channel, size_t len, struct error *err)
+/* The body, out of the area, as far as it is there. */
+static void copy_body(struct channel *channel, size_t there)
 {
     struct buffer *body = &channel->body;
-    if (buffer_reserve(body, len, err) < 0)
-        return -1;
-    if (len >= JSON_AHEAD_MIN)
-        channel->ahead = json_ahead_new();
-    while (body->len < len) {
-        size_t left = len - body->len;
+    while (body->len < there) {
+        size_t left = there - body->len;
         size_t piece = left < AREA_PIECE ? left : AREA_PIECE;
         body_area_get(channel->area, body->data + body->len, body->len, piece);
         body->len += piece;
         body->data[body->len] = '\0';
         json_ahead_look(channel->ahead, body->data, body->len);
     }
-    return 0;
 }
 
-/* A frame that has said where its body is. `header` becomes what it would be with the body in it; false: the channel is dead. */
-static bool fetch_body(struct channel *channel, struct frame_header *header)
+/* The first number of a frame whose body is in the area. False: the channel is dead. */
+static bool begin_in_area(struct channel *channel, uint32_t len)
 {
+    struct frame_header header = channel->reader.header;
     struct error err = {0};
-    uint32_t len;
-    memcpy(&len, channel->body.data, sizeof(len));
-    header->body_len = le32toh(len);
-    buffer_clear(&channel->body);
-    if (header->body_len > channel->max_body ||
-        header->body_len > body_area_capacity(channel->area)) {
-        refuse(channel, header, "a body that is larger than the memory that it is said to be in");
+    header.body_len = len;
+    if (len > channel->max_body || len > body_area_capacity(channel->area)) {
+        refuse(channel, &header, "a body that is larger than the memory that it is said to be in");
         return false;
     }
-    if (copy_body(channel, header->body_len, &err) == 0)
-        return true;
-    die(channel, &err);
-    return false;
+    if (buffer_reserve(&channel->body, len, &err) < 0) {
+        die(channel, &err);
+        return false;
+    }
+    if (len >= JSON_AHEAD_MIN)
+        channel->ahead = json_ahead_new();
+    channel->in_area = len;
+    return true;
 }
 
-/* A frame is complete; false: the channel is dead. */
-static bool take_frame(struct channel *channel)
+/* One number; false: the channel is dead. */
+static bool take_number(struct channel *channel, uint32_t number)
+{
+    const struct frame_header *header = &channel->reader.header;
+    if (channel->numbers++ == 0)
+        return begin_in_area(channel, number);
+    bool last = channel->numbers * FRAME_IN_AREA_LEN == header->body_len;
+    if (number < channel->body.len || number > channel->in_area ||
+        (last && number != channel->in_area)) {
+        refuse(channel, header, "numbers of a body that do not lead to its length");
+        return false;
+    }
+    copy_body(channel, number);
+    return true;
+}
+
+/* Bytes of the numbers; false: the channel is dead. */
+static bool take_numbers(struct channel *channel, const uint8_t *bytes, size_t len)
+{
+    for (size_t i = 0; i < len; i++) {
+        uint32_t number;
+        channel->number[channel->number_len++] = bytes[i];
+        if (channel->number_len < sizeof(number))
+            continue;
+        channel->number_len = 0;
+        memcpy(&number, channel->number, sizeof(number));
+        if (!take_number(channel, le32toh(number)))
+            return false;
+    }
+    return true;
+}
+
+/* A frame is complete. */
+static void take_frame(struct channel *channel)
 {
     struct frame_header header = channel->reader.header;
     if (channel->dropping) {
         channel->events.too_large(channel->data, &header, channel->reader.meta);
-        return true;
+        return;
     }
-    if (header.flags & FRAME_FLAG_IN_AREA && !fetch_body(channel, &header))
-        return false;
+    if (header.flags & FRAME_FLAG_IN_AREA) {
+        copy_body(channel, channel->in_area);
+        header.body_len = channel->in_area;
+    }
     channel->events.frame(channel->data, &header, channel->reader.meta,
                           channel->body.len ? channel->body.data : "");
-    return true;
 }
 
 /* One event of the reader; false when there is nothing more to do with these bytes. */
@@ -213,12 +249,15 @@ static bool take_event(struct channel *channel, enum frame_event event)
         begin_body(channel);
         return true;
     case FRAME_EVENT_BODY:
+        if (channel->reader.header.flags & FRAME_FLAG_IN_AREA)
+            return take_numbers(channel, channel->reader.piece, channel->reader.piece_len);
         if (channel->dropping || take_piece(channel, &err) == 0)
             return true;
         die(channel, &err);
         return false;
     case FRAME_EVENT_END:
-        return take_frame(channel);
+        take_frame(channel);
+        return true;
     case FRAME_EVENT_INVALID:
         refuse(channel, &channel->reader.header, channel->reader.problem);
         return false;

@@ -30,7 +30,7 @@ static void take(struct frame_reader *reader, const uint8_t *bytes, size_t len,
             assert(strlen(reader->meta) == reader->header.meta_len);
             assert(reader->header.body_len <= BODY_MAX);
             assert(!(reader->header.flags & FRAME_FLAG_IN_AREA) ||
-                   (reader->has_area && reader->header.body_len == FRAME_IN_AREA_LEN));
+                   (reader->has_area && reader->header.body_len <= FRAME_IN_AREA_MAX));
             summary->heads++;
         } else if (event == FRAME_EVENT_BODY) {
             assert(reader->piece_len > 0);

@@ -319,6 +319,79 @@ Test(channel, a_result_in_the_area_is_the_frames_body)
     cr_expect_eq(closed + too_large, 0);
 }
 
+static void say_number(uint32_t number)
+{
+    number = htole32(number);
+    say(&number, sizeof(number));
+}
+
+/* A result of 300,000 bytes in the area, with `numbers` of what is there. */
+static void begin_in_area(uint32_t numbers)
+{
+    pass_area();
+    memset(theirs, 'x', 300000);
+    theirs[0] = theirs[299999] = '"';
+    struct frame_header header = frame_header_make(FRAME_RESULT, FRAME_FLAG_IN_AREA, 0, 0,
+                                                   FRAME_IN_AREA_LEN * (1 + numbers));
+    say(&header, sizeof(header));
+    say_number(300000);
+}
+
+Test(channel, a_result_in_the_area_is_taken_as_far_as_it_is_there)
+{
+    begin_in_area(4);
+    say_number(100000);
+    memset(theirs, 'y', 100000);
+    say_number(100000);
+    say_number(290000);
+    memset(theirs, 'y', 290000);
+    cr_expect_eq(frames, 0);
+    say_number(300000);
+    cr_expect_eq(frames, 1);
+    cr_expect_eq(last.body_len, 300000);
+    cr_expect_eq(body_sum, 2UL * '"' + 299998UL * 'x');
+    cr_expect_eq(seen_ahead, 1);
+    say_header(FRAME_RESULT, 0, 1);
+    say("1", 1);
+    cr_expect_eq(frames, 2);
+    cr_expect_eq(body_sum, (size_t)'1');
+}
+
+Test(channel, numbers_that_come_byte_by_byte_are_taken)
+{
+    uint32_t number = htole32(300000);
+    begin_in_area(1);
+    for (size_t i = 0; i < sizeof(number); i++)
+        say((char *)&number + i, 1);
+    cr_expect_eq(frames, 1);
+    cr_expect_eq(body_sum, 2UL * '"' + 299998UL * 'x');
+}
+
+Test(channel, a_number_below_the_one_before_ends_it)
+{
+    begin_in_area(3);
+    say_number(100000);
+    say_number(99999);
+    cr_expect_eq(closed, 1);
+    cr_expect_eq(frames, 0);
+}
+
+Test(channel, a_number_beyond_the_length_ends_it)
+{
+    begin_in_area(3);
+    say_number(300001);
+    cr_expect_eq(closed, 1);
+    cr_expect_eq(frames, 0);
+}
+
+Test(channel, a_last_number_that_is_not_the_length_ends_it)
+{
+    begin_in_area(1);
+    say_number(299999);
+    cr_expect_eq(closed, 1);
+    cr_expect_eq(frames, 0);
+}
+
 Test(channel, what_is_written_to_the_area_later_does_not_change_a_body)
 {
     pass_area();

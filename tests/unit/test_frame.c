@@ -119,15 +119,17 @@ Test(frame, a_body_elsewhere_is_refused_where_there_is_no_memory_for_it)
     cr_assert_str_eq(problem_with(&wire), "a frame with its body in memory that it does not have");
 }
 
-Test(frame, a_body_elsewhere_has_its_length_in_the_frame_and_only_invoke_and_result_may_have_it)
+Test(frame, a_body_elsewhere_has_numbers_in_the_frame_and_only_invoke_and_result_may_have_it)
 {
     static const struct {
         enum frame_type type;
         const char *body, *problem;
     } cases[] = {
         {FRAME_INVOKE, "1234", NULL},
-        {FRAME_INVOKE, "123", "a frame with its body elsewhere, and more than its length in it"},
-        {FRAME_INVOKE, "12345", "a frame with its body elsewhere, and more than its length in it"},
+        {FRAME_INVOKE, "12345678", NULL},
+        {FRAME_INVOKE, "", "a frame with its body elsewhere, and more than numbers in it"},
+        {FRAME_INVOKE, "123", "a frame with its body elsewhere, and more than numbers in it"},
+        {FRAME_INVOKE, "12345", "a frame with its body elsewhere, and more than numbers in it"},
         {FRAME_EXIT, "1234", "a frame with its body in memory that it does not have"},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {

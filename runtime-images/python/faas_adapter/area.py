@@ -3,11 +3,13 @@ imported when there has been one."""
 
 import os
 
-from faas_adapter.frames import FLAG_AREA, FLAG_IN_AREA, TEXT_PIECE, HungUp
+from faas_adapter.frames import FLAG_AREA, FLAG_IN_AREA, FRAME_RESULT, TEXT_PIECE, HungUp, encode_header, send_all, send_frame
 from faas_adapter.modules import StandardLibrary
 
 AREA_MIN = 256 * 1024
 LENGTH_BYTES = 4
+STEP = 768 * 1024  # of a result, more than a piece of text
+STEPS_MAX = 60
 MSG_CMSG_CLOEXEC = 0x40000000  # of Linux
 
 
@@ -19,20 +21,15 @@ class Area:
         self.asked = False
         self.news = False  # it is to be said that there is one
 
-    def answer(self, pieces, payload_size):
-        """(flags, pieces) of the RESULT with these pieces, to a payload of that size."""
+    def send_result(self, fd, pieces, payload_size):
+        """A RESULT of these pieces, to a payload of that size."""
         size = sum(map(len, pieces))
-        flags = 0
-        if self.memory is not None:
-            if AREA_MIN <= size <= len(self.memory):
-                self.put(pieces)
-                flags, pieces = FLAG_IN_AREA, [size.to_bytes(LENGTH_BYTES, "little")]
-            if self.news:
-                flags |= FLAG_AREA
-                self.news = False
-        elif not self.asked and max(size, payload_size) >= AREA_MIN and self.ask():
-            flags = FLAG_AREA
-        return flags, pieces
+        flags = FLAG_AREA if self.news or self.ask(max(size, payload_size)) else 0
+        self.news = False
+        if self.memory is not None and AREA_MIN <= size <= len(self.memory):
+            self.put(fd, pieces, size, flags | FLAG_IN_AREA)
+        else:
+            send_frame(fd, FRAME_RESULT, flags, body=pieces[0], more=pieces[1:])
 
     def payload(self, length):
         """What a frame's body says of it."""
@@ -41,21 +38,29 @@ class Area:
             raise HungUp
         return self.memory[:size]
 
-    def put(self, pieces):
-        """Text bit by bit, so that no second copy of it is made."""
-        to = 0
+    def put(self, fd, pieces, size, flags):
+        """Text bit by bit, so that no second copy of it is made; the worker takes what is there meanwhile."""
+        step = max(STEP, size // STEPS_MAX + 1)
+        steps = -(-size // step)
+        say = encode_header(FRAME_RESULT, flags, 0, LENGTH_BYTES * (1 + steps)) + size.to_bytes(LENGTH_BYTES, "little")
+        there, mark = 0, step
         for piece in pieces:
-            step = TEXT_PIECE if type(piece) is str else len(piece) or 1
-            for at in range(0, len(piece), step):
-                part = piece[at : at + step]
+            for at in range(0, len(piece), TEXT_PIECE):
+                part = piece[at : at + TEXT_PIECE]
                 if type(part) is str:
                     part = part.encode()
-                self.memory[to : to + len(part)] = part
-                to += len(part)
+                self.memory[there : there + len(part)] = part
+                there += len(part)
+                if there >= mark or there == size:
+                    send_all(fd, memoryview(say + there.to_bytes(LENGTH_BYTES, "little")))
+                    say, mark = b"", mark + step
 
     # ---- how it comes ----
 
-    def ask(self):
+    def ask(self, size):
+        """Whether to say that one is wanted, because of a body of that size."""
+        if self.asked or size < AREA_MIN:
+            return False
         self.asked = True
         try:
             with StandardLibrary():

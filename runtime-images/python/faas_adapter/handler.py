@@ -8,7 +8,7 @@ import time
 
 from faas_adapter.area import Area
 from faas_adapter.frames import (
-    FRAME_ERROR, FRAME_READY, FRAME_RESULT, PAYLOAD_ENV_MAX, SOCKET, FrameReader, HungUp, is_socket, send_frame,
+    FRAME_ERROR, FRAME_READY, PAYLOAD_ENV_MAX, SOCKET, FrameReader, HungUp, is_socket, send_frame,
 )  # fmt: skip
 from faas_adapter.large import LARGE, decode, encode
 from faas_adapter.modules import OWN_FOLDER, enter_folder, new_event_loop
@@ -206,16 +206,16 @@ def serve_handler(path, library):
                 library.keep_freed(KEEP_FREED)
             library = None
         try:
-            kind, flags, pieces = FRAME_RESULT, 0, caller.call(*invocation)
+            pieces, failure = caller.call(*invocation), None
         except BaseException as error:
-            kind, flags, pieces = FRAME_ERROR, 0, [describe(error)]
+            pieces, failure = None, describe(error)
         invocation = None
         flush_quietly()
-        if kind == FRAME_RESULT:
-            flags, pieces = area.answer(pieces, payload_size)
-        body, *more = pieces
-        send_frame(fd, kind, flags, body=body, more=more)
-        body = more = pieces = None
+        if failure is None:
+            area.send_result(fd, pieces, payload_size)
+        else:
+            send_frame(fd, FRAME_ERROR, body=failure)
+        pieces = None
 
 
 def run_handler(path, library=None):
