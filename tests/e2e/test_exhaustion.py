@@ -13,21 +13,12 @@ import threading
 import unittest
 import urllib.parse
 
+from confinement import Confinement, home
 from faas_platform import PlatformTest, Platform, main, wait_until
 
 FULL = 'No space left on device'
 SLOW = 'import json, sys, time\nseconds, size = json.load(sys.stdin)\ntime.sleep(seconds)\nprint(json.dumps("x" * size))'
 LARGE = 4000000  # bytes for which the write-ahead log, which keeps its place on a full disk, has no room left
-
-
-def read(path):
-    with open(path, encoding='utf-8') as file:
-        return file.read()
-
-
-def write(path, text):
-    with open(path, 'w', encoding='utf-8') as file:
-        file.write(str(text))
 
 
 def fill(folder):
@@ -252,81 +243,63 @@ class Descriptors(Exhaustion):
         self.stop_and_check()
 
 
-@unittest.skipUnless(os.path.exists('/sys/fs/cgroup/pids/cgroup.procs'), 'needs the pids controller of cgroup v1')
+@unittest.skipUnless(home('pids'), 'needs the pids controller')
 class Processes(Exhaustion):
     def start_confined(self, settings=None):
-        """In a cgroup of its own, whose limit is still open; returns that cgroup."""
-        home = '/sys/fs/cgroup/pids' + re.search(r'^\d+:pids:(.*)$', read('/proc/self/cgroup'), re.MULTILINE)[1]
-        cgroup = f'{home}/exhaustion-{os.getpid()}'
-        os.mkdir(cgroup)
-        self.addCleanup(os.rmdir, cgroup)
-        write(f'{cgroup}/cgroup.procs', os.getpid())
-        try:
+        """In a cgroup of its own, whose limit is still open."""
+        self.confinement = Confinement('pids')
+        self.addCleanup(self.confinement.remove)
+        with self.confinement.inside():
             self.start(settings)
-        finally:
-            write(f'{home}/cgroup.procs', os.getpid())
-        return cgroup
 
-    def close_limit(self, cgroup):
+    def close_limit(self):
         """Not one process or thread more than there are, once what was started for a moment only (the OCI runtime is asked for its
         version, say) has ended and was reaped: its place would be free afterwards."""
         own = set(self.platform.pids().values())
-
-        def only_the_platform():
-            alive = sum(len(read(f'{folder}/tasks').split()) for folder, _, _ in os.walk(cgroup))
-            return {int(pid) for pid in read(f'{cgroup}/cgroup.procs').split()} == own and int(read(f'{cgroup}/pids.current')) == alive
-        wait_until(only_the_platform, 60, 'only the platform is there')
-        write(f'{cgroup}/pids.max', read(f'{cgroup}/pids.current').strip())
+        wait_until(lambda: self.confinement.pids() == own and not self.confinement.has_ended_tasks(), 60, 'only the platform is there')
+        self.confinement.close_pids()
 
     def test_a_worker_that_can_start_no_process(self):
-        cgroup = self.start_confined({'WORKER_POOL_SIZE': '0'})
+        self.start_confined({'WORKER_POOL_SIZE': '0'})
         pids = self.platform.pids()
         self.deploy('warm', python='print(1)')
         self.assertSucceeded(self.invoke('warm'), 1)
         self.deploy('cold', native='#!/bin/sh\necho 2\n', memory_mb=32)
-        self.close_limit(cgroup)
+        self.close_limit()
         execution = self.invoke('cold')
         self.assertEqual(execution['status'], 'lost', execution)
         self.assertIn('Resource temporarily unavailable', execution['error']['message'])
-        write(f'{cgroup}/pids.max', 'max')
+        self.confinement.open_pids()
         self.assertWorks('cold', 2)
         self.assertWorks('warm')
         self.assertAlive(pids)
         self.stop_and_check()
 
     def test_programs_that_can_start_no_thread_from_their_beginning_on(self):
-        cgroup = self.start_confined({'WORKER_POOL_SIZE': '0'})
+        self.start_confined({'WORKER_POOL_SIZE': '0'})
         pids = self.platform.pids()
-        self.close_limit(cgroup)
+        self.close_limit()
         self.deploy('hello', python='print(1)')
         self.assertEqual(self.invoke('hello')['status'], 'lost')
-        write(f'{cgroup}/pids.max', 'max')
+        self.confinement.open_pids()
         self.assertWorks('hello')
         self.assertAlive(pids)
         self.stop_and_check()
 
 
-@unittest.skipUnless(os.path.exists('/sys/fs/cgroup/memory/cgroup.procs'), 'needs the memory controller of cgroup v1')
+@unittest.skipUnless(home('memory'), 'needs the memory controller')
 class Memory(Exhaustion):
     """The whole platform, instances included, in a memory cgroup that is too small for what is asked of it."""
 
     def start_confined(self, megabytes, settings=None):
-        home = '/sys/fs/cgroup/memory' + re.search(r'^\d+:memory:(.*)$', read('/proc/self/cgroup'), re.MULTILINE)[1]
-        cgroup = f'{home}/exhaustion-{os.getpid()}'
-        os.mkdir(cgroup)
-        self.addCleanup(os.rmdir, cgroup)
-        write(f'{cgroup}/memory.limit_in_bytes', megabytes << 20)
-        if os.path.exists(f'{cgroup}/memory.memsw.limit_in_bytes'):
-            write(f'{cgroup}/memory.memsw.limit_in_bytes', megabytes << 20)
-        write(f'{cgroup}/cgroup.procs', os.getpid())
-        try:
+        self.confinement = Confinement('memory')
+        self.addCleanup(self.confinement.remove)
+        self.confinement.limit_memory(megabytes)
+        with self.confinement.inside():
             self.start(settings)
-        finally:
-            write(f'{home}/cgroup.procs', os.getpid())
-        return cgroup
 
     def test_the_kernel_takes_a_function_before_the_platform(self):
-        cgroup = self.start_confined(384, {'WORKER_MEMORY_MB': '4096', 'WORKER_POOL_SIZE': '1'})
+        self.start_confined(384, {'WORKER_MEMORY_MB': '4096', 'WORKER_POOL_SIZE': '1'})
         pids = self.platform.pids()
         self.deploy('greedy', python='print(len(bytearray(1 << 30)))', memory_mb=2048)
         self.deploy('hello', python='print(1)')
@@ -336,7 +309,7 @@ class Memory(Exhaustion):
             self.assertEqual(execution['status'], 'out_of_memory', execution)
             self.assertWorks('hello')
         # It was this limit that they met, not the function's own, which is larger.
-        self.assertGreater(int(read(f'{cgroup}/memory.max_usage_in_bytes')), 380 << 20)
+        self.assertGreater(self.confinement.memory_peak(), 380 << 20)
         self.assertAlive(pids)
         self.stop_and_check()
 
@@ -356,8 +329,8 @@ class Memory(Exhaustion):
         return answers
 
     def test_a_flood_of_large_payloads_is_refused_before_memory_is_out(self):
-        cgroup = self.start_confined(224, {'CONTROLLER_BODY_MEMORY_MB': '32', 'CONTROLLER_QUEUE_MAX_MB': '32', 'WORKER_CONCURRENCY': '2',
-                                           'WORKER_POOL_SIZE': '1'})
+        self.start_confined(224, {'CONTROLLER_BODY_MEMORY_MB': '32', 'CONTROLLER_QUEUE_MAX_MB': '32', 'WORKER_CONCURRENCY': '2',
+                                  'WORKER_POOL_SIZE': '1'})
         pids = self.platform.pids()
         self.deploy('slow', python='import sys, time\nsize = len(sys.stdin.read())\ntime.sleep(0.2)\nprint(size)')
         payload = ('"' + 'x' * (5 << 20) + '"').encode()
@@ -369,7 +342,7 @@ class Memory(Exhaustion):
             self.assertSucceeded(answer.json(), len(payload))
         for answer in refused:
             self.assertIn((answer.status, answer.json()['error']['type']), ((429, 'throttled'), (503, 'no_capacity'), (503, 'unavailable')))
-        self.assertIn('oom_kill 0', read(f'{cgroup}/memory.oom_control'))
+        self.assertEqual(self.confinement.oom_kills(), 0)
         self.assertAlive(pids)
         self.assertSucceeded(self.invoke('slow', 'x'), 3)
         self.stop_and_check()
