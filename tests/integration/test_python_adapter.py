@@ -579,6 +579,15 @@ def handler(event, context):
                 body = area[: int.from_bytes(done.body[:4], "little")] if flags else done.body
                 self.assertTrue(body == b'"%s"' % (b"y" * size))
 
+    def test_a_result_that_ends_just_behind_a_step_is_told_to_its_end(self):
+        instance, area = self.with_area("def handler(event, context):\n    return {'a': 'y' * event, 'b': 12} if type(event) is int else event", 2 << 20)
+        around = len('{"a":"","b":12}')
+        for steps in (1, 2):
+            for behind in range(-1, 12):
+                with self.subTest(steps=steps, behind=behind):
+                    size = steps * 768 * 1024 + behind - around
+                    self.assertTrue(self.result_in_area(area, instance.invoke(b"%d" % size)) == {"a": "y" * size, "b": 12})
+
     def test_an_adapter_that_is_passed_nothing_asks_no_more(self):
         instance = self.loaded("def handler(event, context):\n    return event")
         large = b'"%s"' % (b"x" * 300_000)

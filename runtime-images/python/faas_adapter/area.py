@@ -51,9 +51,9 @@ class Area:
                     part = part.encode()
                 self.memory[there : there + len(part)] = part
                 there += len(part)
-                if there >= mark or there == size:
+                while steps > 0 and there >= min(mark, size):
                     send_all(fd, memoryview(say + there.to_bytes(LENGTH_BYTES, "little")))
-                    say, mark = b"", mark + step
+                    say, mark, steps = b"", mark + step, steps - 1
 
     # ---- how it comes ----
 
