@@ -25,6 +25,8 @@
  * them would make every call wait its turn several times on its way. */
 #define CALLS_PAUSE_MS 50
 #define CALLS_PART 4
+/* So long one that rises is waited for at most: it may hang, or take its time on purpose, where its image is a stranger's. */
+#define RISE_MAX_MS 5000
 /* So many more than are started at the same time are prepared for it. */
 #define PREPARED_AHEAD 2
 #define RETRY_FIRST_MS 1000
@@ -285,6 +287,7 @@ static int start_one(struct pool *pool, struct generic_kind *kind, struct error 
     }
     kind->creating++;
     pool->refilling++;
+    pool->rise_ns = clock_monotonic_ns();
     pool_member_add(member, kind->spec.memory_mb);
     return 0;
 }
@@ -293,6 +296,8 @@ void pool_generic_rose(const struct member *member)
 {
     struct pool *pool = member->pool;
     uint64_t took_ns = instance_start_ns(member->instance);
+    if (took_ns > RISE_MAX_MS * NS_PER_MS)
+        took_ns = RISE_MAX_MS * NS_PER_MS;
     pool->refill_rest_ns = 0;
     if (pool->cpus < CALLS_PART)
         pool->refill_rest_ns =
@@ -313,17 +318,20 @@ static size_t rising(const struct pool *pool)
     return count;
 }
 
-/* That calls come: then one is started when another is ready and, on a small machine, has been for as long as its part demands. */
+/* That calls come: then one is started when another is ready and, on a small machine, has been for as long as its part demands. The
+ * calls' pause ends that, too. */
 static bool gives_way(struct pool *pool, uint64_t now_ns)
 {
     size_t part = pool->cpus / CALLS_PART;
+    uint64_t until_ns = pool->refill_rest_ns;
+    uint64_t pause_ns = pool->call_ns + CALLS_PAUSE_MS * NS_PER_MS;
     if (!calls_come(pool, now_ns))
         return false;
     if (rising(pool) >= (part > 0 ? part : 1))
-        return true;
-    if (now_ns >= pool->refill_rest_ns)
+        until_ns = pool->rise_ns + RISE_MAX_MS * NS_PER_MS;
+    if (now_ns >= until_ns)
         return false;
-    arm_refill(pool, pool->refill_rest_ns, now_ns);
+    arm_refill(pool, pool->busy == 0 && pause_ns < until_ns ? pause_ns : until_ns, now_ns);
     return true;
 }
 

@@ -117,6 +117,7 @@ struct pool {
     uint64_t refill_due_ns;    /* not before, when nobody waits */
     uint64_t refill_latest_ns; /* not before, when somebody does */
     uint64_t refill_rest_ns;   /* not before, while calls come */
+    uint64_t rise_ns;          /* when the last generic one was begun */
     bool nothing_ahead;        /* see pool_make_ahead() */
     struct loop_timer *trim;
     void (*stopped)(void *data);

@@ -1,5 +1,6 @@
 /* Which instance runs which invocation, with instances that do what the test says. */
 #include "pool_fixture.h"
+#include "worker/instance_internal.h"
 #include "worker/pool_internal.h"
 
 TestSuite(pool, .fini = close_pool);
@@ -321,6 +322,44 @@ Test(pool, on_a_small_machine_calls_have_a_pause_between_two_starts)
     cr_expect_eq(fake_count, 2);
     end_calls();
     cr_expect_gt(fake_count, 2);
+}
+
+Test(pool, a_pause_of_the_calls_ends_that_on_a_small_machine, .timeout = 60)
+{
+    open_busy_pool(5, 1);
+    pool_schedule(pool);
+    while (count_state(INSTANCE_WARM) == 0)
+        uv_run(&loop, UV_RUN_ONCE);
+    pool->refill_rest_ns += 600ull * 1000000000;
+    fake_answer(&fakes[0], "1", 0);
+    await_fakes(1 + 5);
+    cr_expect_eq(count_state(INSTANCE_WARM), 5);
+}
+
+Test(pool, while_calls_come_one_that_hangs_holds_up_the_others_for_a_while_only)
+{
+    open_busy_pool(3, 1);
+    fake_starts_hang = true;
+    pool_schedule(pool);
+    settle();
+    pool_schedule(pool);
+    cr_assert_eq(fake_count, 2);
+    fake_starts_hang = false;
+    pool->rise_ns -= 60ull * 1000000000;
+    pool_schedule(pool);
+    settle();
+    cr_expect_eq(fake_count, 3);
+    cr_expect_eq(count_state(INSTANCE_WARM), 1);
+}
+
+Test(pool, a_start_that_took_long_does_not_mean_a_pause_without_end)
+{
+    open_warm_pool(1);
+    struct member *member = TAILQ_FIRST(&pool->members);
+    member->instance->asked_ns -= 600ull * 1000000000;
+    pool->cpus = 1;
+    pool_generic_rose(member);
+    cr_expect_lt(pool->refill_rest_ns, clock_monotonic_ns() + 60ull * 1000000000);
 }
 
 Test(pool, an_instance_that_was_generic_serves_its_function_for_ever)

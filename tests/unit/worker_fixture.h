@@ -38,6 +38,7 @@ struct runtime_instance {
 static struct runtime_instance fakes[FAKES_MAX];
 static size_t fake_count;
 static bool fake_starts_fail;
+static bool fake_starts_hang;                 /* started, they never say READY */
 static enum error_code fake_specialise_error; /* 0: it works */
 static bool fake_loads_end;                   /* a loaded one ends instead of becoming ready */
 static uint64_t fake_oom_kills;
@@ -82,7 +83,7 @@ static void fake_started(void *data)
     fake->started = true;
     error_set(&err, ERROR_UNAVAILABLE, "the fake was told to fail");
     fake->on_started(fake->started_data, fake_starts_fail ? &err : NULL);
-    if (!fake_starts_fail && !fake->stopped)
+    if (!fake_starts_fail && !fake_starts_hang && !fake->stopped)
         fake_say(fake, 0, FRAME_READY, 0, "");
 }
 
