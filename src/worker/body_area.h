@@ -34,5 +34,5 @@ size_t body_area_capacity(const struct body_area *area);
 bool body_area_put(struct body_area *area, const char *body, size_t len);
 /* `at` + `len` <= the capacity. */
 void body_area_get(const struct body_area *area, char *to, size_t at, size_t len);
-/* Gives back its pages. Accepts NULL. */
+/* Gives back its pages; not any more when the other side has made that slow. Accepts NULL. */
 void body_area_empty(struct body_area *area);

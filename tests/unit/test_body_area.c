@@ -3,10 +3,12 @@
 
 #include <criterion/criterion.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define SIZE (1UL << 20)
@@ -88,6 +90,46 @@ Test(body_area, emptied_it_has_no_pages_and_works_on)
     cr_expect(body_area_put(area, body, SIZE));
     cr_expect_eq(theirs[SIZE - 1], 'x');
     body_area_empty(NULL);
+    free(body);
+}
+
+/* A process of the other side, with as many mappings as it may have. */
+static pid_t map_often(void)
+{
+    int ready[2];
+    char byte;
+    cr_assert_eq(pipe(ready), 0);
+    pid_t child = fork();
+    cr_assert_geq(child, 0);
+    if (child == 0) {
+        for (int i = 0; i < 60000; i++)
+            mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, their_fd, 0);
+        close(ready[1]);
+        for (;;)
+            pause();
+    }
+    close(ready[1]);
+    cr_assert_eq(read(ready[0], &byte, 1), 0);
+    close(ready[0]);
+    return child;
+}
+
+/* The kernel looks at each mapping before the pages go. */
+Test(body_area, the_other_side_makes_emptying_it_slow_once_only)
+{
+    char *body = calloc(1, SIZE);
+    pid_t children[3];
+    for (int i = 0; i < 3; i++)
+        children[i] = map_often();
+    cr_expect(body_area_put(area, body, SIZE));
+    body_area_empty(area);
+    cr_expect(body_area_put(area, body, SIZE));
+    body_area_empty(area);
+    cr_expect_eq(blocks(), (long)(SIZE / 512));
+    for (int i = 0; i < 3; i++) {
+        kill(children[i], SIGKILL);
+        waitpid(children[i], NULL, 0);
+    }
     free(body);
 }
 
