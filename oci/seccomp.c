@@ -21,7 +21,7 @@ struct call_group {
 
 static const struct call_group allowed[] = {
     {"files", "open, read, write and close what the mount namespace shows",
-     "access chdir close close_range creat dup dup2 dup3 faccessat faccessat2 fadvise64 fallocate "
+     "access chdir close close_range creat dup dup2 dup3 faccessat faccessat2 fadvise64 "
      "fchdir fcntl "
      "fdatasync flock fstat fstatfs fsync ftruncate getcwd getdents getdents64 lseek lstat "
      "newfstatat open openat "
@@ -46,7 +46,7 @@ static const struct call_group allowed[] = {
      "pselect6 select "
      "signalfd signalfd4"},
     {"memory", "allocators, just-in-time compilers, shared memory",
-     "brk madvise memfd_create mincore mlock mlock2 mlockall mmap mprotect mremap msync munlock "
+     "brk memfd_create mincore mlock mlock2 mlockall mmap mprotect mremap msync munlock "
      "munlockall munmap "
      "pkey_alloc pkey_free pkey_mprotect"},
     {"processes", "start programs, wait for them, and signal one's own",
@@ -146,6 +146,7 @@ struct filtered_call {
         "socket", {SAME(0, domain), {1, TYPE_BITS, (type)}, SAME(2, protocol)}, 3                  \
     }
 #define IOCTL(request) ONE_ARGUMENT("ioctl", 1, request)
+#define ADVICE(advice) ONE_ARGUMENT("madvise", 2, advice)
 
 struct filtered_group {
     const char *name;
@@ -220,6 +221,34 @@ static const struct filtered_call own_process_rules[] = {
     TWO_ARGUMENTS("ioprio_set", 2, 0),  /* IOPRIO_WHO_PGRP */
 };
 
+/* Both ways to take pages out of a file. Whoever touches those pages meanwhile waits for it, in the worker too, where they are of memory that it
+ * shares with the instance; and it takes as long as the instance likes, by how often it has mapped them. */
+static const struct filtered_call file_pages_rules[] = {
+    {"fallocate", {{1, LOW_32_BITS & ~1u, 0}}, 1}, /* at most FALLOC_FL_KEEP_SIZE */
+    ADVICE(0),                                     /* MADV_NORMAL */
+    ADVICE(1),                                     /* MADV_RANDOM */
+    ADVICE(2),                                     /* MADV_SEQUENTIAL */
+    ADVICE(3),                                     /* MADV_WILLNEED */
+    ADVICE(4),                                     /* MADV_DONTNEED */
+    ADVICE(8),                                     /* MADV_FREE */
+    ADVICE(10),                                    /* MADV_DONTFORK */
+    ADVICE(11),                                    /* MADV_DOFORK */
+    ADVICE(12),                                    /* MADV_MERGEABLE */
+    ADVICE(13),                                    /* MADV_UNMERGEABLE */
+    ADVICE(14),                                    /* MADV_HUGEPAGE */
+    ADVICE(15),                                    /* MADV_NOHUGEPAGE */
+    ADVICE(16),                                    /* MADV_DONTDUMP */
+    ADVICE(17),                                    /* MADV_DODUMP */
+    ADVICE(18),                                    /* MADV_WIPEONFORK */
+    ADVICE(19),                                    /* MADV_KEEPONFORK */
+    ADVICE(20),                                    /* MADV_COLD */
+    ADVICE(21),                                    /* MADV_PAGEOUT */
+    ADVICE(22),                                    /* MADV_POPULATE_READ */
+    ADVICE(23),                                    /* MADV_POPULATE_WRITE */
+    ADVICE(24),                                    /* MADV_DONTNEED_LOCKED */
+    ADVICE(25),                                    /* MADV_COLLAPSE */
+};
+
 static const struct filtered_call personality_rules[] = {
     ONE_ARGUMENT("personality", 0, 0),         /* PER_LINUX */
     ONE_ARGUMENT("personality", 0, 0x8),       /* PER_LINUX32 */
@@ -245,6 +274,8 @@ static const struct filtered_group filtered[] = {
         ioctl_rules),
     GROUP("one's own limits", "of the calling process only, so that PID 1 is out of reach",
           own_process_rules),
+    GROUP("pages", "reserve room, and advise on memory; nothing that takes pages out of a file",
+          file_pages_rules),
     GROUP("personality", "the harmless ones; no READ_IMPLIES_EXEC, no ADDR_NO_RANDOMIZE",
           personality_rules),
 };

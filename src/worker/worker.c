@@ -534,7 +534,8 @@ static int open_pool(struct worker *worker, struct error *err)
                    .result_max = (size_t)settings->result_max_bytes,
                    .log_max = (size_t)settings->log_max_bytes,
                    .start_timeout_ms = (uint64_t)settings->start_timeout_ms,
-                   .share_memory = settings->shared_memory},
+                   .share_memory =
+                       settings->shared_memory && !(worker->without & LIMIT_BIT(LIMIT_SECCOMP))},
         .keep_alive_ms = (uint64_t)settings->keep_alive_ms,
         .memory_mb = settings->memory_mb,
         .max_instances = (size_t)settings->max_instances,

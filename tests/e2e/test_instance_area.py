@@ -199,13 +199,19 @@ class Frozen(PlatformTest):
 
 
 class Without(unittest.TestCase):
-    @unittest.skipUnless(os.geteuid() == 0, 'needs root')
-    def test_a_setting_leaves_it_out(self):
-        with Platform({'WORKER_SHARED_MEMORY': 'false'}) as platform:
+    def check_none(self, **settings):
+        with Platform(settings) as platform:
             platform.deploy('echo', python=ECHO, contract='handler', handler='main.handler', memory_mb=128)
             for _ in range(4):
                 self.assertTrue(platform.invoke('echo', LARGE)['result'] == LARGE)
             self.assertEqual(areas(platform.pids()['faas-worker']), [])
+
+    @unittest.skipUnless(os.geteuid() == 0, 'needs root')
+    def test_a_setting_leaves_it_out(self):
+        self.check_none(WORKER_SHARED_MEMORY='false')
+
+    def test_where_system_calls_are_not_filtered_there_is_none(self):
+        self.check_none(WORKER_RUNTIME_TYPE='simple')
 
 
 if __name__ == '__main__':

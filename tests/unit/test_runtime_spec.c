@@ -407,8 +407,8 @@ Test(seccomp, what_is_not_listed_is_refused)
 
 Test(seccomp, a_filtered_call_is_never_allowed_without_its_filter)
 {
-    static const char *const calls[] = {"clone", "socket",      "socketpair",
-                                        "ioctl", "personality", "prlimit64"};
+    static const char *const calls[] = {"clone",       "socket",    "socketpair", "ioctl",
+                                        "personality", "prlimit64", "madvise",    "fallocate"};
     struct oci_runtime_spec spec = full_spec();
     autojson *root = write_and_parse(&spec);
 

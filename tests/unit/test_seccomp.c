@@ -50,6 +50,10 @@ static const char probe_source[] =
     "  TRY(\"socket-nl-generic\", SYS_socket, AF_NETLINK, SOCK_RAW, 16);\n"
     "  TRY(\"chroot\", SYS_chroot, \"/no/such\");\n"
     "  TRY(\"memfd_secret\", SYS_memfd_secret, 0);\n"
+    "  TRY(\"madvise-remove\", SYS_madvise, 0, 0, 9);\n"
+    "  TRY(\"madvise-remove-high-bits\", SYS_madvise, 0, 0, 0x100000009L);\n"
+    "  TRY(\"fallocate-punch\", SYS_fallocate, -1, 3, 0L, 1L);\n"
+    "  TRY(\"fallocate-punch-high-bits\", SYS_fallocate, -1, 0x100000003L, 0L, 1L);\n"
     "  TRY(\"+clone\", SYS_clone, 17, 0, 0, 0, 0);\n"
     "  TRY(\"+socket-tcp\", SYS_socket, AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);\n"
     "  TRY(\"+socket-udp6\", SYS_socket, AF_INET6, SOCK_DGRAM, 17);\n"
@@ -58,6 +62,10 @@ static const char probe_source[] =
     "  TRY(\"+prlimit-self\", SYS_prlimit64, 0, 7, 0, buffer);\n"
     "  TRY(\"+personality-asks\", SYS_personality, 0xffffffffL);\n"
     "  TRY(\"+memfd\", SYS_memfd_create, \"m\", 0);\n"
+    "  static const long advice[] = {0, 1, 2, 3, 4, 8, 10, 11, 16, 20};\n"
+    "  for (int i = 0; i < 10; i++) TRY(\"+madvise\", SYS_madvise, 0, 0, advice[i]);\n"
+    "  TRY(\"+fallocate\", SYS_fallocate, memfd_create(\"m\", 0), 0, 0L, 1L);\n"
+    "  TRY(\"+fallocate-keep-size\", SYS_fallocate, memfd_create(\"m\", 0), 1, 0L, 1L);\n"
     "  return 0;\n"
     "}\n";
 
@@ -97,7 +105,7 @@ Test(seccomp_policy, the_kernel_refuses_what_the_policy_does_not_allow)
         cr_expect_eq(answer, expected_errno(call), "%s: %s", call, strerror(answer));
         count++;
     }
-    cr_expect_geq(count, 38, "%s", output);
+    cr_expect_geq(count, 54, "%s", output);
 }
 
 /* ---- interpreters of this host, with its /usr in the container ---- */
