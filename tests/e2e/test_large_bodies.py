@@ -24,6 +24,11 @@ class LargeBodies(PlatformTest):
     def check_call(self, number):
         self.assertTrue(self.invoke('echo', text(number))['result'] == text(number), f'another result than its payload, number {number}')
 
+    def session(self):
+        """Of the worker that calls are given to."""
+        active = [worker for worker in self.api('GET', '/v1/workers').json()['workers'] if worker['state'] == 'active']
+        return active[0]['session'] if active else None
+
     def test_the_connection_carries_only_what_is_said_of_them(self):
         before = self.platform.link_bytes()
         self.check_call(1)
@@ -35,8 +40,9 @@ class LargeBodies(PlatformTest):
             list(pool.map(self.check_call, range(100, 124)))
 
     def test_a_worker_that_comes_back_has_it_again(self):
+        before = self.session()
         os.kill(self.platform.pids()['faas-worker'], signal.SIGKILL)
-        wait_until(lambda: self.platform.pids().get('faas-worker'), what='a new worker')
+        wait_until(lambda: self.session() not in (None, before), what='a new worker, and that the controller knows it')
         self.assertSucceeded(self.invoke('echo', 2), 2)
         self.test_the_connection_carries_only_what_is_said_of_them()
 
