@@ -2,6 +2,7 @@
 #include "base/shared_memory.h"
 
 #include "base/cleanup.h"
+#include "base/sealed_memory.h"
 #include "base/text.h"
 
 #include <errno.h>
@@ -16,7 +17,6 @@
 
 #define HEAD_SIZE 4096UL
 #define WHOLE_SIZE (HEAD_SIZE + 2 * SHARED_AREA_SIZE)
-#define SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
 
 /* The first page. */
 struct head {
@@ -45,20 +45,14 @@ static struct shared_memory *new_end(int own, struct error *err)
 
 static int map(struct shared_memory *memory, int fd, struct error *err)
 {
-    void *mapping = mmap(NULL, WHOLE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    if (mapping == MAP_FAILED)
-        return error_set_errno(err, ERROR_INTERNAL, errno, "cannot map %lu bytes", WHOLE_SIZE);
-    memory->head = mapping;
-    return 0;
+    memory->head = sealed_memory_map(fd, WHOLE_SIZE, err);
+    return memory->head ? 0 : -1;
 }
 
 static int make(struct shared_memory *memory, struct error *err)
 {
-    memory->fd = memfd_create("faas-bodies", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    if (memory->fd < 0 || ftruncate(memory->fd, WHOLE_SIZE) < 0 ||
-        fcntl(memory->fd, F_ADD_SEALS, SEALS) < 0)
-        return error_set_errno(err, ERROR_INTERNAL, errno, "cannot make shared memory");
-    if (map(memory, memory->fd, err) < 0)
+    memory->fd = sealed_memory_new("faas-bodies", WHOLE_SIZE, err);
+    if (memory->fd < 0 || map(memory, memory->fd, err) < 0)
         return -1;
     random_id(memory->head->proof);
     return 0;
@@ -109,8 +103,7 @@ static int open_offered(const struct json *offer, struct error *err)
     autoclose int fd = open(found_path, O_RDWR | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0)
         return error_set_errno(err, ERROR_NOT_FOUND, errno, "cannot open %s", path);
-    int seals = fcntl(fd, F_GET_SEALS);
-    if (seals < 0 || (seals & SEALS) != SEALS)
+    if (!sealed_memory_is(fd))
         return error_set(err, ERROR_INVALID_REQUEST, "%s is no memory that can be shared", path);
     return steal_fd(&fd);
 }

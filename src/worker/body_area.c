@@ -2,17 +2,16 @@
 #include "worker/body_area.h"
 
 #include "base/cleanup.h"
+#include "base/sealed_memory.h"
 
 #include <assert.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
-#define SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
 /* Of the function's memory. */
 #define SHARE 16
 #define CAPACITY_MAX (16UL * 1024 * 1024)
@@ -38,15 +37,11 @@ size_t body_area_size(size_t body_max, int64_t memory_mb)
 
 static int make(struct body_area *area, struct error *err)
 {
-    area->fd = memfd_create("faas-instance", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    if (area->fd < 0 || ftruncate(area->fd, (off_t)area->size) < 0 ||
-        fcntl(area->fd, F_ADD_SEALS, SEALS) < 0)
-        return error_set_errno(err, ERROR_INTERNAL, errno, "cannot make memory for large bodies");
-    void *memory = mmap(NULL, area->size, PROT_READ | PROT_WRITE, MAP_SHARED, area->fd, 0);
-    if (memory == MAP_FAILED)
-        return error_set_errno(err, ERROR_INTERNAL, errno, "cannot map %zu bytes", area->size);
-    area->memory = memory;
-    return 0;
+    area->fd = sealed_memory_new("faas-instance", area->size, err);
+    if (area->fd < 0)
+        return -1;
+    area->memory = sealed_memory_map(area->fd, area->size, err);
+    return area->memory ? 0 : -1;
 }
 
 struct body_area *body_area_new(size_t size, struct error *err)

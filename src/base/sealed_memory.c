@@ -1,0 +1,37 @@
+/* Memory of a sealed size: see sealed_memory.h. */
+#include "base/sealed_memory.h"
+
+#include "base/cleanup.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
+
+int sealed_memory_new(const char *name, size_t size, struct error *err)
+{
+    autoclose int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+
+    if (fd < 0 || ftruncate(fd, (off_t)size) < 0 || fcntl(fd, F_ADD_SEALS, SEALS) < 0)
+        return error_set_errno(err, ERROR_INTERNAL, errno, "cannot make shared memory");
+    return steal_fd(&fd);
+}
+
+bool sealed_memory_is(int fd)
+{
+    int seals = fcntl(fd, F_GET_SEALS);
+
+    return seals >= 0 && (seals & SEALS) == SEALS;
+}
+
+void *sealed_memory_map(int fd, size_t size, struct error *err)
+{
+    void *mapping = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+
+    if (mapping != MAP_FAILED)
+        return mapping;
+    error_set_errno(err, ERROR_INTERNAL, errno, "cannot map %zu bytes", size);
+    return NULL;
+}

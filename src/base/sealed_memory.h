@@ -1,0 +1,15 @@
+/* Memory that another process can map, too (memfd_create(2)). Its size is sealed, so that no access to the mapping can fail
+ * because the other side has cut it. What is in it either side may change at any moment. Any thread. */
+#pragma once
+
+#include "base/error.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* Its descriptor, closed on exec and the caller's; -1 on error. `name` is what /proc shows. */
+int sealed_memory_new(const char *name, size_t size, struct error *err);
+/* Whether the size of what `fd` is open for, which somebody else may have made, is sealed. */
+bool sealed_memory_is(int fd);
+/* The mapping, to be ended with munmap(2); the descriptor is not needed for it any more. NULL on error. */
+void *sealed_memory_map(int fd, size_t size, struct error *err);
