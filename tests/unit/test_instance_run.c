@@ -326,18 +326,27 @@ Test(instance_run, an_answer_that_says_that_it_was_the_last_lets_no_other_call_i
 #define LARGE (1 << 20)
 #define HEAD (sizeof(struct frame_header) + 1)
 
-/* All that there is to read; what the worker has not sent yet comes as room is made for it. */
-static size_t read_all(void)
+/* All that there is to read, and how much of it is `kind`; what the worker has not sent yet comes as room is made for it. */
+static size_t read_all_and_count(char kind, size_t *ret_count)
 {
     static char bytes[64 * 1024];
     size_t got = 0;
     ssize_t part;
+    *ret_count = 0;
     do {
         settle();
         part = recv(fakes[0].fds[1], bytes, sizeof(bytes), MSG_DONTWAIT);
         got += part > 0 ? (size_t)part : 0;
+        for (ssize_t i = 0; i < part; i++)
+            *ret_count += bytes[i] == kind;
     } while (part > 0);
     return got;
+}
+
+static size_t read_all(void)
+{
+    size_t count;
+    return read_all_and_count('\0', &count);
 }
 
 static void run_large(void)
@@ -433,15 +442,8 @@ static struct invocation *lend(size_t payload_len)
 /* How many bytes of what was sent are of what was lent, once nothing more comes. */
 static size_t read_lent(void)
 {
-    static char bytes[64 * 1024];
-    size_t count = 0;
-    ssize_t part;
-    do {
-        settle();
-        part = recv(fakes[0].fds[1], bytes, sizeof(bytes), MSG_DONTWAIT);
-        for (ssize_t i = 0; i < part; i++)
-            count += bytes[i] == 'l';
-    } while (part > 0);
+    size_t count;
+    read_all_and_count('l', &count);
     return count;
 }
 
