@@ -192,13 +192,15 @@ char *message_take_body(struct message_in *message)
 
 /* A body that stays where it is while it is told. */
 static bool tell_in_place(struct message_stream *stream, const char *head, size_t head_len,
-                          const char *body, size_t body_len)
+                          const struct shared_place *place)
 {
-    struct message_in message = {
-        .message = {.head = head, .head_len = head_len, .body = body, .body_len = body_len}};
     struct shared_memory *memory = shared_memory_ref(stream->shared); /* also without the stream */
+    struct message_in message = {.message = {.head = head,
+                                             .head_len = head_len,
+                                             .body = shared_memory_at(memory, place),
+                                             .body_len = place->len}};
     bool stands = tell(stream, &message);
-    shared_memory_done(memory);
+    shared_memory_done(memory, place);
     shared_memory_free(memory);
     return stands;
 }
@@ -271,9 +273,11 @@ static int large_begin(struct message_stream *stream, size_t head_len, size_t bo
 
 /* Copies a body out of the shared memory; the message becomes a large one that has come. */
 static int large_from_shared(struct message_stream *stream, const char *head, size_t head_len,
-                             const char *from, size_t len, struct error *err)
+                             const struct shared_place *place, struct error *err)
 {
     struct large *large = &stream->large;
+    const char *from = shared_memory_at(stream->shared, place);
+    size_t len = place->len;
     *large = (struct large){.head_len = head_len, .body_len = len};
     large->head = malloc(head_len + 1);
     large->body = len <= stream->options.max_body ? new_body(len) : NULL;
@@ -289,7 +293,7 @@ static int large_from_shared(struct message_stream *stream, const char *head, si
         if (large->ahead)
             json_ahead_look(large->ahead, large->body, done);
     }
-    shared_memory_done(stream->shared);
+    shared_memory_done(stream->shared, place);
     stream->copied += large->body ? len : 0;
     return 0;
 }
@@ -307,18 +311,17 @@ static int take_shared(struct message_stream *stream, size_t head_len, size_t bo
         return 0;
     struct shared_place place;
     message_place_read(head + head_len, &place.at, &place.len);
-    const char *from = shared_memory_at(stream->shared, &place);
-    if (!from)
+    if (!shared_memory_at(stream->shared, &place))
         return error_set(err, ERROR_INVALID_REQUEST,
-                         "a body of %llu bytes at %llu is outside of the shared memory",
+                         "%llu bytes at %llu are no place in the shared memory",
                          (unsigned long long)place.len, (unsigned long long)place.at);
     stream->received += place.len;
     stream->in_at += total;
     if (stream->options.shared_in_place && place.len <= stream->options.max_body) {
         stream->copied += place.len; /* by whom it is told to, perhaps */
-        return tell_in_place(stream, head, head_len, from, place.len) ? 1 : -1;
+        return tell_in_place(stream, head, head_len, &place) ? 1 : -1;
     }
-    if (large_from_shared(stream, head, head_len, from, place.len, err) < 0)
+    if (large_from_shared(stream, head, head_len, &place, err) < 0)
         return -1;
     return tell_large(stream) ? 1 : -1;
 }
@@ -505,6 +508,8 @@ static bool put_shared(struct message_stream *stream, const char *head, size_t h
         return false;
     char *to = shared_memory_reserve(stream->shared, body_len, &place);
     char *at = to ? reserve(stream, MESSAGE_HEADER_SIZE + head_len + MESSAGE_PLACE_SIZE) : NULL;
+    if (to && !at)
+        shared_memory_cancel(stream->shared, &place);
     if (!at)
         return false;
     message_header_write(at, head_len, MESSAGE_PLACE_SIZE);

@@ -17,29 +17,36 @@
 
 #define HEAD_SIZE 4096UL
 #define WHOLE_SIZE (HEAD_SIZE + 2 * SHARED_AREA_SIZE)
+/* An area is given out in pieces of so many bytes, so that few words say which are free. */
+#define PIECE_SIZE (64UL * 1024)
+#define PIECES (SHARED_AREA_SIZE / PIECE_SIZE)
 
 /* The first page. */
 struct head {
     char proof[RANDOM_ID_LEN + 1];
-    _Atomic uint64_t done[2]; /* bodies of an area that its receiver is done with */
+    /* For each area, at the piece with which a place begins: its receiver is done with that. */
+    _Atomic unsigned char done[2][PIECES];
 };
 
 struct shared_memory {
     struct head *head; /* the mapping's begin */
     int fd;            /* the maker's until it is withdrawn, else -1 */
     int own;           /* the area that this end writes */
-    unsigned users;
-    uint64_t put; /* bodies in it so far */
-    uint64_t end; /* of the last one */
+    atomic_uint users;
+    uint16_t taken
+        [PIECES]; /* of this end's area: pieces of the place that begins with one; 0: none does */
 };
 
 static struct shared_memory *new_end(int own, struct error *err)
 {
     struct shared_memory *memory = calloc(1, sizeof(*memory));
-    if (memory)
-        *memory = (struct shared_memory){.fd = -1, .own = own, .users = 1};
-    else
+    if (!memory) {
         error_set(err, ERROR_INTERNAL, "out of memory");
+        return NULL;
+    }
+    memory->fd = -1;
+    memory->own = own;
+    memory->users = 1;
     return memory;
 }
 
@@ -130,13 +137,13 @@ struct shared_memory *shared_memory_open(const struct json *offer, struct error 
 
 struct shared_memory *shared_memory_ref(struct shared_memory *memory)
 {
-    memory->users++;
+    atomic_fetch_add(&memory->users, 1);
     return memory;
 }
 
 void shared_memory_free(struct shared_memory *memory)
 {
-    if (!memory || --memory->users > 0)
+    if (!memory || atomic_fetch_sub(&memory->users, 1) > 1)
         return;
     shared_memory_withdraw(memory);
     if (memory->head)
@@ -149,26 +156,54 @@ static char *area(const struct shared_memory *memory, int which)
     return (char *)memory->head + HEAD_SIZE + (size_t)which * SHARED_AREA_SIZE;
 }
 
+/* Takes back the place that begins with a piece, once its receiver is done with it. */
+static void take_back(struct shared_memory *memory, size_t piece)
+{
+    if (memory->taken[piece] > 0 && atomic_load(&memory->head->done[memory->own][piece]))
+        memory->taken[piece] = 0;
+}
+
+/* The first of `count` free pieces in a row; PIECES: there are none. */
+static size_t find_free(struct shared_memory *memory, size_t count)
+{
+    size_t begin = 0, end = 0;
+    while (end < PIECES && end - begin < count) {
+        take_back(memory, end);
+        size_t taken = memory->taken[end];
+        end += taken > 0 ? taken : 1;
+        begin = taken > 0 ? end : begin;
+    }
+    return end - begin == count ? begin : PIECES;
+}
+
 char *shared_memory_reserve(struct shared_memory *memory, size_t len, struct shared_place *ret)
 {
-    if (atomic_load(&memory->head->done[memory->own]) == memory->put)
-        memory->end = 0;
-    if (len > SHARED_AREA_SIZE - memory->end)
+    if (len > SHARED_AREA_SIZE)
         return NULL;
-    *ret = (struct shared_place){.at = memory->end, .len = len};
-    memory->end += len;
-    memory->put++;
+    size_t count = len > 0 ? (len + PIECE_SIZE - 1) / PIECE_SIZE : 1;
+    size_t piece = find_free(memory, count);
+    if (piece == PIECES)
+        return NULL;
+    memory->taken[piece] = (uint16_t)count;
+    atomic_store(&memory->head->done[memory->own][piece], 0);
+    *ret = (struct shared_place){.at = piece * PIECE_SIZE, .len = len};
     return area(memory, memory->own) + ret->at;
+}
+
+void shared_memory_cancel(struct shared_memory *memory, const struct shared_place *place)
+{
+    memory->taken[place->at / PIECE_SIZE] = 0;
 }
 
 const char *shared_memory_at(const struct shared_memory *memory, const struct shared_place *place)
 {
-    if (place->len > SHARED_AREA_SIZE || place->at > SHARED_AREA_SIZE - place->len)
+    if (place->at >= SHARED_AREA_SIZE || place->at % PIECE_SIZE != 0 ||
+        place->len > SHARED_AREA_SIZE - place->at)
         return NULL;
     return area(memory, !memory->own) + place->at;
 }
 
-void shared_memory_done(struct shared_memory *memory)
+void shared_memory_done(struct shared_memory *memory, const struct shared_place *place)
 {
-    atomic_fetch_add(&memory->head->done[!memory->own], 1);
+    atomic_store(&memory->head->done[!memory->own][place->at / PIECE_SIZE], 1);
 }

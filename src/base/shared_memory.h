@@ -4,12 +4,13 @@
  * One end makes it and offers it over the connection: process, descriptor and a proof, which nobody reads there but who really
  * opens that memory. The other opens it in /proc; where it cannot (another machine, another pid namespace, no right), the connection goes
  * on without. It has an area for each direction: the sender puts a body there and says the place in a message, the receiver copies it out
- * before it looks at it, and says done. An area begins anew whenever the receiver is done with all of it, so calls one after the other
- * use the same pages, and it takes nothing that does not fit.
+ * before it looks at it, and says done. Places are given back in any order. A body gets the first room that is large enough, so calls one
+ * after the other use the same pages, and nothing that does not fit is taken.
  *
  * What the other end writes is not trusted further than what it says over the connection: a place is checked, the size is sealed, bytes may change
- * until they are copied. Life cycle: shared_memory_new() or shared_memory_open(), shared_memory_ref() for who needs it longer,
- * shared_memory_free() for each; the memory itself is gone with the last of both ends, however they end. One thread. */
+ * until they are copied; whoever says that it is done before it is gets the bytes of another body. Life cycle: shared_memory_new() or
+ * shared_memory_open(), shared_memory_ref() for who needs it longer, shared_memory_free() for each; the memory itself is gone with the
+ * last of both ends, however they end. One thread, but for shared_memory_done() and shared_memory_free(). */
 #pragma once
 
 #include "base/error.h"
@@ -39,9 +40,11 @@ struct shared_memory *shared_memory_ref(struct shared_memory *memory);
 /* Accepts NULL. */
 void shared_memory_free(struct shared_memory *memory);
 
-/* Room for a body of `len` bytes, to be filled at once; NULL: none now. */
+/* Room for a body of `len` bytes, at the beginning of a page; NULL: none now. It is the caller's until the receiver is done with it. */
 char *shared_memory_reserve(struct shared_memory *memory, size_t len, struct shared_place *ret);
+/* The receiver was not and will not be told of a place that was reserved. */
+void shared_memory_cancel(struct shared_memory *memory, const struct shared_place *place);
 /* Where the other end's body is, NULL when it says a place that cannot be. */
 const char *shared_memory_at(const struct shared_memory *memory, const struct shared_place *place);
-/* One body of the other end was copied, or is not wanted. */
-void shared_memory_done(struct shared_memory *memory);
+/* That body was copied, or is not wanted. shared_memory_at() has approved of the place. */
+void shared_memory_done(struct shared_memory *memory, const struct shared_place *place);

@@ -483,7 +483,7 @@ static void tell_one_in_place(size_t len)
     cr_assert_eq(last_body[len], '\0');
     cr_assert_not_null(shared_memory_reserve(told_from, SHARED_AREA_SIZE, &place),
                        "it is not done");
-    shared_memory_done(message_stream_shared(stream));
+    shared_memory_done(message_stream_shared(stream), &place);
 }
 
 Test(message_stream, a_body_in_shared_memory_is_told_where_it_lies_to_who_only_passes_it_on)
@@ -590,14 +590,16 @@ Test(message_stream, large_bodies_are_sent_through_shared_memory_while_it_has_ro
     cr_assert_eq(send_shared(own, MAX_BODY), SIZE_MAX, "the other end has not said that it has it");
     message_stream_share_sending(stream);
     cr_assert_eq(send_shared(own, 1000), SIZE_MAX, "small ones go by the socket");
-    uint64_t at = 0;
-    size_t fit = SHARED_AREA_SIZE / MAX_BODY;
-    for (size_t i = 0; i < fit; i++, at += MAX_BODY)
-        cr_assert_eq(send_shared(own, MAX_BODY), at);
+    struct shared_place places[SHARED_AREA_SIZE / MAX_BODY];
+    size_t fit = sizeof(places) / sizeof(places[0]);
+    for (size_t i = 0; i < fit; i++) {
+        places[i] = (struct shared_place){send_shared(own, MAX_BODY), MAX_BODY};
+        cr_assert(i == 0 || places[i].at >= places[i - 1].at + MAX_BODY);
+        cr_assert_neq(places[i].at, SIZE_MAX);
+    }
     cr_assert_eq(send_shared(own, MAX_BODY), SIZE_MAX, "it is full");
-    for (size_t i = 0; i < fit; i++)
-        shared_memory_done(own);
-    cr_assert_eq(send_shared(own, MAX_BODY), 0);
+    shared_memory_done(own, &places[fit / 2]);
+    cr_assert_eq(send_shared(own, MAX_BODY), places[fit / 2].at);
     message_stream_share(stream, NULL);
     cr_assert_eq(send_shared(own, MAX_BODY), SIZE_MAX);
     cr_assert_eq(closed, 0);

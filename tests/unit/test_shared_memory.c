@@ -12,6 +12,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define PIECE ((size_t)64 * 1024)
+
 static struct shared_memory *maker, *opener;
 
 static char *offer_text(const struct shared_memory *memory)
@@ -61,20 +63,80 @@ Test(shared_memory, bodies_go_both_ways)
     cr_assert_str_eq(shared_memory_at(maker, &back), "back");
 }
 
-Test(shared_memory, an_area_that_is_full_takes_nothing_until_all_of_it_is_done)
+Test(shared_memory, an_area_that_is_full_takes_nothing_until_something_is_done)
 {
     struct shared_place first, second, third;
     cr_assert_null(shared_memory_reserve(maker, SHARED_AREA_SIZE + 1, &first));
     cr_assert_null(shared_memory_reserve(maker, SIZE_MAX, &first));
-    cr_assert_not_null(shared_memory_reserve(maker, SHARED_AREA_SIZE - 10, &first));
+    cr_assert_not_null(shared_memory_reserve(maker, SHARED_AREA_SIZE - PIECE, &first));
     cr_assert_not_null(shared_memory_reserve(maker, 10, &second));
-    cr_assert_eq(second.at, SHARED_AREA_SIZE - 10);
+    cr_assert_eq(second.at, SHARED_AREA_SIZE - PIECE);
     cr_assert_null(shared_memory_reserve(maker, 1, &third));
-    shared_memory_done(opener);
-    cr_assert_null(shared_memory_reserve(maker, 1, &third), "one is not done");
-    shared_memory_done(opener);
-    cr_assert_not_null(shared_memory_reserve(maker, 1, &third));
+    shared_memory_done(opener, &second);
+    cr_assert_null(shared_memory_reserve(maker, PIECE + 1, &third));
+    cr_assert_not_null(shared_memory_reserve(maker, PIECE, &third));
+    cr_assert_eq(third.at, second.at);
+    shared_memory_done(opener, &first);
+    cr_assert_not_null(shared_memory_reserve(maker, SHARED_AREA_SIZE - PIECE, &third));
     cr_assert_eq(third.at, 0);
+}
+
+/* The first of four stays: what is behind it is used again, whichever way it is given back. */
+Test(shared_memory, places_are_given_back_in_any_order)
+{
+    static const int orders[][3] = {{1, 2, 3}, {3, 2, 1}, {2, 1, 3}, {2, 3, 1}, {3, 1, 2}};
+    const size_t quarter = SHARED_AREA_SIZE / 4;
+    struct shared_place places[4], whole;
+    cr_assert_not_null(shared_memory_reserve(maker, quarter, &places[0]));
+    for (size_t i = 0; i < sizeof(orders) / sizeof(orders[0]); i++) {
+        for (int j = 1; j < 4; j++)
+            cr_assert_not_null(shared_memory_reserve(maker, quarter - 5, &places[j]));
+        cr_assert_null(shared_memory_reserve(maker, 1, &whole));
+        for (int j = 0; j < 3; j++) {
+            cr_assert_null(shared_memory_reserve(maker, 3 * quarter, &whole));
+            shared_memory_done(opener, &places[orders[i][j]]);
+        }
+        cr_assert_not_null(shared_memory_reserve(maker, 3 * quarter, &whole), "order %zu", i);
+        cr_assert_eq(whole.at, quarter);
+        shared_memory_done(opener, &whole);
+    }
+}
+
+Test(shared_memory, what_is_used_does_not_overlap)
+{
+    struct shared_place places[8];
+    char *at[8];
+    for (int i = 0; i < 8; i++) {
+        at[i] = shared_memory_reserve(maker, PIECE + 1, &places[i]);
+        memset(at[i], 'a' + i, PIECE + 1);
+    }
+    for (int i = 0; i < 8; i += 2)
+        shared_memory_done(opener, &places[i]);
+    for (int i = 0; i < 8; i += 2)
+        memset(shared_memory_reserve(maker, 2 * PIECE, &places[i]), 'A', 2 * PIECE);
+    for (int i = 1; i < 8; i += 2)
+        for (size_t j = 0; j <= PIECE; j++)
+            cr_assert_eq(at[i][j], 'a' + i);
+}
+
+Test(shared_memory, a_place_that_was_reserved_can_be_cancelled)
+{
+    struct shared_place first, second;
+    cr_assert_not_null(shared_memory_reserve(maker, SHARED_AREA_SIZE, &first));
+    cr_assert_null(shared_memory_reserve(maker, 1, &second));
+    shared_memory_cancel(maker, &first);
+    cr_assert_not_null(shared_memory_reserve(maker, SHARED_AREA_SIZE, &second));
+}
+
+Test(shared_memory, what_is_said_to_be_done_counts_for_one_place_only)
+{
+    struct shared_place first, second;
+    cr_assert_not_null(shared_memory_reserve(maker, 10, &first));
+    shared_memory_done(opener, &first);
+    shared_memory_done(opener, &first);
+    cr_assert_not_null(shared_memory_reserve(maker, 10, &first));
+    cr_assert_not_null(shared_memory_reserve(maker, 10, &second));
+    cr_assert_neq(first.at, second.at, "the second word was about the place before");
 }
 
 Test(shared_memory, it_stays_for_who_holds_it_longer)
@@ -85,7 +147,7 @@ Test(shared_memory, it_stays_for_who_holds_it_longer)
     shared_memory_free(opener);
     opener = NULL;
     cr_assert_eq(*shared_memory_at(longer, &place), 'l');
-    shared_memory_done(longer);
+    shared_memory_done(longer, &place);
     shared_memory_free(longer);
     cr_assert_not_null(shared_memory_reserve(maker, SHARED_AREA_SIZE, &place));
 }
@@ -94,9 +156,12 @@ Test(shared_memory, a_place_outside_is_refused)
 {
     static const struct shared_place outside[] = {{0, SHARED_AREA_SIZE + 1},
                                                   {SHARED_AREA_SIZE, 1},
-                                                  {1, SHARED_AREA_SIZE},
+                                                  {SHARED_AREA_SIZE, 0},
+                                                  {PIECE, SHARED_AREA_SIZE},
+                                                  {1, 1},
+                                                  {PIECE - 1, 1},
                                                   {UINT64_MAX, 2},
-                                                  {2, UINT64_MAX}};
+                                                  {PIECE, UINT64_MAX}};
     for (size_t i = 0; i < sizeof(outside) / sizeof(outside[0]); i++)
         cr_assert_null(shared_memory_at(opener, &outside[i]), "number %zu", i);
     cr_assert_not_null(shared_memory_at(opener, &(struct shared_place){0, SHARED_AREA_SIZE}));
