@@ -3,12 +3,18 @@
 
 #include <stdlib.h>
 
-struct blob *blob_new(char *memory, size_t len)
+struct blob *blob_new_lent(const char *bytes, size_t len, void (*release)(void *data), void *data)
 {
     struct blob *blob = malloc(sizeof(*blob));
     if (blob)
-        *blob = (struct blob){.bytes = memory, .len = len, .memory = memory, .users = 1};
+        *blob =
+            (struct blob){.bytes = bytes, .len = len, .release = release, .data = data, .users = 1};
     return blob;
+}
+
+struct blob *blob_new(char *memory, size_t len)
+{
+    return blob_new_lent(memory, len, free, memory);
 }
 
 struct blob *blob_ref(struct blob *blob)
@@ -21,6 +27,6 @@ void blob_unref(struct blob *blob)
 {
     if (!blob || __atomic_sub_fetch(&blob->users, 1, __ATOMIC_ACQ_REL) > 0)
         return;
-    free(blob->memory);
+    blob->release(blob->data);
     free(blob);
 }

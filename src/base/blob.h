@@ -1,7 +1,7 @@
 /* Bytes that several hold and nobody changes any more: what goes to a client and into the store at the same time is not copied for it.
  *
- * Life cycle: blob_new() takes memory; blob_ref() and blob_unref() count who holds it, from any thread; the last one
- * frees it. */
+ * Life cycle: blob_new() takes memory, blob_new_lent() bytes that are somebody else's; blob_ref() and blob_unref() count who holds it, from any
+ * thread; the last one frees it, or calls `release` in its own thread. */
 #pragma once
 
 #include <stddef.h>
@@ -9,12 +9,15 @@
 struct blob {
     const char *bytes;
     size_t len;
-    char *memory;   /* owned */
+    void (*release)(void *data);
+    void *data;
     unsigned users; /* atomic */
 };
 
 /* Takes `memory` (malloc'd, `len` bytes), unless it returns NULL: out of memory. */
 struct blob *blob_new(char *memory, size_t len);
+/* The bytes stand until `release` is called; it is not when this returns NULL: out of memory. */
+struct blob *blob_new_lent(const char *bytes, size_t len, void (*release)(void *data), void *data);
 /* The same blob, once more. */
 struct blob *blob_ref(struct blob *blob);
 /* Accepts NULL. */

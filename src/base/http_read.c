@@ -99,6 +99,16 @@ char *http_request_take_body(struct http_request *request, size_t *ret_len)
     return body;
 }
 
+struct blob *http_request_take_blob(struct http_request *request)
+{
+    size_t len;
+    char *body = http_request_take_body(request, &len);
+    struct blob *blob = body ? blob_new(body, len) : NULL;
+    if (!blob)
+        free(body);
+    return blob;
+}
+
 const struct json_ahead *http_request_ahead(const struct http_request *request)
 {
     return request->ahead;

@@ -112,6 +112,8 @@ const struct sockaddr *http_request_client(const struct http_request *request);
 const char *http_request_body(const struct http_request *request, size_t *ret_len);
 /* The body becomes the caller's; free() it. */
 char *http_request_take_body(struct http_request *request, size_t *ret_len);
+/* The same as a blob; NULL: out of memory. */
+struct blob *http_request_take_blob(struct http_request *request);
 /* What was seen of a large body while it came, for json_check_ahead() of it; NULL when there is nothing. */
 const struct json_ahead *http_request_ahead(const struct http_request *request);
 uint64_t http_request_received_ns(const struct http_request *request); /* monotonic */

@@ -28,6 +28,7 @@ struct chunk {
     struct chunk *next;
     const char *bytes;
     char *owned;
+    struct blob *shared; /* a use of it */
     size_t len, done;
     size_t room;   /* for more behind `len` */
     uint64_t ends; /* messages that end in it */
@@ -70,6 +71,7 @@ struct message_stream {
 static void chunk_free(struct chunk *chunk)
 {
     free(chunk->owned);
+    blob_unref(chunk->shared);
     free(chunk);
 }
 
@@ -470,18 +472,26 @@ static char *reserve(struct message_stream *stream, size_t len)
     return at;
 }
 
+static void free_part(const struct message_part *part)
+{
+    free(part->owned);
+    blob_unref(part->shared);
+}
+
 static bool put_body(struct message_stream *stream, const struct message_part *part)
 {
     if (part->len <= COPY_MAX) {
         char *at = part->len ? reserve(stream, part->len) : NULL;
         if (at)
             memcpy(at, part->bytes, part->len);
-        free(part->owned);
+        free_part(part);
         return at || part->len == 0;
     }
-    if (!chunk_new(stream,
-                   (struct chunk){.bytes = part->bytes, .owned = part->owned, .len = part->len})) {
-        free(part->owned);
+    if (!chunk_new(stream, (struct chunk){.bytes = part->bytes,
+                                          .owned = part->owned,
+                                          .shared = part->shared,
+                                          .len = part->len})) {
+        free_part(part);
         return false;
     }
     stream->queued += part->len;
@@ -520,7 +530,7 @@ static bool put_shared(struct message_stream *stream, const char *head, size_t h
         if (parts[i].len > 0)
             memcpy(to, parts[i].bytes, parts[i].len);
         to += parts[i].len;
-        free(parts[i].owned);
+        free_part(&parts[i]);
     }
     return true;
 }
@@ -550,7 +560,7 @@ int message_stream_send(struct message_stream *stream, const char *head, size_t 
             status = error_set(err, ERROR_INTERNAL, "out of memory");
         }
     for (; taken < part_count; taken++)
-        free(parts[taken].owned);
+        free_part(&parts[taken]);
     if (status == 0)
         stream->last->ends++;
     return status;

@@ -13,6 +13,7 @@
  * no call; message_stream_free() at any time, also inside of the callbacks, and drops what was not sent. Loop thread only. */
 #pragma once
 
+#include "base/blob.h"
 #include "base/byte_stream.h"
 #include "base/message.h"
 
@@ -46,8 +47,9 @@ struct message_stream_options {
 struct message_part {
     const char *bytes;
     size_t len;
-    char *
-        owned; /* to be freed when it was sent; NULL: `bytes` stand until then or until the stream is freed */
+    /* What of it was lent ends when it was sent; NULL both: `bytes` stand until then or until the stream is freed. */
+    char *owned;
+    struct blob *shared; /* one use of it */
 };
 
 /* Takes `connection`, also on failure. */

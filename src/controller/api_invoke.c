@@ -45,44 +45,60 @@ static struct function_version *find_version(const struct controller *controller
 
 /* ---- payloads ---- */
 
-static int check_json(const struct http_request *request, const char *text, size_t len,
+static int check_json(const struct http_request *request, const struct blob *payload,
                       struct error *err)
 {
     struct json_limits limits = {
         .max_bytes = SIZE_MAX, .max_depth = PAYLOAD_DEPTH_MAX, .max_values = SIZE_MAX};
-    return json_check_ahead(http_request_ahead(request), text, len, &limits, err);
+    return json_check_ahead(http_request_ahead(request), payload->bytes, payload->len, &limits,
+                            err);
+}
+
+/* Takes `text`, which may be NULL: out of memory. */
+static struct blob *new_payload(char *text, size_t len, struct error *err)
+{
+    struct blob *payload = text ? blob_new(text, len) : NULL;
+    if (payload)
+        return payload;
+    free(text);
+    error_set(err, ERROR_INTERNAL, "out of memory");
+    return NULL;
 }
 
 /* The body as the payload; "{}" when there is none. NULL with `err` set. */
-static char *take_payload(struct http_request *request, size_t *ret_len, struct error *err)
+static struct blob *take_payload(struct http_request *request, struct error *err)
 {
     size_t len = 0;
     http_request_body(request, &len);
-    char *payload = len ? http_request_take_body(request, &len) : strdup("{}");
+    if (len == 0)
+        return new_payload(strdup("{}"), 2, err);
+    struct blob *payload = http_request_take_blob(request);
     if (!payload)
         error_set(err, ERROR_INTERNAL, "out of memory");
-    *ret_len = len ? len : 2;
     return payload;
 }
 
 /* Text that is no JSON, as a JSON string. Takes `text`. */
-static char *wrap_text(char *text, size_t *len, size_t max, struct error *err)
+static struct blob *wrap_text(struct blob *text, size_t max, struct error *err)
 {
     struct buffer wrapped = BUFFER_INIT(max);
-    struct json_writer *writer = utf8_valid(text, *len) ? json_writer_new(&wrapped) : NULL;
-    int outcome = -1;
-    if (writer) {
-        json_write_string_len(writer, text, *len);
-        outcome = json_writer_finish(writer, err);
-    } else {
+    struct json_writer *writer =
+        utf8_valid(text->bytes, text->len) ? json_writer_new(&wrapped) : NULL;
+    struct blob *payload = NULL;
+    size_t len = 0;
+    if (!writer) {
         error_set(err, ERROR_INVALID_REQUEST,
                   "the payload must be JSON or UTF-8 text (bytes can be sent as base64 text)");
+    } else {
+        json_write_string_len(writer, text->bytes, text->len);
+        if (json_writer_finish(writer, err) == 0) {
+            char *bytes = buffer_take(&wrapped, &len);
+            payload = new_payload(bytes, len, err);
+        }
     }
-    free(text);
-    if (outcome == 0)
-        return buffer_take(&wrapped, len);
+    blob_unref(text);
     buffer_deinit(&wrapped);
-    return NULL;
+    return payload;
 }
 
 static bool is_json_type(const char *content_type)
@@ -94,27 +110,26 @@ static bool is_json_type(const char *content_type)
 
 /* For /fn/: a body that is JSON is passed on as it is, any other as a JSON string, unless the client says that
  * it is JSON. */
-static char *take_raw_payload(struct http_request *request, size_t max, size_t *ret_len,
-                              struct error *err)
+static struct blob *take_raw_payload(struct http_request *request, size_t max, struct error *err)
 {
-    char *payload = take_payload(request, ret_len, err);
-    if (!payload || check_json(request, payload, *ret_len, err) == 0)
+    struct blob *payload = take_payload(request, err);
+    if (!payload || check_json(request, payload, err) == 0)
         return payload;
     if (is_json_type(http_request_header(request, "Content-Type"))) {
         error_wrap(err, "the payload says that it is JSON and is not");
-        free(payload);
+        blob_unref(payload);
         return NULL;
     }
-    return wrap_text(payload, ret_len, max, err);
+    return wrap_text(payload, max, err);
 }
 
-static char *take_json_payload(struct http_request *request, size_t *ret_len, struct error *err)
+static struct blob *take_json_payload(struct http_request *request, struct error *err)
 {
-    char *payload = take_payload(request, ret_len, err);
-    if (!payload || check_json(request, payload, *ret_len, err) == 0)
+    struct blob *payload = take_payload(request, err);
+    if (!payload || check_json(request, payload, err) == 0)
         return payload;
     error_wrap(err, "the payload is no JSON that can be used");
-    free(payload);
+    blob_unref(payload);
     return NULL;
 }
 
@@ -208,22 +223,21 @@ void serve_invoke(struct http_request *request, void *data)
     struct error err = {0};
     struct async_options options;
     bool async;
-    size_t len;
     if (refresh_missing(controller, request, http_request_param(request, "name"), serve_invoke))
         return;
     struct function_version *version =
         find_version(controller, http_request_param(request, "name"), &err);
     struct token *token = tokens_of_request(controller, request);
-    char *payload =
+    struct blob *payload =
         version && read_mode(request, &async, &err) == 0 &&
                 read_async_options(request, async, &options, &err) == 0 &&
                 read_callback(controller, request, version, async, &options, &err) == 0 &&
                 (async || (controller_check_placement(controller, version, &err) == 0 &&
                            admission_check_token_place(controller, token, &err) == 0))
-            ? take_json_payload(request, &len, &err)
+            ? take_json_payload(request, &err)
             : NULL;
     struct live_execution *execution =
-        payload ? executions_accept(controller, version, payload, len, async, &err) : NULL;
+        payload ? executions_accept(controller, version, payload, async, &err) : NULL;
     if (!execution) {
         http_respond_error(request, &err);
         return;
@@ -240,20 +254,19 @@ void serve_invoke_raw(struct http_request *request, void *data)
 {
     struct controller *controller = data;
     struct error err = {0};
-    size_t len;
     if (refresh_missing(controller, request, http_request_param(request, "name"), serve_invoke_raw))
         return;
     struct function_version *version =
         find_version(controller, http_request_param(request, "name"), &err);
     struct token *token =
         version && !version->record.spec.public ? tokens_of_request(controller, request) : NULL;
-    char *payload =
+    struct blob *payload =
         version && controller_check_placement(controller, version, &err) == 0 &&
                 admission_check_token_place(controller, token, &err) == 0
-            ? take_raw_payload(request, (size_t)controller->config.payload_max_bytes, &len, &err)
+            ? take_raw_payload(request, (size_t)controller->config.payload_max_bytes, &err)
             : NULL;
     struct live_execution *execution =
-        payload ? executions_accept(controller, version, payload, len, false, &err) : NULL;
+        payload ? executions_accept(controller, version, payload, false, &err) : NULL;
     if (execution)
         start_sync(controller, request, execution, token, ANSWER_RAW);
     else

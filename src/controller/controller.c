@@ -30,34 +30,17 @@
 
 /* ---- giving out work ---- */
 
-/* A synchronous one's payload is of no more use here; that of an asynchronous one may be given out again. */
-static int take_payload(struct live_execution *execution, char **ret, struct error *err)
-{
-    if (!execution->record.async) {
-        *ret = steal_pointer(&execution->payload);
-        return 0;
-    }
-    *ret = malloc(execution->payload_len + 1);
-    if (!*ret)
-        return error_set(err, ERROR_INTERNAL, "out of memory");
-    memcpy(*ret, execution->payload, execution->payload_len);
-    return 0;
-}
-
 static int tell_assignment(struct worker_session *session, struct live_execution *execution,
                            struct error *err)
 {
     char head[384];
-    char *payload = NULL;
     const struct function_spec *spec = &execution->version->record.spec;
     snprintf(head, sizeof(head),
              "{\"kind\":\"invoke\",\"execution_id\":\"%s\",\"attempt\":%lld,\"function\":\"%s\","
              "\"version\":%lld,\"timeout_ms\":%lld}",
              execution->record.id, (long long)execution->record.attempt, spec->name,
              (long long)spec->version, (long long)spec->timeout_ms);
-    if (take_payload(execution, &payload, err) < 0)
-        return -1;
-    return session_give(session, head, payload, execution->payload_len, err);
+    return session_give(session, head, execution->payload, err);
 }
 
 bool controller_expects_workers(const struct controller *controller)

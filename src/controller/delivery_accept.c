@@ -55,7 +55,7 @@ static bool fits_window(const struct controller *controller, const struct live_e
     const struct function_entry *function = execution->version->function;
     return !controller->draining && !function->stored && !function->claiming &&
            function->window < delivery_window_max(controller) &&
-           dispatch_check_room(&controller->dispatch, function, execution->payload_len, NULL) ==
+           dispatch_check_room(&controller->dispatch, function, execution->payload->len, NULL) ==
                0 &&
            delivery_has_workers(controller) &&
            placement_possible(&controller->dispatch.placement, execution->version) &&
@@ -143,7 +143,7 @@ static int copy_for_store(const struct live_execution *execution, struct executi
                           char **ret_payload)
 {
     const struct execution *record = &execution->record;
-    char *payload = malloc(execution->payload_len + 1);
+    char *payload = malloc(execution->payload->len + 1);
     execution_init(copy);
     copy->function = strdup(record->function);
     if (!payload || !copy->function) {
@@ -151,7 +151,7 @@ static int copy_for_store(const struct live_execution *execution, struct executi
         execution_deinit(copy);
         return -1;
     }
-    memcpy(payload, execution->payload, execution->payload_len);
+    memcpy(payload, execution->payload->bytes, execution->payload->len);
     memcpy(copy->id, record->id, sizeof(copy->id));
     copy->version = record->version;
     copy->status = EXECUTION_QUEUED;
@@ -181,7 +181,7 @@ static void put(struct commit *commit, struct execution *copy, char *payload, co
     }
     controller->executions.committing++;
     commit->execution->committing = true;
-    store_accept_execution(controller->store, copy, payload, commit->execution->payload_len,
+    store_accept_execution(controller->store, copy, payload, commit->execution->payload->len,
                            &acceptance, committed, commit);
 }
 

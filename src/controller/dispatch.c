@@ -64,6 +64,11 @@ void dispatch_take_turns(struct dispatch *dispatch, struct function_entry *funct
         list_append(turns_of(dispatch, function), &function->waiting_link);
 }
 
+static size_t payload_len(const struct live_execution *execution)
+{
+    return execution->payload ? execution->payload->len : 0;
+}
+
 static void count_in(struct dispatch *dispatch, struct live_execution *execution)
 {
     struct function_entry *function = execution->version->function;
@@ -71,7 +76,7 @@ static void count_in(struct dispatch *dispatch, struct live_execution *execution
         function->passed_over = 0;
     dispatch_take_turns(dispatch, function); /* its first one may be another now */
     dispatch->length++;
-    dispatch->payload_bytes += execution->payload_len;
+    dispatch->payload_bytes += payload_len(execution);
     if (!execution->record.async)
         list_append(&dispatch->waiting, &execution->wait_link);
 }
@@ -110,7 +115,7 @@ void dispatch_remove(struct dispatch *dispatch, struct live_execution *execution
     list_remove(&execution->queue_link);
     list_remove(&execution->wait_link);
     dispatch->length--;
-    dispatch->payload_bytes -= execution->payload_len;
+    dispatch->payload_bytes -= payload_len(execution);
     if (--function->queue_length == 0)
         list_remove(&function->waiting_link);
     dispatch_take_turns(dispatch, function);

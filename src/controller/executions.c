@@ -33,7 +33,7 @@ static void free_execution(struct controller *controller, struct live_execution 
     version_unref(&controller->registry, execution->version);
     execution_deinit(&execution->record);
     buffer_deinit(&execution->log);
-    free(execution->payload);
+    blob_unref(execution->payload);
     free(execution);
 }
 
@@ -47,7 +47,7 @@ void executions_deinit(struct controller *controller)
         struct live_execution *execution = slot->value;
         execution_deinit(&execution->record);
         buffer_deinit(&execution->log);
-        free(execution->payload);
+        blob_unref(execution->payload);
         free(execution);
     }
     string_map_deinit(&executions->by_id);
@@ -89,19 +89,19 @@ static int check_unwritten(struct controller *controller, struct error *err)
 }
 
 struct live_execution *executions_accept(struct controller *controller,
-                                         struct function_version *version, char *payload,
-                                         size_t payload_len, bool async, struct error *err)
+                                         struct function_version *version, struct blob *payload,
+                                         bool async, struct error *err)
 {
     struct live_execution *execution = NULL;
     int room =
         async ? delivery_check_room(controller, err)
-              : dispatch_check_room(&controller->dispatch, version->function, payload_len, err);
+              : dispatch_check_room(&controller->dispatch, version->function, payload->len, err);
     if (room < 0 || check_unwritten(controller, err) < 0)
         controller->metrics.throttled++;
     else if (async || admission_check_place(controller, version->function, err) == 0)
         execution = new_execution(controller, err);
     if (!execution) {
-        free(payload);
+        blob_unref(payload);
         return NULL;
     }
     struct execution *record = &execution->record;
@@ -112,11 +112,10 @@ struct live_execution *executions_accept(struct controller *controller,
     record->attempt = 1;
     record->created_at_ns = clock_realtime_ns();
     execution->payload = payload;
-    execution->payload_len = payload_len;
     if (!record->function ||
         string_map_put(&controller->executions.by_id, record->id, execution, err) < 0) {
         execution_deinit(record);
-        free(payload);
+        blob_unref(payload);
         free(execution);
         error_set(err, ERROR_INTERNAL, "out of memory");
         return NULL;
@@ -131,18 +130,20 @@ struct live_execution *executions_take_up(struct controller *controller, struct 
                                           char *payload, size_t payload_len, struct error *err)
 {
     struct live_execution *execution = new_execution(controller, err);
-    if (!execution) {
+    if (execution)
+        execution->payload = blob_new(payload, payload_len);
+    if (!execution || !execution->payload) {
+        error_set(err, ERROR_INTERNAL, "out of memory");
+        free(execution);
         free(payload);
         return NULL;
     }
     execution->record = *record;
     execution_init(record);
-    execution->payload = payload;
-    execution->payload_len = payload_len;
     if (string_map_put(&controller->executions.by_id, execution->record.id, execution, err) == 0)
         return execution;
     execution_deinit(&execution->record);
-    free(payload);
+    blob_unref(execution->payload);
     free(execution);
     return NULL;
 }
@@ -184,9 +185,8 @@ void executions_started(struct controller *controller, struct live_execution *ex
                               record->attempt, record->delivery.losses, record->started_at_ns, NULL,
                               NULL);
     } else {
-        free(execution->payload);
+        blob_unref(execution->payload);
         execution->payload = NULL;
-        execution->payload_len = 0;
     }
 }
 
@@ -253,7 +253,7 @@ static void keep_final(struct controller *controller, struct live_execution *exe
     admission_give_place(controller, execution);
     version_unref(&controller->registry, execution->version);
     execution->version = NULL;
-    free(execution->payload);
+    blob_unref(execution->payload);
     execution->payload = NULL;
     buffer_deinit(&execution->log);
     list_append(&executions->finals, &execution->owner_link);

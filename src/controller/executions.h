@@ -24,8 +24,7 @@ enum answer_form {
 struct live_execution {
     struct execution record;
     struct function_version *version; /* a reference */
-    char *payload;                    /* owned; of a synchronous one only until it was dispatched */
-    size_t payload_len;
+    struct blob *payload; /* a use of it; of a synchronous one only until it was dispatched */
     struct http_request *request; /* the waiting client; NULL: nobody */
     enum answer_form form;
     uint64_t accepted_ns, dispatched_ns; /* monotonic */
@@ -67,8 +66,8 @@ void executions_deinit(struct controller *controller);
 /* A new execution of the function's current version, not queued yet. Takes the payload, also on
  * failure. */
 struct live_execution *executions_accept(struct controller *controller,
-                                         struct function_version *version, char *payload,
-                                         size_t payload_len, bool async, struct error *err);
+                                         struct function_version *version, struct blob *payload,
+                                         bool async, struct error *err);
 /* One that the store has had already: its record and payload become the new execution's, also on failure. Without a
  * version yet. */
 struct live_execution *executions_take_up(struct controller *controller, struct execution *record,

@@ -29,18 +29,17 @@ static struct worker_session *session_of(struct dispatch_worker *worker)
 
 /* ---- telling ---- */
 
-int session_give(struct worker_session *session, const char *head, char *body, size_t body_len,
+int session_give(struct worker_session *session, const char *head, struct blob *body,
                  struct error *err)
 {
     if (session->stream)
-        return worker_stream_send(session->stream, head, body, body_len, err);
-    free(body);
+        return worker_stream_send(session->stream, head, body, err);
     return error_set(err, ERROR_UNAVAILABLE, "worker %s is not connected", session->name);
 }
 
 int session_tell(struct worker_session *session, const char *head, struct error *err)
 {
-    return session_give(session, head, NULL, 0, err);
+    return session_give(session, head, NULL, err);
 }
 
 void session_flush(struct worker_session *session)

@@ -73,8 +73,8 @@ void session_detach(struct worker_session *session);
 void session_heard(struct worker_session *session);
 /* Queues a message for the worker; session_flush() sends. -1 when it cannot be told now. */
 int session_tell(struct worker_session *session, const char *head, struct error *err);
-/* The same with a body, which is taken, also on failure. */
-int session_give(struct worker_session *session, const char *head, char *body, size_t body_len,
+/* The same with a body. */
+int session_give(struct worker_session *session, const char *head, struct blob *body,
                  struct error *err);
 void session_flush(struct worker_session *session);
 /* Bytes that wait to be sent. */

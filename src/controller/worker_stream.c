@@ -26,10 +26,13 @@
 
 /* ---- out ---- */
 
-int worker_stream_send(struct worker_stream *stream, const char *head, char *body, size_t body_len,
+int worker_stream_send(struct worker_stream *stream, const char *head, struct blob *body,
                        struct error *err)
 {
-    struct message_part part = {.bytes = body, .len = body_len, .owned = body};
+    struct message_part part = {0};
+    if (body)
+        part =
+            (struct message_part){.bytes = body->bytes, .len = body->len, .shared = blob_ref(body)};
     if (message_stream_send(stream->messages, head, strlen(head), &part, body ? 1 : 0, err) < 0)
         return -1;
     stream->given++;
@@ -42,7 +45,7 @@ static void acknowledge(struct worker_stream *stream)
     if (stream->acknowledged == stream->taken)
         return;
     snprintf(head, sizeof(head), "{\"kind\":\"ack\",\"messages\":%" PRIu64 "}", stream->taken);
-    if (worker_stream_send(stream, head, NULL, 0, NULL) == 0)
+    if (worker_stream_send(stream, head, NULL, NULL) == 0)
         stream->acknowledged = stream->taken;
 }
 
@@ -64,7 +67,7 @@ void worker_stream_dismiss(struct worker_stream *stream, const char *kind, const
         json_member_string(writer, "message", why->message);
         json_object_end(writer);
         if (json_writer_finish(writer, NULL) == 0)
-            worker_stream_send(stream, head.data, NULL, 0, NULL);
+            worker_stream_send(stream, head.data, NULL, NULL);
     }
     message_stream_push(stream->messages);
     if (stream->session)

@@ -26,8 +26,8 @@ struct worker_stream {
     uint64_t received;               /* bytes, when that was looked at last */
 };
 
-/* Queues a message; `body` is taken, also on failure. */
-int worker_stream_send(struct worker_stream *stream, const char *head, char *body, size_t body_len,
+/* Queues a message, which holds `body` (NULL: none) until it was sent. */
+int worker_stream_send(struct worker_stream *stream, const char *head, struct blob *body,
                        struct error *err);
 /* Writes the member `memory` of a welcome for a worker of this machine (shared_memory.h). */
 void worker_stream_offer_memory(struct worker_stream *stream, struct json_writer *writer);

@@ -54,6 +54,8 @@ static struct function_entry *function(const char *name)
     return entry;
 }
 
+static struct blob one_byte = {.bytes = "1", .len = 1};
+
 /* Numbered by attempt, so that tests can tell them apart. */
 static struct live_execution *enqueue(const char *name, int number)
 {
@@ -62,7 +64,7 @@ static struct live_execution *enqueue(const char *name, int number)
     list_init(&execution->wait_link);
     execution->version = function(name)->current;
     execution->record.attempt = number;
-    execution->payload_len = 1;
+    execution->payload = &one_byte;
     dispatch_enqueue(&dispatch, execution);
     return execution;
 }

@@ -355,6 +355,44 @@ Test(message_stream, what_was_not_sent_is_freed_with_it)
     drop_stream();
 }
 
+static void count_one(void *data)
+{
+    ++*(int *)data;
+}
+
+Test(message_stream, a_body_that_is_shared_is_given_back_when_it_was_sent)
+{
+    static const char bytes[MAX_BODY];
+    static const size_t sizes[] = {10, MAX_BODY};
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+        int given_back = 0;
+        struct blob *blob = blob_new_lent(bytes, sizes[i], count_one, &given_back);
+        struct message_part part = {.bytes = bytes, .len = sizes[i], .shared = blob};
+        cr_assert_eq(message_stream_send(stream, "{}", 2, &part, 1, NULL), 0);
+        message_stream_push(stream);
+        if (sizes[i] == MAX_BODY)
+            cr_assert_eq(given_back, 0, "it waits to be sent");
+        free(read_sent(MESSAGE_HEADER_SIZE + 2 + sizes[i]));
+        run_until(&given_back, 1);
+    }
+}
+
+Test(message_stream, a_body_that_is_shared_is_given_back_when_it_cannot_be_sent)
+{
+    static const char bytes[3 * MAX_BODY];
+    int given_back = 0;
+    for (int i = 0; i < 2; i++) {
+        struct message_part part = {
+            .bytes = bytes,
+            .len = sizeof(bytes),
+            .shared = blob_new_lent(bytes, sizeof(bytes), count_one, &given_back)};
+        cr_assert_eq(message_stream_send(stream, "{}", 2, &part, 1, NULL), i == 0 ? 0 : -1);
+        cr_assert_eq(given_back, i);
+    }
+    drop_stream();
+    cr_assert_eq(given_back, 2);
+}
+
 /* ---- memory of both ends ---- */
 
 /* The test's end; the stream has the other. */
