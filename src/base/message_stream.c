@@ -516,18 +516,22 @@ static bool put_shared(struct message_stream *stream, const char *head, size_t h
     struct shared_place place;
     if (!stream->shares_sending || body_len < SHARED_MIN || head_len > IN_SIZE / 2)
         return false;
-    char *to = shared_memory_reserve(stream->shared, body_len, &place);
+    bool there = shared_memory_is_room(stream->shared, parts[0].bytes, body_len, &place);
+    char *to =
+        there ? (char *)parts[0].bytes : shared_memory_reserve(stream->shared, body_len, &place);
     char *at = to ? reserve(stream, MESSAGE_HEADER_SIZE + head_len + MESSAGE_PLACE_SIZE) : NULL;
-    if (to && !at)
+    if (to && !at && !there)
         shared_memory_cancel(stream->shared, &place);
     if (!at)
         return false;
+    if (there)
+        shared_memory_room_sent(stream->shared, &place);
     message_header_write(at, head_len, MESSAGE_PLACE_SIZE);
     message_header_mark_shared(at);
     memcpy(at + MESSAGE_HEADER_SIZE, head, head_len);
     message_place_write(at + MESSAGE_HEADER_SIZE + head_len, place.at, place.len);
     for (size_t i = 0; i < part_count; i++) {
-        if (parts[i].len > 0)
+        if (parts[i].len > 0 && parts[i].bytes != to)
             memcpy(to, parts[i].bytes, parts[i].len);
         to += parts[i].len;
         free_part(&parts[i]);
@@ -604,6 +608,13 @@ void message_stream_share_sending(struct message_stream *stream)
 struct shared_memory *message_stream_shared(const struct message_stream *stream)
 {
     return stream->shared;
+}
+
+struct blob *message_stream_room(const struct message_stream *stream, size_t len, size_t spare)
+{
+    return stream->shares_sending && len >= SHARED_MIN
+               ? shared_memory_room(stream->shared, len, spare)
+               : NULL;
 }
 
 void message_stream_push(struct message_stream *stream)

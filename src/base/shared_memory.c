@@ -28,6 +28,8 @@ struct head {
     _Atomic unsigned char done[2][PIECES];
 };
 
+enum room { ROOM_NONE, ROOM_OPEN, ROOM_SENT };
+
 struct shared_memory {
     struct head *head; /* the mapping's begin */
     int fd;            /* the maker's until it is withdrawn, else -1 */
@@ -35,6 +37,9 @@ struct shared_memory {
     atomic_uint users;
     uint16_t taken
         [PIECES]; /* of this end's area: pieces of the place that begins with one; 0: none does */
+    /* Of the place that begins with a piece: whether this end keeps it, and the receiver knows it. */
+    unsigned char rooms[PIECES];
+    size_t open; /* pieces in rooms that it does not know */
 };
 
 static struct shared_memory *new_end(int own, struct error *err)
@@ -159,7 +164,8 @@ static char *area(const struct shared_memory *memory, int which)
 /* Takes back the place that begins with a piece, once its receiver is done with it. */
 static void take_back(struct shared_memory *memory, size_t piece)
 {
-    if (memory->taken[piece] > 0 && atomic_load(&memory->head->done[memory->own][piece]))
+    if (memory->taken[piece] > 0 && memory->rooms[piece] == ROOM_NONE &&
+        atomic_load(&memory->head->done[memory->own][piece]))
         memory->taken[piece] = 0;
 }
 
@@ -206,4 +212,65 @@ const char *shared_memory_at(const struct shared_memory *memory, const struct sh
 void shared_memory_done(struct shared_memory *memory, const struct shared_place *place)
 {
     atomic_store(&memory->head->done[!memory->own][place->at / PIECE_SIZE], 1);
+}
+
+/* ---- bodies that are made in place ---- */
+
+struct made {
+    struct shared_memory *memory; /* owned: a reference */
+    struct shared_place place;
+};
+
+static void let_go(void *data)
+{
+    struct made *made = data;
+    struct shared_memory *memory = made->memory;
+    size_t piece = made->place.at / PIECE_SIZE;
+    if (memory->rooms[piece] == ROOM_OPEN) {
+        memory->open -= memory->taken[piece];
+        shared_memory_cancel(memory, &made->place);
+    }
+    memory->rooms[piece] = ROOM_NONE;
+    shared_memory_free(memory);
+    free(made);
+}
+
+struct blob *shared_memory_room(struct shared_memory *memory, size_t len, size_t spare)
+{
+    struct shared_place place;
+    size_t left = (PIECES / 2 - memory->open) * PIECE_SIZE;
+    if (len > left || spare > left - len)
+        return NULL;
+    char *bytes = shared_memory_reserve(memory, len + spare, &place);
+    struct made *made = bytes ? malloc(sizeof(*made)) : NULL;
+    struct blob *blob = made ? blob_new_lent(bytes, len, let_go, made) : NULL;
+    if (!blob) {
+        if (bytes)
+            shared_memory_cancel(memory, &place);
+        free(made);
+        return NULL;
+    }
+    *made = (struct made){.memory = shared_memory_ref(memory), .place = place};
+    memory->rooms[place.at / PIECE_SIZE] = ROOM_OPEN;
+    memory->open += memory->taken[place.at / PIECE_SIZE];
+    return blob;
+}
+
+bool shared_memory_is_room(const struct shared_memory *memory, const char *body, size_t len,
+                           struct shared_place *ret)
+{
+    uintptr_t at = (uintptr_t)body - (uintptr_t)area(memory, memory->own);
+    size_t piece = at / PIECE_SIZE;
+    if (at >= SHARED_AREA_SIZE || at % PIECE_SIZE != 0 || memory->rooms[piece] != ROOM_OPEN ||
+        len > memory->taken[piece] * PIECE_SIZE)
+        return false;
+    *ret = (struct shared_place){.at = at, .len = len};
+    return true;
+}
+
+void shared_memory_room_sent(struct shared_memory *memory, const struct shared_place *place)
+{
+    size_t piece = place->at / PIECE_SIZE;
+    memory->rooms[piece] = ROOM_SENT;
+    memory->open -= memory->taken[piece];
 }

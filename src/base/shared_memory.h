@@ -13,6 +13,7 @@
  * last of both ends, however they end. One thread, but for shared_memory_done() and shared_memory_free(). */
 #pragma once
 
+#include "base/blob.h"
 #include "base/error.h"
 #include "base/json.h"
 
@@ -48,3 +49,13 @@ void shared_memory_cancel(struct shared_memory *memory, const struct shared_plac
 const char *shared_memory_at(const struct shared_memory *memory, const struct shared_place *place);
 /* That body was copied, or is not wanted. shared_memory_at() has approved of the place. */
 void shared_memory_done(struct shared_memory *memory, const struct shared_place *place);
+
+/* A body of this end's that is made where it is sent from: `len` bytes for whoever fills them, and then `spare` more. It stays there as
+ * long as somebody holds it, also without `memory` and when the receiver is done with it. NULL: no room now, which is so, too, when
+ * bodies that are not sent yet have half of the area: the rest is for those that are whole. */
+struct blob *shared_memory_room(struct shared_memory *memory, size_t len, size_t spare);
+/* Whether `body` is at the begin of one, with so many bytes; then `ret` is its place. */
+bool shared_memory_is_room(const struct shared_memory *memory, const char *body, size_t len,
+                           struct shared_place *ret);
+/* The receiver is told of that place, once, and says when it is done. */
+void shared_memory_room_sent(struct shared_memory *memory, const struct shared_place *place);

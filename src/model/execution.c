@@ -76,6 +76,13 @@ struct blob *execution_share_result(struct execution *execution)
     return execution->shared ? blob_ref(execution->shared) : NULL;
 }
 
+void execution_take_result(struct execution *execution, struct blob *result)
+{
+    execution->shared = result;
+    execution->result = (char *)result->bytes; /* which nobody writes to */
+    execution->result_len = result->len;
+}
+
 void execution_drop_result(struct execution *execution)
 {
     if (execution->shared)

@@ -73,7 +73,8 @@ struct execution {
     bool async;
     char *result; /* JSON text, owned; NULL: none */
     size_t result_len;
-    struct blob *shared; /* owned: `result` is its; NULL: `result` is malloc'd */
+    struct blob
+        *shared; /* owned: `result` is its, and not NUL-terminated; NULL: `result` is malloc'd */
     bool
         result_base64; /* the result is a JSON string holding base64 of bytes that were not UTF-8 */
     bool has_error;
@@ -101,6 +102,8 @@ void execution_init(struct execution *execution);
 void execution_deinit(struct execution *execution);
 /* The result, for somebody else to hold, too; NULL when out of memory. There must be one. */
 struct blob *execution_share_result(struct execution *execution);
+/* Takes a blob as the result, of which there must be none. */
+void execution_take_result(struct execution *execution, struct blob *result);
 void execution_drop_result(struct execution *execution);
 
 void execution_callback_free(struct execution_callback *callback);

@@ -1,7 +1,9 @@
 /* Frames over one non-blocking socket to an instance; see channel.h. */
 #include "worker/channel.h"
 
+#include "base/blob.h"
 #include "base/buffer.h"
+#include "base/cleanup.h"
 #include "base/json.h"
 #include "worker/body_area.h"
 
@@ -39,6 +41,8 @@ struct channel {
     bool area_used;         /* and said that it has mapped it */
     /* of a frame whose body is in the area: what it says of it */
     uint32_t in_area; /* length */
+    uint32_t copied;
+    struct blob *room; /* owned: where it goes; NULL: to `body` */
     uint32_t numbers;
     uint8_t number[FRAME_IN_AREA_LEN]; /* that is being read */
     size_t number_len;
@@ -83,6 +87,12 @@ static void on_handle_closed(uv_handle_t *handle)
     free(channel);
 }
 
+static void drop_room(struct channel *channel)
+{
+    blob_unref(channel->room);
+    channel->room = NULL;
+}
+
 void channel_free(struct channel *channel)
 {
     if (!channel)
@@ -92,6 +102,7 @@ void channel_free(struct channel *channel)
     channel->dead = true;
     uv_close((uv_handle_t *)&channel->poll, on_handle_closed);
     close(channel->fd);
+    drop_room(channel);
     body_area_free(channel->area);
     channel->area = NULL;
 }
@@ -122,6 +133,8 @@ static void begin_body(struct channel *channel)
 {
     const struct frame_header *header = &channel->reader.header;
     buffer_clear(&channel->body);
+    drop_room(channel);
+    channel->copied = 0;
     channel->numbers = 0;
     channel->number_len = 0;
     json_ahead_free(channel->ahead);
@@ -156,18 +169,27 @@ static uint8_t *read_target(struct channel *channel, uint8_t *chunk, size_t *ret
     return (uint8_t *)channel->body.data + channel->body.len;
 }
 
-/* The body, out of the area, as far as it is there. */
-static void copy_body(struct channel *channel, size_t there)
+/* Where the body of a frame goes that is in the area. */
+static char *body_of(struct channel *channel)
 {
-    struct buffer *body = &channel->body;
-    while (body->len < there) {
-        size_t left = there - body->len;
-        size_t piece = left < AREA_PIECE ? left : AREA_PIECE;
-        body_area_get(channel->area, body->data + body->len, body->len, piece);
-        body->len += piece;
-        body->data[body->len] = '\0';
-        json_ahead_look(channel->ahead, body->data, body->len);
+    return channel->room ? (char *)channel->room->bytes : channel->body.data;
+}
+
+/* The body, out of the area, as far as it is there. */
+static void copy_body(struct channel *channel, uint32_t there)
+{
+    char *to = body_of(channel);
+    while (channel->copied < there) {
+        uint32_t left = there - channel->copied;
+        uint32_t piece = left < AREA_PIECE ? left : AREA_PIECE;
+        body_area_get(channel->area, to + channel->copied, channel->copied, piece);
+        channel->copied += piece;
+        json_ahead_look(channel->ahead, to, channel->copied);
     }
+    if (channel->room)
+        return;
+    channel->body.len = channel->copied;
+    to[channel->copied] = '\0';
 }
 
 /* The first number of a frame whose body is in the area. False: the channel is dead. */
@@ -180,7 +202,9 @@ static bool begin_in_area(struct channel *channel, uint32_t len)
         refuse(channel, &header, "a body that is larger than the memory that it is said to be in");
         return false;
     }
-    if (buffer_reserve(&channel->body, len, &err) < 0) {
+    if (len >= BODY_AREA_MIN && channel->events.room)
+        channel->room = channel->events.room(channel->data, len);
+    if (!channel->room && buffer_reserve(&channel->body, len, &err) < 0) {
         die(channel, &err);
         return false;
     }
@@ -197,7 +221,7 @@ static bool take_number(struct channel *channel, uint32_t number)
     if (channel->numbers++ == 0)
         return begin_in_area(channel, number);
     bool last = channel->numbers * FRAME_IN_AREA_LEN == header->body_len;
-    if (number < channel->body.len || number > channel->in_area ||
+    if (number < channel->copied || number > channel->in_area ||
         (last && number != channel->in_area)) {
         refuse(channel, header, "numbers of a body that do not lead to its length");
         return false;
@@ -235,7 +259,7 @@ static void take_frame(struct channel *channel)
         header.body_len = channel->in_area;
     }
     channel->events.frame(channel->data, &header, channel->reader.meta,
-                          channel->body.len ? channel->body.data : "");
+                          channel->room || channel->body.len ? body_of(channel) : "");
 }
 
 /* One event of the reader; false when there is nothing more to do with these bytes. */
@@ -463,6 +487,11 @@ void channel_read(struct channel *channel)
 char *channel_take_body(struct channel *channel, size_t *ret_len)
 {
     return buffer_take(&channel->body, ret_len);
+}
+
+struct blob *channel_take_room(struct channel *channel)
+{
+    return steal_pointer(&channel->room);
 }
 
 const struct json_ahead *channel_ahead(const struct channel *channel)

@@ -12,13 +12,14 @@
 #include <stdbool.h>
 #include <uv.h>
 
+struct blob;
 struct body_area;
 struct channel;
 struct json_ahead;
 
 struct channel_events {
-    /* The header is in the machine's byte order, and its body_len that of the body wherever it was; `meta` and `body` are NUL-terminated and valid
-     * during the call. The channel may be freed inside any event. */
+    /* The header is in the machine's byte order, and its body_len that of the body wherever it was; `meta` and `body` are valid during the
+     * call and NUL-terminated, but for a body in memory that room() gave. The channel may be freed inside any event. */
     void (*frame)(void *data, const struct frame_header *header, const char *meta,
                   const char *body);
     /* A frame announced a body over the cap; the channel is dead, closed() does not follow. After channel_pass_over_large(): a
@@ -29,6 +30,9 @@ struct channel_events {
     /* All is sent of a frame that channel_send() could not send at once. May be NULL; here the channel must
      * not be freed. */
     void (*sent)(void *data);
+    /* Memory for a RESULT of `len` bytes that is about to come through the area, as a blob that is the channel's now, and only it writes
+     * to; NULL: nobody has any, the channel takes its own. May be NULL; here the channel must not be freed. */
+    struct blob *(*room)(void *data, size_t len);
 };
 
 /* Takes `fd`, also on failure. `types`: FRAME_BIT() of each type that may come; `max_body`: bytes
@@ -44,8 +48,10 @@ int channel_send(struct channel *channel, enum frame_type type, uint32_t value, 
                  const char *body, size_t body_len, struct error *err);
 /* While it is sending: the body that it borrows lies at `body` from now on. */
 void channel_move_body(struct channel *channel, const char *body);
-/* Inside of frame(): the body becomes the caller's. NULL when out of memory. */
+/* Inside of frame(): the body becomes the caller's. NULL when out of memory. Not of a body in memory that room() gave: */
 char *channel_take_body(struct channel *channel, size_t *ret_len);
+/* That becomes the caller's; NULL: it is elsewhere. */
+struct blob *channel_take_room(struct channel *channel);
 /* Inside of frame(): what was seen of a large RESULT while it came, for json_check_ahead() of its body. */
 const struct json_ahead *channel_ahead(const struct channel *channel);
 /* The next frame carries the descriptor of `area` (body_area.h), which is the channel's now; once it is sent, large results may be in it.

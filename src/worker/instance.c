@@ -350,6 +350,11 @@ static void on_adapter_sent(void *data)
     instance_run_sent(data);
 }
 
+static struct blob *on_adapter_room(void *data, size_t len)
+{
+    return instance_run_room(data, len);
+}
+
 /* The descriptors of both sides: `ours` and `theirs` are control, adapter, stdout, stderr. */
 static int make_descriptors(int ours[INSTANCE_FD_COUNT], int theirs[INSTANCE_FD_COUNT],
                             struct error *err)
@@ -378,7 +383,8 @@ int instance_open_adapter(struct instance *instance, int fd, struct error *err)
     static const struct channel_events events = {.frame = on_adapter_frame,
                                                  .too_large = on_too_large,
                                                  .closed = on_adapter_closed,
-                                                 .sent = on_adapter_sent};
+                                                 .sent = on_adapter_sent,
+                                                 .room = on_adapter_room};
     uint32_t types = FRAME_BIT(FRAME_READY) | FRAME_BIT(FRAME_RESULT) | FRAME_BIT(FRAME_ERROR);
     if (instance->spec->concurrency > 1)
         types |= FRAME_BIT(FRAME_LOG);

@@ -56,6 +56,8 @@ void instance_set_places(struct instance *instance, uint32_t adapters);
 bool instance_run_shared_log(void *data, const char *text, size_t len);
 /* Events of the channels while busy, and of stdout. */
 void instance_run_sent(struct instance *instance);
+/* See struct invocation. */
+struct blob *instance_run_room(struct instance *instance, size_t len);
 void instance_run_frame(struct instance *instance, const struct frame_header *header,
                         const char *meta, const char *body);
 /* `execution_id`: as in the frame's meta; NULL: not known. */

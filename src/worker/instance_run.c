@@ -227,7 +227,7 @@ static void take_stdout(struct invocation *invocation)
         too_large(execution, instance->limits.result_max);
         return;
     }
-    free(execution->result);
+    execution_drop_result(execution);
     execution->result = outcome.result;
     execution->result_len = outcome.result_len;
     execution->result_base64 = outcome.base64;
@@ -273,6 +273,27 @@ static void hear_of_area(struct instance *instance)
         instance->wants_area = instance->limits.share_memory && instance->places == 1;
 }
 
+struct blob *instance_run_room(struct instance *instance, size_t len)
+{
+    struct invocation *invocation = TAILQ_FIRST(&instance->calls);
+    return invocation && invocation->room ? invocation->room(invocation->data, invocation, len)
+                                          : NULL;
+}
+
+static void take_result(struct instance *instance, struct invocation *invocation)
+{
+    const struct json_ahead *ahead = channel_ahead(instance->adapter);
+    struct execution *execution = &invocation->execution;
+    struct blob *blob = channel_take_room(instance->adapter);
+    size_t len = 0;
+    if (blob) {
+        outcome_from_handler_blob(execution, blob, ahead, instance->limits.result_max);
+        return;
+    }
+    char *result = channel_take_body(instance->adapter, &len);
+    outcome_from_handler_result(execution, result, len, ahead, instance->limits.result_max);
+}
+
 /* Contract handler: it has returned, or raised an exception. */
 static void take_answer(struct instance *instance, const struct frame_header *header,
                         const char *meta, const char *body)
@@ -288,10 +309,7 @@ static void take_answer(struct instance *instance, const struct frame_header *he
     if (header->flags & FRAME_FLAG_AREA)
         hear_of_area(instance);
     if (header->type == FRAME_RESULT) {
-        size_t len = 0;
-        char *result = channel_take_body(instance->adapter, &len);
-        outcome_from_handler_result(&invocation->execution, result, len,
-                                    channel_ahead(instance->adapter), instance->limits.result_max);
+        take_result(instance, invocation);
     } else {
         outcome_from_handler_error(&invocation->execution, body, header->body_len);
     }

@@ -46,6 +46,8 @@ struct invocation {
     struct invocation_run run;
     /* Called exactly once; the invocation is freed after it by its owner. */
     void (*done)(void *data, struct invocation *invocation);
+    /* Memory for its result of `len` bytes, from where that is sent on without a copy; NULL: none, or not now. May be NULL. */
+    struct blob *(*room)(void *data, struct invocation *invocation, size_t len);
     void *data;
     TAILQ_ENTRY(invocation) waiting; /* the pool's */
     TAILQ_ENTRY(invocation) all;     /* the worker's */

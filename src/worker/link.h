@@ -54,6 +54,9 @@ const char *link_url(const struct link *link);
 
 /* Queue one message; texts are copied, but for the execution's result and log, which are taken. */
 void link_send_result(struct link *link, struct execution *execution);
+/* Memory for a result of `len` bytes that is still to be made, with a log of up to `log_max`, from where it goes to the controller without a copy; it
+ * stands until it is not kept any more, whatever the connection does. NULL: none now. */
+struct blob *link_result_room(struct link *link, size_t len, size_t log_max);
 void link_send_log(struct link *link, const char *execution_id, int64_t attempt, uint64_t offset,
                    const char *text, size_t len);
 void link_send_build(struct link *link, const char *build_id, bool ok, const char *output,

@@ -12,7 +12,8 @@
 /* One result, kept until the controller has taken it. */
 struct outgoing {
     struct buffer head;
-    char *body[2]; /* owned: result and log, or a build's output and artifact */
+    char *body[2];       /* owned: result and log, or a build's output and artifact */
+    struct blob *shared; /* owned: body[0] is its; NULL: that is malloc'd */
     size_t body_len[2];
     char id[LINK_ID_MAX + 1]; /* of the execution, or of the build */
     bool is_build;

@@ -2,6 +2,7 @@
  * link.h. */
 #include "worker/link_internal.h"
 
+#include "base/blob.h"
 #include "base/cleanup.h"
 #include "base/log.h"
 
@@ -9,13 +10,18 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* A log that was cut has a marker, too. */
+#define LOG_MARKER_MAX 1024
 /* Log chunks are dropped when so many bytes wait. */
 #define LOGS_QUEUED_MAX (1024UL * 1024)
 
 static void outgoing_free(struct outgoing *message)
 {
     buffer_deinit(&message->head);
-    free(message->body[0]);
+    if (message->shared)
+        blob_unref(message->shared);
+    else
+        free(message->body[0]);
     free(message->body[1]);
     free(message);
 }
@@ -156,11 +162,17 @@ void link_send_result(struct link *link, struct execution *execution)
             outgoing_free(message);
         return;
     }
+    message->shared = steal_pointer(&execution->shared);
     message->body[0] = steal_pointer(&execution->result);
     message->body_len[0] = message->body[0] ? execution->result_len : 0;
     message->body[1] = steal_pointer(&execution->logs);
     message->body_len[1] = message->body[1] ? execution->logs_len : 0;
     keep(link, message);
+}
+
+struct blob *link_result_room(struct link *link, size_t len, size_t log_max)
+{
+    return link->stream ? message_stream_room(link->stream, len, log_max + LOG_MARKER_MAX) : NULL;
 }
 
 void link_send_log(struct link *link, const char *execution_id, int64_t attempt, uint64_t offset,

@@ -1,6 +1,7 @@
 /* From what was seen of an invocation to its status, result and error; see outcome.h. */
 #include "worker/outcome.h"
 
+#include "base/blob.h"
 #include "base/cleanup.h"
 
 #include <ctype.h>
@@ -261,10 +262,29 @@ void outcome_from_handler_result(struct execution *execution, char *body, size_t
                      "the result is not valid JSON");
         return;
     }
-    free(execution->result);
+    execution_drop_result(execution);
     execution->result = steal_pointer(&result);
     execution->result_len = len;
     execution->status = EXECUTION_SUCCEEDED;
+}
+
+void outcome_from_handler_blob(struct execution *execution, struct blob *body,
+                               const struct json_ahead *ahead, size_t max_len)
+{
+    size_t len = body->len;
+    if (len <= max_len && is_json_ahead(ahead, body->bytes, len)) {
+        execution_drop_result(execution);
+        execution_take_result(execution, body);
+        execution->status = EXECUTION_SUCCEEDED;
+        return;
+    }
+    char *copy = malloc(len + 1);
+    if (copy) {
+        memcpy(copy, body->bytes, len);
+        copy[len] = '\0';
+    }
+    blob_unref(body);
+    outcome_from_handler_result(execution, copy, len, NULL, max_len);
 }
 
 void outcome_lost(struct execution *execution, const char *type, const struct error *why)

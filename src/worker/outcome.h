@@ -28,5 +28,8 @@ void outcome_from_handler_error(struct execution *execution, const char *body, s
  * `body`; NULL: there was no memory for it. `ahead`: what was seen of it while it came, or NULL. */
 void outcome_from_handler_result(struct execution *execution, char *body, size_t len,
                                  const struct json_ahead *ahead, size_t max_len);
+/* The same of a blob, which it takes: where the result is fine as it is, it is the execution's, else a copy is gone on with. */
+void outcome_from_handler_blob(struct execution *execution, struct blob *body,
+                               const struct json_ahead *ahead, size_t max_len);
 /* The platform could not run it: status lost, type "Platform.…", message from `why`. */
 void outcome_lost(struct execution *execution, const char *type, const struct error *why);

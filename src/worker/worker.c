@@ -55,6 +55,12 @@ static void on_done(void *data, struct invocation *invocation)
     check_drained(worker);
 }
 
+static struct blob *result_room(void *data, struct invocation *invocation, size_t len)
+{
+    const struct worker *worker = data;
+    return link_result_room(invocation->link, len, (size_t)worker->settings->log_max_bytes);
+}
+
 /* Why the code cannot be used is the function's own failure; everything else is ours. */
 static void fail_preparation(struct invocation *invocation, const struct error *err)
 {
@@ -177,6 +183,7 @@ static void take_invoke(struct worker *worker, struct link *link, const struct j
     }
     invocation->link = link;
     invocation->done = on_done;
+    invocation->room = result_room;
     invocation->data = worker;
     TAILQ_INSERT_TAIL(&worker->all, invocation, all);
     if (fill_invocation(worker, invocation, head, in, &err) < 0 || worker->stopping) {

@@ -192,12 +192,18 @@ class FakeController:
             self.stream, self.taken = request, 0
             self.streams += 1
         with contextlib.suppress(OSError):
-            self.tell({"kind": "welcome", "state_ms": 1000})
-            while (item := read_message(request.rfile)) and self.stream is request:
+            self.tell(self.welcome())
+            while (item := self.read(request.rfile)) and self.stream is request:
                 self.take(*item)
         with self.lock:
             if self.stream is request:
                 self.stream = None
+
+    def welcome(self):
+        return {"kind": "welcome", "state_ms": 1000}
+
+    def read(self, file):
+        return read_message(file)
 
     def take(self, head, body):
         with self.lock:

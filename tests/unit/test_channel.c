@@ -1,6 +1,7 @@
 /* Frames over a socket pair, with a test as the instance. */
 #include "json_ahead_fixture.h"
 
+#include "base/blob.h"
 #include "worker/body_area.h"
 #include "worker/channel.h"
 
@@ -25,6 +26,9 @@ static bool free_in_event;
 static char *taken; /* the body, when take_in_event */
 static size_t taken_len;
 static bool take_in_event;
+static char room[BODY_MAX]; /* what room() gives, when has_room */
+static bool has_room, take_room;
+static int given, given_back;
 
 static void drop_channel(void)
 {
@@ -47,8 +51,22 @@ static void on_frame(void *data, const struct frame_header *header, const char *
         free(taken);
         taken = channel_take_body(channel, &taken_len);
     }
+    if (take_room)
+        blob_unref(channel_take_room(channel));
     if (free_in_event)
         drop_channel();
+}
+
+static void give_back(void *data)
+{
+    (void)data;
+    given_back++;
+}
+
+static struct blob *on_room(void *data, size_t len)
+{
+    given += has_room;
+    return has_room ? blob_new_lent(room, len, give_back, data) : NULL;
 }
 
 static void on_too_large(void *data, const struct frame_header *header, const char *meta)
@@ -69,7 +87,7 @@ static void on_closed(void *data, const struct error *why)
 static void set_up(void)
 {
     static const struct channel_events events = {
-        .frame = on_frame, .too_large = on_too_large, .closed = on_closed};
+        .frame = on_frame, .too_large = on_too_large, .closed = on_closed, .room = on_room};
     int pair[2];
     struct error err = {0};
     uv_loop_init(&loop);
@@ -390,6 +408,53 @@ Test(channel, a_last_number_that_is_not_the_length_ends_it)
     say_number(299999);
     cr_expect_eq(closed, 1);
     cr_expect_eq(frames, 0);
+}
+
+Test(channel, a_result_in_the_area_is_copied_to_where_there_is_room_for_it)
+{
+    has_room = take_room = true;
+    room[300000] = 'z';
+    begin_in_area(2);
+    say_number(100000);
+    cr_expect_eq(room[99999], 'x');
+    cr_expect_eq(room[100000], '\0');
+    memset(theirs, 'y', 100000);
+    say_number(300000);
+    cr_expect_eq(frames, 1);
+    cr_expect_eq(body_sum, 2UL * '"' + 299998UL * 'x');
+    cr_expect_eq(room[299999], '"');
+    cr_expect_eq(room[300000], 'z', "nothing is written behind it");
+    cr_expect_eq(seen_ahead, 1);
+    cr_expect_eq(given_back, 1, "by whom it was taken");
+    has_room = false;
+    say_in_area(FRAME_RESULT, 300000);
+    cr_expect_eq(frames, 2);
+    has_room = true;
+    say_in_area(FRAME_RESULT, 5);
+    cr_expect_eq(given, 1, "small ones need none");
+    cr_expect_eq(frames, 3);
+}
+
+Test(channel, room_that_nobody_took_is_given_back)
+{
+    has_room = true;
+    begin_in_area(1);
+    say_number(300000);
+    say_in_area(FRAME_RESULT, 300000);
+    cr_expect_eq(given, 2);
+    cr_expect_eq(given_back, 1);
+    drop_channel();
+    cr_expect_eq(given_back, 2);
+}
+
+Test(channel, room_for_a_result_that_does_not_come_is_given_back)
+{
+    has_room = true;
+    begin_in_area(3);
+    say_number(100000);
+    drop_channel();
+    cr_expect_eq(given, 1);
+    cr_expect_eq(given_back, 1);
 }
 
 Test(channel, what_is_written_to_the_area_later_does_not_change_a_body)

@@ -1,6 +1,8 @@
 /* Who gets memory for large bodies, and when it is given back. */
 #include "worker_fixture.h"
 
+#include "base/blob.h"
+
 #include <endian.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -75,6 +77,22 @@ static void close_instance(void)
     fixture_close();
 }
 
+static char *room; /* what the next invocation's room() gives */
+static int given_back;
+
+static void give_back(void *data)
+{
+    free(data);
+    given_back++;
+}
+
+static struct blob *on_room(void *data, struct invocation *invocation, size_t len)
+{
+    (void)data;
+    cr_expect_eq(invocation, last);
+    return room ? blob_new_lent(room, len, give_back, room) : NULL;
+}
+
 /* Gives it an invocation, and takes the frame as an adapter that asked for an area. */
 static struct frame_header run(size_t payload_len)
 {
@@ -92,6 +110,7 @@ static struct frame_header run(size_t payload_len)
     invocation_free(last);
     last = invocation_new("a", 1, "alpha", 1, NULL);
     last->timeout_ms = 60000;
+    last->room = on_room;
     last->payload = memset(payload, '1', payload_len);
     last->payload_len = payload_len;
     instance_run(instance, last);
@@ -166,6 +185,51 @@ Test(instance_area,
     cr_expect_eq(le16toh(header.flags), 0);
     answer(0, "1", 1);
     close_instance();
+}
+
+static void expect_room(const char *text, enum execution_status status, bool stays)
+{
+    uint32_t len = htole32(300000);
+    room = malloc(300000);
+    run(BODY_MAX);
+    given_back = 0; /* that of the one before */
+    memset(area, 'x', 300000);
+    memcpy(area, text, 2);
+    area[299999] = '"';
+    answer(FRAME_FLAG_IN_AREA, &len, sizeof(len));
+    cr_expect_eq(last->execution.status, status);
+    cr_expect_eq(last->execution.result == room, stays);
+    cr_expect_eq(given_back, !stays);
+    if (status == EXECUTION_SUCCEEDED)
+        cr_expect_eq(last->execution.result[last->execution.result_len - 1], '"');
+}
+
+Test(instance_area, a_result_goes_to_where_the_invocation_has_room_for_it)
+{
+    open_with_area();
+    expect_room("\"x", EXECUTION_SUCCEEDED, true);
+    cr_expect_eq(last->execution.result_len, 300000);
+    expect_room("\"\t", EXECUTION_SUCCEEDED, false);
+    cr_expect_eq(last->execution.result_len, 300001, "the tab is two characters now");
+    expect_room("xx", EXECUTION_FAILED, false);
+    close_instance();
+}
+
+Test(instance_area, room_for_a_result_is_given_back_when_it_does_not_come)
+{
+    open_with_area();
+    room = malloc(300000);
+    run(BODY_MAX);
+    skip();
+    struct frame_header header = frame_header_make(FRAME_RESULT, FRAME_FLAG_IN_AREA, 0, 0, 8);
+    uint32_t len = htole32(300000);
+    cr_assert_eq(write(fakes[0].fds[1], &header, sizeof(header)), (ssize_t)sizeof(header));
+    cr_assert_eq(write(fakes[0].fds[1], &len, sizeof(len)), (ssize_t)sizeof(len));
+    settle();
+    instance_abort(last, EXECUTION_TIMED_OUT, "Function.TimedOut", "too long");
+    cr_expect_null(last->execution.result);
+    close_instance();
+    cr_expect_eq(given_back, 1);
 }
 
 Test(instance_area, its_pages_are_given_back_when_it_is_frozen)

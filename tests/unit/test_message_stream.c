@@ -1,6 +1,7 @@
 /* Messages over a socket pair, with a test as the other side. */
 #include "json_ahead_fixture.h"
 
+#include "base/blob.h"
 #include "base/buffer.h"
 #include "base/message_stream.h"
 #include "base/shared_memory.h"
@@ -641,5 +642,101 @@ Test(message_stream, large_bodies_are_sent_through_shared_memory_while_it_has_ro
     message_stream_share(stream, NULL);
     cr_assert_eq(send_shared(own, MAX_BODY), SIZE_MAX);
     cr_assert_eq(closed, 0);
+    shared_memory_free(own);
+}
+
+/* ---- bodies that are made in that memory ---- */
+
+/* Sends it with 10 more bytes behind; where it is then said to be, or SIZE_MAX. */
+static uint64_t send_room(struct shared_memory *own, const struct blob *body, size_t behind)
+{
+    char *more = malloc(behind);
+    memset(more, 'm', behind);
+    struct message_part parts[] = {{.bytes = body->bytes, .len = body->len},
+                                   {.bytes = more, .len = behind, .owned = more}};
+    cr_assert_eq(message_stream_send(stream, "{}", 2, parts, 2, NULL), 0);
+    message_stream_push(stream);
+    char *header = read_sent(MESSAGE_HEADER_SIZE);
+    struct shared_place place = {.at = SIZE_MAX};
+    bool marked = message_header_unmark_shared(header);
+    char *rest = read_sent(2 + (marked ? MESSAGE_PLACE_SIZE : body->len + behind));
+    if (marked)
+        message_place_read(rest + 2, &place.at, &place.len);
+    const char *sent = marked ? shared_memory_at(own, &place) : rest + 2;
+    cr_assert(!marked || place.len == body->len + behind);
+    cr_assert_arr_eq(sent, body->bytes, body->len);
+    cr_assert_eq(sent[body->len], 'm');
+    cr_assert_eq(sent[body->len + behind - 1], 'm');
+    free(header);
+    free(rest);
+    return place.at;
+}
+
+static struct blob *make_room(size_t len, size_t spare)
+{
+    struct blob *body = message_stream_room(stream, len, spare);
+    if (body)
+        memset((char *)body->bytes, 'r', len);
+    return body;
+}
+
+static struct shared_memory *share_sending(void)
+{
+    struct shared_memory *own = share();
+    message_stream_share_sending(stream);
+    return own;
+}
+
+Test(message_stream, a_body_that_was_made_in_shared_memory_is_sent_from_where_it_lies)
+{
+    struct shared_memory *own = share_sending();
+    struct blob *first = make_room(300000, 10), *second = make_room(300000, 10);
+    struct shared_place place = {0, 300010};
+    const char *there = first->bytes;
+    cr_assert_eq(send_room(own, first, 10), 0);
+    cr_assert_eq(send_room(own, second, 10), (uint64_t)(second->bytes - first->bytes));
+    shared_memory_done(own, &place);
+    cr_assert_neq(send_shared(own, 300000), 0, "it is kept still");
+    blob_unref(first);
+    first = make_room(300000, 10);
+    cr_assert_eq(first->bytes, there);
+    blob_unref(first);
+    blob_unref(second);
+    shared_memory_free(own);
+}
+
+Test(message_stream, what_does_not_fit_behind_such_a_body_has_it_copied)
+{
+    struct shared_memory *own = share_sending();
+    struct blob *body = make_room(300000, 10);
+    cr_assert_gt(send_room(own, body, 300000), 0);
+    cr_assert_eq(send_room(own, body, 10), 0, "it was not sent from there yet");
+    blob_unref(body);
+    shared_memory_free(own);
+}
+
+Test(message_stream, such_a_body_goes_with_another_connection_when_its_own_is_gone)
+{
+    struct shared_memory *before = share_sending();
+    struct blob *sent = make_room(300000, 10), *unsent = make_room(300000, 10);
+    cr_assert_eq(send_room(before, sent, 10), 0);
+    struct shared_memory *own = share_sending();
+    cr_assert_eq(send_room(own, unsent, 10), 0);
+    cr_assert_neq(send_room(own, sent, 10), SIZE_MAX);
+    message_stream_share(stream, NULL);
+    cr_assert_eq(send_room(own, sent, 10), SIZE_MAX);
+    blob_unref(sent);
+    blob_unref(unsent);
+    shared_memory_free(before);
+    shared_memory_free(own);
+}
+
+Test(message_stream, there_is_no_room_for_small_bodies_nor_before_the_other_end_has_the_memory)
+{
+    cr_assert_null(make_room(300000, 0));
+    struct shared_memory *own = share();
+    cr_assert_null(make_room(300000, 0));
+    message_stream_share_sending(stream);
+    cr_assert_null(make_room(1000, 0));
     shared_memory_free(own);
 }

@@ -1,4 +1,5 @@
 /* What an invocation's end means: results from stdout, errors from handlers, signals and statuses. */
+#include "base/blob.h"
 #include "worker/outcome.h"
 
 #include <criterion/criterion.h>
@@ -182,4 +183,43 @@ Test(outcome_execution, what_is_escaped_must_be_json_within_the_limit_too)
         outcome_from_handler_result(&execution, strdup(wrong[i]), strlen(wrong[i]), NULL, 100);
         cr_expect_str_eq(execution.error.type, "Function.InvalidResult", "%zu", i);
     }
+}
+
+static int given_back;
+
+static void give_back(void *data)
+{
+    (void)data;
+    given_back++;
+}
+
+static struct blob *lend(const char *text)
+{
+    return blob_new_lent(text, strlen(text), give_back, NULL);
+}
+
+Test(outcome_execution, a_handlers_result_stays_where_it_lies_when_it_is_fine)
+{
+    static const char text[] = "[1, \"two\"]";
+    outcome_from_handler_blob(&execution, lend(text), NULL, 100);
+    cr_assert_eq(execution.status, EXECUTION_SUCCEEDED);
+    cr_assert_eq(execution.result, text);
+    cr_assert_eq(execution.result_len, strlen(text));
+    cr_assert_eq(given_back, 0);
+    outcome_from_handler_blob(&execution, lend("2"), NULL, 100);
+    cr_assert_eq(*execution.result, '2');
+    cr_assert_eq(given_back, 1, "the one before");
+}
+
+Test(outcome_execution, what_a_handler_has_to_escape_is_a_copy_and_its_place_is_given_back)
+{
+    outcome_from_handler_blob(&execution, lend("\"\t\""), NULL, 100);
+    cr_assert_str_eq(execution.result, "\"\\t\"");
+    cr_assert_eq(execution.result_len, 4);
+    cr_assert_eq(given_back, 1);
+    outcome_from_handler_blob(&execution, lend("{"), NULL, 100);
+    cr_assert_str_eq(execution.error.type, "Function.InvalidResult");
+    outcome_from_handler_blob(&execution, lend("[1,2,3]"), NULL, 5);
+    cr_assert_str_eq(execution.error.type, "Function.ResultTooLarge");
+    cr_assert_eq(given_back, 3);
 }

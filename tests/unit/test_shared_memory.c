@@ -230,3 +230,95 @@ Test(shared_memory, what_is_no_such_memory_is_not_opened)
     unlink(path);
     rmdir(folder);
 }
+
+/* ---- bodies that are made in place ---- */
+
+static bool all_is_free(void)
+{
+    struct shared_place place;
+    if (!shared_memory_reserve(maker, SHARED_AREA_SIZE, &place))
+        return false;
+    shared_memory_cancel(maker, &place);
+    return true;
+}
+
+/* Makes one of 10 bytes and 5 more, and sends all of it. */
+static struct blob *send_room(struct shared_place *place)
+{
+    struct blob *body = shared_memory_room(maker, 10, 5);
+    cr_assert_not_null(body);
+    cr_assert_eq(body->len, 10);
+    strcpy((char *)body->bytes, "made here");
+    cr_assert(shared_memory_is_room(maker, body->bytes, 15, place));
+    cr_assert_eq(place->len, 15);
+    shared_memory_room_sent(maker, place);
+    return body;
+}
+
+Test(shared_memory, a_body_made_in_place_stays_while_it_is_held_though_the_receiver_is_done)
+{
+    struct shared_place place;
+    struct blob *body = send_room(&place);
+    cr_assert_str_eq(shared_memory_at(opener, &place), "made here");
+    shared_memory_done(opener, &place);
+    cr_assert_not(all_is_free());
+    cr_assert_not(shared_memory_is_room(maker, body->bytes, 15, &place), "it is sent once");
+    blob_unref(body);
+    cr_assert(all_is_free());
+}
+
+Test(shared_memory, one_that_nobody_holds_stays_until_the_receiver_is_done)
+{
+    struct shared_place place;
+    blob_unref(send_room(&place));
+    cr_assert_not(all_is_free());
+    shared_memory_done(opener, &place);
+    cr_assert(all_is_free());
+}
+
+Test(shared_memory, one_that_was_not_sent_is_gone_with_its_holder)
+{
+    blob_unref(shared_memory_room(maker, 10, 5));
+    cr_assert(all_is_free());
+    struct blob *body = shared_memory_room(maker, 10, 5);
+    shared_memory_free(maker);
+    maker = NULL;
+    memset((char *)body->bytes, 'x', 10);
+    blob_unref(body);
+}
+
+Test(shared_memory, those_that_are_not_sent_have_half_of_it_at_most)
+{
+    struct shared_place place;
+    cr_assert_null(shared_memory_room(maker, SHARED_AREA_SIZE / 2, 1));
+    cr_assert_null(shared_memory_room(maker, SIZE_MAX, SIZE_MAX));
+    struct blob *first = shared_memory_room(maker, SHARED_AREA_SIZE / 2 - 1, 1);
+    cr_assert_not_null(first);
+    cr_assert_null(shared_memory_room(maker, 1, 0));
+    cr_assert_not_null(shared_memory_reserve(maker, SHARED_AREA_SIZE / 2, &place));
+    shared_memory_cancel(maker, &place);
+    cr_assert(shared_memory_is_room(maker, first->bytes, 1, &place));
+    shared_memory_room_sent(maker, &place);
+    struct blob *second = shared_memory_room(maker, 1, 0);
+    cr_assert_not_null(second);
+    blob_unref(first);
+    blob_unref(second);
+}
+
+Test(shared_memory, what_is_no_body_made_in_place_is_not_taken_for_one)
+{
+    struct shared_place place;
+    const char *other = shared_memory_reserve(maker, 10, &place);
+    struct blob *body = shared_memory_room(maker, 100000, 0),
+                *theirs = shared_memory_room(opener, 10, 0);
+    cr_assert_not(shared_memory_is_room(maker, other, 10, &place));
+    cr_assert_not(shared_memory_is_room(maker, body->bytes + 1, 10, &place));
+    cr_assert_not(shared_memory_is_room(maker, body->bytes + 65536, 10, &place));
+    cr_assert_not(shared_memory_is_room(maker, body->bytes, 131073, &place), "it ends before");
+    cr_assert_not(shared_memory_is_room(maker, theirs->bytes, 10, &place));
+    cr_assert_not(shared_memory_is_room(maker, NULL, 10, &place));
+    cr_assert_not(shared_memory_is_room(opener, body->bytes, 10, &place));
+    cr_assert(shared_memory_is_room(maker, body->bytes, 131072, &place));
+    blob_unref(body);
+    blob_unref(theirs);
+}
