@@ -4,6 +4,7 @@
  * thread; the last one frees it, or calls `release` in its own thread. */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 
 struct blob {
@@ -11,6 +12,8 @@ struct blob {
     size_t len;
     void (*release)(void *data);
     void *data;
+    /* Another process can change the bytes at any moment: they can be passed on, but what was found out about them need not hold any more. */
+    bool foreign;
     unsigned users; /* atomic */
 };
 

@@ -38,6 +38,8 @@ static inline void json_cleanup(struct json **root)
 #define autojson __attribute__((__cleanup__(json_cleanup))) struct json
 /* 0 when `text` is one JSON value within `limits`. Duplicate keys are not looked for. */
 int json_check(const char *text, size_t len, const struct json_limits *limits, struct error *err);
+/* A first look: false says nothing. The text may change meanwhile, without harm; then true says nothing either. */
+bool json_check_quick(const char *text, size_t len, const struct json_limits *limits);
 
 /* json_check() of a long text, begun while it comes: each piece is looked at while the processor's cache has it, which costs less than
  * reading it all again at the end. Where that leads nowhere (many small values, a text that is no JSON) it is left. */

@@ -481,10 +481,15 @@ int json_check_by_parser(const char *text, size_t len, const struct json_limits 
     return run(&parse);
 }
 
-int json_check(const char *text, size_t len, const struct json_limits *limits, struct error *err)
+bool json_check_quick(const char *text, size_t len, const struct json_limits *limits)
 {
     struct json_limits all = with_defaults(limits);
-    if (len <= all.max_bytes && json_scan(text, len, &all))
+    return len <= all.max_bytes && json_scan(text, len, &all);
+}
+
+int json_check(const char *text, size_t len, const struct json_limits *limits, struct error *err)
+{
+    if (json_check_quick(text, len, limits))
         return 0;
     return json_check_by_parser(text, len, limits, err);
 }

@@ -2,6 +2,8 @@
  * the parser then judges (json_check() in json_parse.c). So it makes no messages, and may give up at whatever is rare, but must never
  * accept what the parser would refuse; the fuzz target holds the two against each other.
  *
+ * Somebody else may change the text meanwhile: each byte is looked at for itself, and no step rests on what one was before.
+ *
  * Most of a large text is inside strings: those are read 64 bytes at a time. */
 #include "base/json_tree.h"
 

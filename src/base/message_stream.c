@@ -192,6 +192,34 @@ char *message_take_body(struct message_in *message)
     return body;
 }
 
+/* On a page's begin, so that it can be written to a disk from there; with room for a NUL. */
+static char *new_body(size_t len)
+{
+    return aligned_alloc(PAGE_BYTES, (len + PAGE_BYTES) / PAGE_BYTES * PAGE_BYTES);
+}
+
+int message_own_body(struct message_in *message, struct error *err)
+{
+    if (!message->memory)
+        return 0;
+    size_t len = message->message.body_len;
+    message->large = new_body(len);
+    if (!message->large)
+        return error_set(err, ERROR_INTERNAL, "out of memory");
+    memcpy(message->large, message->message.body, len);
+    message->message.body = message->large;
+    message->memory = NULL;
+    return 0;
+}
+
+struct blob *message_hold(struct message_in *message, size_t len)
+{
+    struct blob *blob =
+        message->memory ? shared_memory_hold(message->memory, message->place, len) : NULL;
+    message->held |= blob != NULL;
+    return blob;
+}
+
 /* A body that stays where it is while it is told. */
 static bool tell_in_place(struct message_stream *stream, const char *head, size_t head_len,
                           const struct shared_place *place)
@@ -200,10 +228,14 @@ static bool tell_in_place(struct message_stream *stream, const char *head, size_
     struct message_in message = {.message = {.head = head,
                                              .head_len = head_len,
                                              .body = shared_memory_at(memory, place),
-                                             .body_len = place->len}};
+                                             .body_len = place->len},
+                                 .memory = memory,
+                                 .place = place};
     bool stands = tell(stream, &message);
-    shared_memory_done(memory, place);
+    if (!message.held)
+        shared_memory_done(memory, place);
     shared_memory_free(memory);
+    free(message.large); /* unless it was taken */
     return stands;
 }
 
@@ -242,12 +274,6 @@ static char *large_target(struct message_stream *stream, size_t *ret_len)
         return large->body + body_have;
     *ret_len = *ret_len < IN_SIZE ? *ret_len : IN_SIZE;
     return stream->in;
-}
-
-/* On a page's begin, so that it can be written to a disk from there; with room for a NUL. */
-static char *new_body(size_t len)
-{
-    return aligned_alloc(PAGE_BYTES, (len + PAGE_BYTES) / PAGE_BYTES * PAGE_BYTES);
 }
 
 static int large_begin(struct message_stream *stream, size_t head_len, size_t body_len,
@@ -300,6 +326,13 @@ static int large_from_shared(struct message_stream *stream, const char *head, si
     return 0;
 }
 
+static bool stays(const struct message_stream *stream, size_t len)
+{
+    return len <= stream->options.max_body &&
+           (stream->options.shared_in_place ||
+            (stream->options.shared_held && shared_memory_may_hold(stream->shared, len)));
+}
+
 /* As take_one(); all of the message is in the buffer. */
 static int take_shared(struct message_stream *stream, size_t head_len, size_t body_len,
                        struct error *err)
@@ -319,7 +352,7 @@ static int take_shared(struct message_stream *stream, size_t head_len, size_t bo
                          (unsigned long long)place.len, (unsigned long long)place.at);
     stream->received += place.len;
     stream->in_at += total;
-    if (stream->options.shared_in_place && place.len <= stream->options.max_body) {
+    if (stays(stream, place.len)) {
         stream->copied += place.len; /* by whom it is told to, perhaps */
         return tell_in_place(stream, head, head_len, &place) ? 1 : -1;
     }

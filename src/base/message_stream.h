@@ -21,11 +21,16 @@
 
 struct message_stream;
 struct shared_memory;
+struct shared_place;
 
 struct message_in {
     struct message message; /* borrowed during the call */
     bool cut;               /* it had a body that was too large, and has none now */
-    char *large;            /* the stream's: the body when it lies alone */
+    /* The stream's: */
+    char *large;                      /* the body when it lies alone */
+    struct shared_memory *memory;     /* that it lies in; NULL: elsewhere, or it was copied */
+    const struct shared_place *place; /* in that */
+    bool held;                        /* there, for longer than the call */
 };
 
 struct message_stream_options {
@@ -36,6 +41,8 @@ struct message_stream_options {
     /* A body in shared memory is told where it lies, without NUL behind it, for one who only passes it on: the other end can change it until
      * it was copied. */
     bool shared_in_place;
+    /* The same, but only as long as message_hold() would succeed: else the body is copied, as others are. */
+    bool shared_held;
     void (*message)(void *data, struct message_in *message);
     /* All messages that were there have been told; may be NULL. */
     void (*settled)(void *data);
@@ -78,6 +85,11 @@ uint64_t message_stream_received(const struct message_stream *stream);
 size_t message_stream_queued(const struct message_stream *stream);
 /* Messages that went out whole: what they borrow is not needed any more. */
 uint64_t message_stream_sent(const struct message_stream *stream);
+/* A body that is told where it lies is copied now, for who looks at it more closely than others may change it. */
+int message_own_body(struct message_in *message, struct error *err);
+/* The first `len` bytes of a body that is told where it lies, which stays there for the caller; NULL: it cannot, or is not told so. Not
+ * NUL-terminated. */
+struct blob *message_hold(struct message_in *message, size_t len);
 /* The body, NUL-terminated and the caller's; NULL when out of memory. */
 char *message_take_body(struct message_in *message);
 /* Memory for the body, which is then the caller's, NUL-terminated; NULL when out of memory. Where the body cannot be had without a copy, the

@@ -35,6 +35,7 @@ struct shared_memory {
     int fd;            /* the maker's until it is withdrawn, else -1 */
     int own;           /* the area that this end writes */
     atomic_uint users;
+    atomic_size_t held; /* bytes of the other end's area */
     uint16_t taken
         [PIECES]; /* of this end's area: pieces of the place that begins with one; 0: none does */
     /* Of the place that begins with a piece: whether this end keeps it, and the receiver knows it. */
@@ -273,4 +274,42 @@ void shared_memory_room_sent(struct shared_memory *memory, const struct shared_p
     size_t piece = place->at / PIECE_SIZE;
     memory->rooms[piece] = ROOM_SENT;
     memory->open -= memory->taken[piece];
+}
+
+/* ---- bodies that are held ---- */
+
+struct held {
+    struct shared_memory *memory; /* owned: a reference */
+    struct shared_place place;
+};
+
+static void give_back(void *data)
+{
+    struct held *held = data;
+    atomic_fetch_sub(&held->memory->held, held->place.len);
+    shared_memory_done(held->memory, &held->place);
+    shared_memory_free(held->memory);
+    free(held);
+}
+
+bool shared_memory_may_hold(const struct shared_memory *memory, size_t len)
+{
+    size_t held = atomic_load(&memory->held);
+    return held <= SHARED_HELD_MAX && len <= SHARED_HELD_MAX - held;
+}
+
+struct blob *shared_memory_hold(struct shared_memory *memory, const struct shared_place *place,
+                                size_t len)
+{
+    struct held *held = shared_memory_may_hold(memory, place->len) ? malloc(sizeof(*held)) : NULL;
+    struct blob *blob =
+        held ? blob_new_lent(shared_memory_at(memory, place), len, give_back, held) : NULL;
+    if (!blob) {
+        free(held);
+        return NULL;
+    }
+    blob->foreign = true;
+    *held = (struct held){.memory = shared_memory_ref(memory), .place = *place};
+    atomic_fetch_add(&memory->held, place->len);
+    return blob;
 }

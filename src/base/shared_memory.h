@@ -4,13 +4,17 @@
  * One end makes it and offers it over the connection: process, descriptor and a proof, which nobody reads there but who really
  * opens that memory. The other opens it in /proc; where it cannot (another machine, another pid namespace, no right), the connection goes
  * on without. It has an area for each direction: the sender puts a body there and says the place in a message, the receiver copies it out
- * before it looks at it, and says done. Places are given back in any order. A body gets the first room that is large enough, so calls one
- * after the other use the same pages, and nothing that does not fit is taken.
+ * before it looks at it, or holds it for a while, and says done. Places are given back in any order. A body gets the first room that is
+ * large enough, so calls one after the other use the same pages, and nothing that does not fit is taken.
  *
- * What the other end writes is not trusted further than what it says over the connection: a place is checked, the size is sealed, bytes may change
- * until they are copied; whoever says that it is done before it is gets the bytes of another body. Life cycle: shared_memory_new() or
- * shared_memory_open(), shared_memory_ref() for who needs it longer, shared_memory_free() for each; the memory itself is gone with the
- * last of both ends, however they end. One thread, but for shared_memory_done() and shared_memory_free(). */
+ * What the other end writes is not trusted further than what it says over the connection: a place is checked, the size is sealed, and bytes
+ * may change until they are copied. Of a body that is held they may change at any time: it can be passed on from there, and looked at by
+ * what rests on no byte being the same twice, as json_check_quick() does. So the most that a sender can do which lies about its own body is
+ * that whoever gets it gets something else than was checked. One that says done before it is gets the bytes of another body.
+ *
+ * Life cycle: shared_memory_new() or shared_memory_open(), shared_memory_ref() for who needs it longer, shared_memory_free() for each; the
+ * memory itself is gone with the last of both ends and of what is held, however they end. One thread, but for shared_memory_done() and
+ * shared_memory_free(), and a body that is held is given back from any. */
 #pragma once
 
 #include "base/blob.h"
@@ -22,6 +26,8 @@
 
 /* Bytes of an area; only pages that were used take memory. */
 #define SHARED_AREA_SIZE (16UL * 1024 * 1024)
+/* Of the other end's area, in bodies that are held: the rest is for others, however slow those are whom it is held for. */
+#define SHARED_HELD_MAX (SHARED_AREA_SIZE / 2)
 
 struct shared_memory;
 
@@ -47,6 +53,12 @@ char *shared_memory_reserve(struct shared_memory *memory, size_t len, struct sha
 void shared_memory_cancel(struct shared_memory *memory, const struct shared_place *place);
 /* Where the other end's body is, NULL when it says a place that cannot be. */
 const char *shared_memory_at(const struct shared_memory *memory, const struct shared_place *place);
+/* Whether a body of the other end can stay where it is while it is needed, because less than SHARED_HELD_MAX is held. */
+bool shared_memory_may_hold(const struct shared_memory *memory, size_t len);
+/* The first `len` bytes of that body, which stays where it is, also without `memory`, until nobody holds them: then it is done. NULL: not
+ * now, and it is not done. */
+struct blob *shared_memory_hold(struct shared_memory *memory, const struct shared_place *place,
+                                size_t len);
 /* That body was copied, or is not wanted. shared_memory_at() has approved of the place. */
 void shared_memory_done(struct shared_memory *memory, const struct shared_place *place);
 

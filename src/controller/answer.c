@@ -5,6 +5,7 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define ANSWER_MAX ((size_t)256 * 1024 * 1024)
@@ -83,15 +84,42 @@ static void make_headers(const struct execution *record, struct answer_headers *
     add_number(headers, "X-Start-Time-Ns", record->metrics.start_time);
 }
 
+/* A result whose text its worker can change: it was JSON when it was checked, and is looked at in a copy. */
+static struct json *parse_foreign(const struct execution *record, struct error *err)
+{
+    struct json_limits limits = {.max_bytes = SIZE_MAX};
+    struct error why = {0};
+    autofree char *copy = malloc(record->result_len);
+    if (!copy) {
+        error_set(err, ERROR_INTERNAL, "out of memory");
+        return NULL;
+    }
+    memcpy(copy, record->result, record->result_len);
+    struct json *tree = json_parse(copy, record->result_len, &limits, &why);
+    if (!tree)
+        error_set(err, ERROR_INTERNAL, "the worker has made no JSON of the result: %s",
+                  why.message);
+    return tree;
+}
+
+static struct json *parse_result(const struct execution *record, struct error *err)
+{
+    struct json_limits limits = {.max_bytes = SIZE_MAX};
+    if (record->shared && record->shared->foreign)
+        return parse_foreign(record, err);
+    return json_parse(record->result, record->result_len, &limits, err);
+}
+
 /* A result that is a JSON string: its text, or the bytes that it holds in base64. */
 static int unwrap_string(const struct execution *record, struct buffer *out, struct error *err)
 {
-    struct json_limits limits = {.max_bytes = SIZE_MAX};
-    autojson *tree = json_parse(record->result, record->result_len, &limits, err);
+    autojson *tree = parse_result(record, err);
     size_t len = 0;
-    const char *text = tree ? json_string(tree, &len) : NULL;
-    if (!text)
+    if (!tree)
         return -1;
+    const char *text = json_string(tree, &len);
+    if (!text)
+        return error_set(err, ERROR_INTERNAL, "the worker has made no string of the result");
     return record->result_base64 ? base64_decode(text, len, out, err)
                                  : buffer_append(out, text, len, err);
 }

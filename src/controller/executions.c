@@ -245,10 +245,11 @@ void executions_flush(struct controller *controller)
         callbacks_look(controller);
 }
 
-/* What is no longer needed goes now; the record waits for company. */
+/* What is no longer needed goes now; the record waits for company, unless a worker waits for the room that its result takes. */
 static void keep_final(struct controller *controller, struct live_execution *execution)
 {
     struct executions *executions = &controller->executions;
+    bool held = execution->record.shared && execution->record.shared->foreign;
     delivery_left_window(controller, execution);
     admission_give_place(controller, execution);
     version_unref(&controller->registry, execution->version);
@@ -259,7 +260,7 @@ static void keep_final(struct controller *controller, struct live_execution *exe
     list_append(&executions->finals, &execution->owner_link);
     executions->final_count++;
     executions->final_bytes += execution->record.result_len + execution->record.logs_len;
-    if (executions->final_count >= FLUSH_COUNT || executions->final_bytes >= FLUSH_BYTES)
+    if (executions->final_count >= FLUSH_COUNT || executions->final_bytes >= FLUSH_BYTES || held)
         executions_flush(controller);
     else if (!executions->flush_timer)
         executions->flush_timer =

@@ -9,6 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Shorter ones lie in a database's row, which has to be UTF-8. */
+#define RESULT_HELD_MIN ((size_t)256 * 1024)
+
 /* ---- messages ---- */
 
 static char *copy_bytes(const char *bytes, size_t len)
@@ -20,6 +23,22 @@ static char *copy_bytes(const char *bytes, size_t len)
         copy[len] = '\0';
     }
     return copy;
+}
+
+/* Where it lies, when it is large enough to be passed on from there, to the client and to a file of its own. */
+static void take_result_text(struct execution *record, const struct worker_message *message,
+                             struct message_in *in)
+{
+    struct blob *held =
+        message->result_len > RESULT_HELD_MIN ? message_hold(in, message->result_len) : NULL;
+    if (held) {
+        execution_take_result(record, held);
+        return;
+    }
+    record->result = message_take_body(in); /* the log lies behind it */
+    record->result_len = record->result ? message->result_len : 0;
+    if (record->result)
+        record->result[record->result_len] = '\0';
 }
 
 /* The record's part that the worker knows. */
@@ -39,11 +58,8 @@ static void fill_record(const struct controller *controller, struct execution *r
     record->logs_len = message->logs_len - cut;
     record->logs = copy_bytes(message->logs + cut, record->logs_len); /* "" when it wrote none */
     if (message->result) {
-        record->result = message_take_body(in); /* the log lies behind it */
-        record->result_len = record->result ? message->result_len : 0;
+        take_result_text(record, message, in);
         record->result_base64 = message->result_base64;
-        if (record->result)
-            record->result[record->result_len] = '\0';
     }
 }
 

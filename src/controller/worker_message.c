@@ -28,10 +28,23 @@ static int read_len(const struct json *head, const char *key, size_t available, 
     return 0;
 }
 
-static int read_result_body(const struct json *head, const struct message *message,
-                            struct worker_message *out, struct error *err)
+/* Where the worker can change it, no more than a first look is safe. */
+static int check_result(struct message_in *in, size_t len, struct error *err)
 {
     struct json_limits limits = {.max_bytes = SIZE_MAX, .max_depth = 1000, .max_values = SIZE_MAX};
+    if (in->memory && json_check_quick(in->message.body, len, &limits))
+        return 0;
+    if (message_own_body(in, err) < 0)
+        return -1;
+    if (json_check_ahead(in->message.ahead, in->message.body, len, &limits, err) < 0)
+        return error_wrap(err, "the result is no JSON");
+    return 0;
+}
+
+static int read_result_body(const struct json *head, struct message_in *in,
+                            struct worker_message *out, struct error *err)
+{
+    const struct message *message = &in->message;
     if (read_len(head, "result_len", message->body_len, &out->result_len, err) < 0 ||
         read_len(head, "logs_len", message->body_len - out->result_len, &out->logs_len, err) < 0)
         return -1;
@@ -39,19 +52,17 @@ static int read_result_body(const struct json *head, const struct message *messa
         return error_set(err, ERROR_INVALID_REQUEST,
                          "result_len and logs_len make %zu, but the body has %zu bytes",
                          out->result_len + out->logs_len, message->body_len);
-    out->logs = message->body + out->result_len;
     int64_t total = json_get_int(head, "logs_total", (int64_t)out->logs_len);
     out->logs_total = total > 0 ? (uint64_t)total : 0;
-    if (out->result_len == 0)
-        return 0;
-    out->result = message->body;
-    if (json_check_ahead(message->ahead, out->result, out->result_len, &limits, err) < 0)
-        return error_wrap(err, "the result is no JSON");
+    if (out->result_len > 0 && check_result(in, out->result_len, err) < 0)
+        return -1;
+    out->result = out->result_len > 0 ? message->body : NULL;
+    out->logs = message->body + out->result_len;
     return 0;
 }
 
-static int read_result(const struct json *head, const struct message *message,
-                       struct worker_message *out, struct error *err)
+static int read_result(const struct json *head, struct message_in *in, struct worker_message *out,
+                       struct error *err)
 {
     const char *status = json_get_string(head, "status");
     const struct json *error = json_get(head, "error");
@@ -74,12 +85,13 @@ static int read_result(const struct json *head, const struct message *message,
     if (metrics && json_type(metrics) == JSON_OBJECT &&
         execution_metrics_read(metrics, &out->metrics, err) < 0)
         return -1;
-    return read_result_body(head, message, out, err);
+    return read_result_body(head, in, out, err);
 }
 
-static int read_log(const struct json *head, const struct message *message,
-                    struct worker_message *out, struct error *err)
+static int read_log(const struct json *head, struct message_in *in, struct worker_message *out,
+                    struct error *err)
 {
+    const struct message *message = &in->message;
     int64_t offset = json_get_int(head, "offset", 0);
     out->kind = WORKER_MESSAGE_LOG;
     out->attempt = json_get_int(head, "attempt", 1);
@@ -89,9 +101,10 @@ static int read_log(const struct json *head, const struct message *message,
     return read_id(head, "execution_id", out, err);
 }
 
-static int read_build_result(const struct json *head, const struct message *message,
+static int read_build_result(const struct json *head, struct message_in *in,
                              struct worker_message *out, struct error *err)
 {
+    const struct message *message = &in->message;
     out->kind = WORKER_MESSAGE_BUILD_RESULT;
     out->ok = json_get_bool(head, "ok", false);
     if (read_id(head, "build_id", out, err) < 0 ||
@@ -105,9 +118,10 @@ static int read_build_result(const struct json *head, const struct message *mess
     return 0;
 }
 
-static int read_state(const struct json *head, const struct message *message,
-                      struct worker_message *out, struct error *err)
+static int read_state(const struct json *head, struct message_in *in, struct worker_message *out,
+                      struct error *err)
 {
+    const struct message *message = &in->message;
     (void)head;
     (void)err;
     out->kind = WORKER_MESSAGE_STATE;
@@ -116,39 +130,40 @@ static int read_state(const struct json *head, const struct message *message,
     return 0;
 }
 
-static int read_memory(const struct json *head, const struct message *message,
-                       struct worker_message *out, struct error *err)
+static int read_memory(const struct json *head, struct message_in *in, struct worker_message *out,
+                       struct error *err)
 {
-    (void)message;
+    (void)in;
     (void)err;
     out->kind = WORKER_MESSAGE_MEMORY;
     out->ok = json_get_bool(head, "ok", false);
     return 0;
 }
 
-int worker_message_read(const struct message *message, struct worker_message *ret,
-                        struct error *err)
+int worker_message_read(struct message_in *in, struct worker_message *ret, struct error *err)
 {
     static const struct {
         const char *name;
-        int (*read)(const struct json *head, const struct message *message,
-                    struct worker_message *out, struct error *err);
-    } kinds[] = {{"result", read_result},
-                 {"log", read_log},
-                 {"state", read_state},
-                 {"build_result", read_build_result},
-                 {"memory", read_memory}};
+        bool in_place;
+        int (*read)(const struct json *head, struct message_in *in, struct worker_message *out,
+                    struct error *err);
+    } kinds[] = {{"result", true, read_result},
+                 {"log", false, read_log},
+                 {"state", false, read_state},
+                 {"build_result", false, read_build_result},
+                 {"memory", false, read_memory}};
 
     memset(ret, 0, sizeof(*ret));
     ret->error.exit_code = -1;
-    autojson *head = json_parse(message->head, message->head_len, NULL, err);
+    autojson *head = json_parse(in->message.head, in->message.head_len, NULL, err);
     if (!head)
         return error_wrap(err, "a message's head");
     const char *kind = json_get_string(head, "kind");
     for (size_t i = 0; kind && i < sizeof(kinds) / sizeof(kinds[0]); i++) {
         if (strcmp(kind, kinds[i].name) != 0)
             continue;
-        if (kinds[i].read(head, message, ret, err) == 0)
+        if ((kinds[i].in_place || message_own_body(in, err) == 0) &&
+            kinds[i].read(head, in, ret, err) == 0)
             return 0;
         worker_message_deinit(ret);
         return error_wrap(err, "message of kind %s", kind);

@@ -27,7 +27,8 @@ struct worker_message {
     bool has_error;
     struct execution_error error; /* owned */
     struct execution_metrics metrics;
-    const char *result; /* borrowed from the message, as all below; valid JSON; NULL: none */
+    const char *
+        result; /* borrowed from the message, as all below; was valid JSON when it was read; NULL: none */
     size_t result_len;
     const char *logs;
     size_t logs_len;
@@ -45,8 +46,8 @@ struct worker_message {
     size_t artifact_len;
 };
 
-int worker_message_read(const struct message *message, struct worker_message *ret,
-                        struct error *err);
+/* A body that is told where it lies is left there when it is a result's, and only passed over; else it is copied. */
+int worker_message_read(struct message_in *in, struct worker_message *ret, struct error *err);
 void worker_message_deinit(struct worker_message *message);
 
 /* What it says comes to pass (worker_api.c). `in` is what the message was read from; its body may be taken. */

@@ -185,7 +185,7 @@ static void on_message(void *data, struct message_in *in)
     struct worker_message message;
     struct error err = {0};
     stream->taken++;
-    if (worker_message_read(&in->message, &message, &err) < 0) {
+    if (worker_message_read(in, &message, &err) < 0) {
         log_warn("a worker's message cannot be read", LOG_ERR(&err));
         return;
     }
@@ -224,6 +224,9 @@ static void on_opened(void *data, struct byte_stream *connection)
         .max_body = (archive > result ? archive : result) + (size_t)4 * 1024 * 1024,
         .max_queued = QUEUED_MAX,
         .json_bodies = true,
+        /* A file takes whatever a worker has made of a result after it was looked at; PostgreSQL would refuse it, and all records of its
+         * batch with it. */
+        .shared_held = !controller->delivery.shared,
         .message = on_message,
         .settled = on_settled,
         .closed = on_closed,

@@ -1,5 +1,5 @@
 /* A stream of messages from a stranger: the first byte says into which pieces the rest is cut, its top bit whether there is
- * shared memory (all of it zeros), and its lowest whether bodies are told where they lie in it. However the bytes come, the same
+ * shared memory (all of it zeros), and its lowest two whether bodies are told where they lie in it, or can be held there. However the bytes come, the same
  * messages are told, each within what was received, and the stream ends once. */
 #include "base/message_stream.h"
 #include "base/shared_memory.h"
@@ -11,6 +11,8 @@
 #include <unistd.h>
 
 #define MAX_BODY (128UL * 1024)
+
+enum { IN_PLACE = 1, HELD = 2, SHARED = 0x80 };
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -67,6 +69,12 @@ static void on_message(void *data, struct message_in *in)
     add(seen, in->message.body, in->message.body_len);
     if (in->message.body_len > MAX_BODY || (in->cut && in->message.body_len > 0))
         abort();
+    if (seen->messages % 3 == 0) {
+        struct blob *held = message_hold(in, in->message.body_len);
+        if (held)
+            add(seen, held->bytes, held->len);
+        blob_unref(held);
+    }
     if (seen->messages % 2) {
         char *body = message_take_body(in);
         if (!body || body[in->message.body_len])
@@ -84,7 +92,7 @@ static void on_closed(void *data, const struct error *why)
     message_stream_free(seen->stream);
 }
 
-static struct seen run(const uint8_t *data, size_t size, size_t piece, bool shared, bool in_place)
+static struct seen run(const uint8_t *data, size_t size, size_t piece, uint8_t flags)
 {
     uv_loop_t loop;
     int ends[2];
@@ -102,14 +110,15 @@ static struct seen run(const uint8_t *data, size_t size, size_t piece, bool shar
                             .piece = piece};
     struct message_stream_options options = {.max_body = MAX_BODY,
                                              .max_queued = 1,
-                                             .shared_in_place = in_place,
+                                             .shared_in_place = flags & IN_PLACE,
+                                             .shared_held = flags & HELD,
                                              .message = on_message,
                                              .closed = on_closed,
                                              .data = &seen};
     seen.stream = message_stream_new(&loop, &script.stream, &options, NULL);
     if (!seen.stream)
         abort();
-    if (shared)
+    if (flags & SHARED)
         message_stream_share(seen.stream, shared_memory_new(NULL));
     uv_run(&loop, UV_RUN_DEFAULT);
     if (uv_loop_close(&loop) || seen.closed != 1)
@@ -121,11 +130,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     if (size == 0)
         return 0;
-    bool shared = data[0] & 0x80, in_place = data[0] & 1;
-    struct seen whole = run(data + 1, size - 1, SIZE_MAX, shared, in_place);
-    struct seen pieces = run(data + 1, size - 1, (size_t)(data[0] & 0x7f) + 1, shared, in_place);
+    uint8_t flags = data[0];
+    struct seen whole = run(data + 1, size - 1, SIZE_MAX, flags);
+    struct seen pieces = run(data + 1, size - 1, (size_t)(flags & 0x7f) + 1, flags);
     if (whole.messages != pieces.messages || whole.bytes != pieces.bytes ||
-        whole.sum != pieces.sum || (!shared && whole.bytes > size))
+        whole.sum != pieces.sum || (!(flags & SHARED) && whole.bytes > size))
         abort();
     return 0;
 }

@@ -36,7 +36,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct worker_message message;
     struct error err = {0};
     while (next_message(&data, &size, &raw)) {
-        if (worker_message_read(&raw, &message, &err) < 0)
+        struct message_in in = {.message = raw};
+        if (worker_message_read(&in, &message, &err) < 0)
             continue;
         check_within(&raw, message.result, message.result_len);
         check_within(&raw, message.logs, message.logs_len);

@@ -32,6 +32,9 @@ static size_t last_len;
 static bool free_in_message, answer_when_settled;
 static struct shared_memory *told_from; /* NULL: no message tells a body where it lies */
 static bool told_in_place, done_too_soon;
+static enum { TAKE, HOLD, OWN } does; /* with a body */
+static struct blob *last_held;        /* owned */
+static const char *last_told;
 /* Above the socket, as TLS has what is left of a record; handed out a message at a time. */
 static char held[64][MESSAGE_HEADER_SIZE + 1];
 static size_t held_count;
@@ -87,10 +90,18 @@ static void on_message(void *data, struct message_in *in)
     snprintf(last_head, sizeof(last_head), "%.*s", (int)in->message.head_len, in->message.head);
     free(last_body);
     last_body = NULL;
+    last_told = in->message.body;
     if (told_from) {
         see_in_place(in);
         return;
     }
+    if (does == HOLD && (last_held = message_hold(in, in->message.body_len - 1))) {
+        if (free_in_message)
+            drop_stream();
+        return;
+    }
+    if (does == OWN)
+        cr_assert_eq(message_own_body(in, NULL), 0);
     last_body = message_take_body(in);
     if (free_in_message)
         drop_stream();
@@ -113,12 +124,15 @@ static void on_closed(void *data, const struct error *why)
     closed++;
 }
 
-static void open_stream(bool in_place)
+enum told { COPIED, IN_PLACE, HELD };
+
+static void open_stream(enum told told)
 {
     struct message_stream_options options = {.max_body = MAX_BODY,
                                              .max_queued = 4 * MAX_BODY,
                                              .json_bodies = true,
-                                             .shared_in_place = in_place,
+                                             .shared_in_place = told == IN_PLACE,
+                                             .shared_held = told == HELD,
                                              .message = on_message,
                                              .settled = on_settled,
                                              .closed = on_closed};
@@ -138,9 +152,11 @@ static void set_up(void)
     last_body = NULL;
     free_in_message = answer_when_settled = false;
     told_from = NULL;
+    last_held = NULL;
+    does = TAKE;
     held_count = 0;
     uv_loop_init(&loop);
-    open_stream(false);
+    open_stream(COPIED);
 }
 
 static void tear_down(void)
@@ -499,13 +515,18 @@ Test(message_stream, a_stream_may_be_freed_by_a_message_from_shared_memory)
 
 /* ---- told where they lie ---- */
 
-static struct shared_memory *share_in_place(void)
+static struct shared_memory *share_and_tell(enum told told)
 {
     drop_stream();
     close(peer);
     uv_run(&loop, UV_RUN_DEFAULT);
-    open_stream(true);
-    return told_from = share();
+    open_stream(told);
+    return share();
+}
+
+static struct shared_memory *share_in_place(void)
+{
+    return told_from = share_and_tell(IN_PLACE);
 }
 
 static void tell_one_in_place(size_t len)
@@ -563,6 +584,111 @@ Test(message_stream, a_body_that_is_told_where_it_lies_stands_without_the_stream
 Test(message_stream, a_body_that_would_be_told_where_it_lies_is_cut_when_it_is_too_large)
 {
     struct shared_memory *own = share_in_place();
+    say_place("{}", 0, MAX_BODY + 1);
+    run_until(&messages, 1);
+    cr_assert_eq(cut, 1);
+    cr_assert_eq(last_len, 0);
+    shared_memory_free(own);
+}
+
+/* ---- held there ---- */
+
+static struct shared_place tell_one(struct shared_memory *own, size_t len)
+{
+    struct shared_place place;
+    memset(shared_memory_reserve(own, len, &place), 's', len);
+    say_place("{}", place.at, len);
+    run_until(&messages, messages + 1);
+    cr_assert_eq(last_len, len);
+    return place;
+}
+
+/* Whether the place is free: room for all the rest was taken before. */
+static bool is_free(struct shared_memory *own, const struct shared_place *place)
+{
+    struct shared_place got;
+    bool found = shared_memory_reserve(own, place->len, &got);
+    if (found)
+        shared_memory_cancel(own, &got);
+    return found && got.at == place->at;
+}
+
+Test(message_stream, a_body_that_is_held_stays_where_it_is)
+{
+    struct shared_memory *own = share_and_tell(HELD);
+    does = HOLD;
+    struct shared_place place = tell_one(own, MAX_BODY);
+    cr_assert_eq(last_held->bytes, last_told);
+    cr_assert_eq(last_held->len, MAX_BODY - 1);
+    cr_assert_not(is_free(own, &place));
+    blob_unref(last_held);
+    cr_assert(is_free(own, &place));
+    shared_memory_free(own);
+}
+
+Test(message_stream, a_body_that_is_held_stays_without_the_stream)
+{
+    struct shared_memory *own = share_and_tell(HELD);
+    does = HOLD;
+    free_in_message = true;
+    tell_one(own, MAX_BODY);
+    cr_assert_null(stream);
+    shared_memory_free(own);
+    cr_assert_eq(last_held->bytes[MAX_BODY - 2], 's');
+    blob_unref(last_held);
+}
+
+Test(message_stream, a_body_that_could_be_held_and_is_not_is_done_after_the_call)
+{
+    struct shared_memory *own = share_and_tell(HELD);
+    struct shared_place place = tell_one(own, MAX_BODY);
+    cr_assert(is_free(own, &place));
+    cr_assert_eq(strspn(last_body, "s"), MAX_BODY);
+    cr_assert_eq(last_body[MAX_BODY], '\0');
+    shared_memory_free(own);
+}
+
+Test(message_stream, a_body_is_copied_when_others_are_held_that_take_half_of_the_memory)
+{
+    enum { COUNT = SHARED_HELD_MAX / MAX_BODY };
+    struct shared_memory *own = share_and_tell(HELD);
+    struct blob *kept[COUNT];
+    does = HOLD;
+    for (int i = 0; i < COUNT; i++) {
+        tell_one(own, MAX_BODY);
+        kept[i] = last_held;
+        cr_assert_not_null(kept[i]);
+    }
+    for (int i = 0; i < 20; i++) {
+        struct shared_place place = tell_one(own, MAX_BODY);
+        cr_assert_null(last_held);
+        cr_assert(is_free(own, &place));
+        cr_assert_eq(strspn(last_body, "s"), MAX_BODY);
+    }
+    for (int i = 0; i < COUNT; i++)
+        blob_unref(kept[i]);
+    tell_one(own, MAX_BODY);
+    cr_assert_not_null(last_held);
+    blob_unref(last_held);
+    shared_memory_free(own);
+}
+
+/* Where the other end can change it, only a copy may be looked at closely. */
+Test(message_stream, a_body_that_is_told_where_it_lies_can_be_copied_during_the_call)
+{
+    struct shared_memory *own = share_and_tell(HELD);
+    does = OWN;
+    struct shared_place place = tell_one(own, MAX_BODY);
+    cr_assert(is_free(own, &place));
+    memset(shared_memory_reserve(own, MAX_BODY, &place), 'x', MAX_BODY);
+    cr_assert_eq(strspn(last_body, "s"), MAX_BODY);
+    cr_assert_eq(last_body[MAX_BODY], '\0');
+    shared_memory_free(own);
+}
+
+Test(message_stream, a_body_that_could_be_held_is_cut_when_it_is_too_large)
+{
+    struct shared_memory *own = share_and_tell(HELD);
     say_place("{}", 0, MAX_BODY + 1);
     run_until(&messages, 1);
     cr_assert_eq(cut, 1);

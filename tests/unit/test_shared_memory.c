@@ -5,6 +5,7 @@
 #include <criterion/criterion.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -149,6 +150,73 @@ Test(shared_memory, it_stays_for_who_holds_it_longer)
     cr_assert_eq(*shared_memory_at(longer, &place), 'l');
     shared_memory_done(longer, &place);
     shared_memory_free(longer);
+    cr_assert_not_null(shared_memory_reserve(maker, SHARED_AREA_SIZE, &place));
+}
+
+/* ---- bodies that are held ---- */
+
+static struct blob *hold(const char *text, size_t len, struct shared_place *place)
+{
+    strcpy(shared_memory_reserve(maker, len, place), text);
+    return shared_memory_hold(opener, place, strlen(text));
+}
+
+Test(shared_memory, what_is_held_stays_where_it_is_until_nobody_holds_it)
+{
+    struct shared_place place, other;
+    struct blob *held = hold("held", SHARED_HELD_MAX, &place);
+    cr_assert_eq(held->bytes, shared_memory_at(opener, &place), "it was copied");
+    cr_assert_eq(held->len, 4);
+    cr_assert(held->foreign);
+    struct blob *again = blob_ref(held);
+    blob_unref(held);
+    cr_assert_not_null(shared_memory_reserve(maker, SHARED_AREA_SIZE / 2, &other));
+    cr_assert_null(shared_memory_reserve(maker, 1, &other), "somebody holds it");
+    blob_unref(again);
+    cr_assert_not_null(shared_memory_reserve(maker, SHARED_HELD_MAX, &other));
+    cr_assert_eq(other.at, place.at);
+}
+
+Test(shared_memory, what_is_held_stays_when_both_ends_are_gone)
+{
+    struct shared_place place;
+    struct blob *held = hold("held", 1000, &place);
+    tear_down();
+    maker = opener = NULL;
+    cr_assert_arr_eq(held->bytes, "held", 4);
+    blob_unref(held);
+}
+
+Test(shared_memory, no_more_than_half_is_held_and_the_rest_is_not_done)
+{
+    struct shared_place first, second, third;
+    struct blob *held = hold("first", SHARED_HELD_MAX - 10, &first);
+    cr_assert(shared_memory_may_hold(opener, 10));
+    cr_assert_not(shared_memory_may_hold(opener, 11));
+    cr_assert_not(shared_memory_may_hold(opener, SIZE_MAX));
+    cr_assert_null(hold("second", 11, &second));
+    cr_assert_not_null(shared_memory_reserve(maker, SHARED_AREA_SIZE / 2 - PIECE, &third));
+    cr_assert_null(shared_memory_reserve(maker, 1, &third), "the second is done");
+    blob_unref(held);
+    held = shared_memory_hold(opener, &second, second.len);
+    cr_assert_not_null(held, "what was given back still counts");
+    blob_unref(held);
+    cr_assert(shared_memory_may_hold(opener, SHARED_HELD_MAX));
+}
+
+static void *let_go(void *held)
+{
+    blob_unref(held);
+    return NULL;
+}
+
+Test(shared_memory, what_is_held_is_given_back_from_any_thread)
+{
+    struct shared_place place;
+    pthread_t thread;
+    struct blob *held = hold("held", SHARED_HELD_MAX, &place);
+    cr_assert_eq(pthread_create(&thread, NULL, let_go, held), 0);
+    pthread_join(thread, NULL);
     cr_assert_not_null(shared_memory_reserve(maker, SHARED_AREA_SIZE, &place));
 }
 

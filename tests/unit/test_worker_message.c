@@ -1,7 +1,10 @@
 /* Messages of workers: what is read from good ones, and that bad ones are refused. */
+#include "base/shared_memory.h"
 #include "controller/worker_message.h"
 
 #include <criterion/criterion.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static struct worker_message out;
@@ -9,10 +12,11 @@ static struct error err;
 
 static int read_message(const char *head, const char *body)
 {
-    struct message message = {
-        .head = head, .head_len = strlen(head), .body = body, .body_len = strlen(body)};
+    struct message_in in = {
+        .message = {
+            .head = head, .head_len = strlen(head), .body = body, .body_len = strlen(body)}};
     memset(&err, 0, sizeof(err));
-    return worker_message_read(&message, &out, &err);
+    return worker_message_read(&in, &out, &err);
 }
 
 Test(worker_message, a_result_with_all_its_members)
@@ -70,6 +74,59 @@ Test(worker_message, a_log_chunk_and_build_results)
                      "failed"),
         0);
     cr_expect_eq(out.artifact_len, 0);
+}
+
+/* As told by a stream whose other end has put the body into memory of both; what is copied is freed. */
+static int read_in_place(const char *head, const char *body, bool *ret_stays)
+{
+    struct shared_memory *memory = shared_memory_new(NULL);
+    struct message_in in = {
+        .message = {.head = head, .head_len = strlen(head), .body = body, .body_len = strlen(body)},
+        .memory = memory};
+    memset(&err, 0, sizeof(err));
+    int status = worker_message_read(&in, &out, &err);
+    cr_expect(!out.result || out.result == in.message.body);
+    *ret_stays = in.message.body == body;
+    cr_expect_eq(*ret_stays, in.memory != NULL);
+    worker_message_deinit(&out);
+    free(in.large);
+    shared_memory_free(memory);
+    return status;
+}
+
+/* The parser takes what a byte was for granted; only the first look does not. */
+Test(worker_message, a_result_stays_where_the_worker_can_change_it_when_a_first_look_is_enough)
+{
+    static const struct {
+        const char *body;
+        int len, status;
+        bool stays;
+    } results[] = {{"\"text\"log", 6, 0, true},     {"[1, {\"a\": null}]log", 16, 0, true},
+                   {"\"\\u0000\"log", 8, 0, false}, {"1e-400log", 6, 0, false},
+                   {"\"text log", 6, -1, false},    {"\"\xff\xfe\"log", 4, -1, false}};
+    for (size_t i = 0; i < sizeof(results) / sizeof(results[0]); i++) {
+        char head[200];
+        bool stays;
+        snprintf(head, sizeof(head),
+                 "{\"kind\":\"result\",\"execution_id\":\"e\",\"status\":\"succeeded\","
+                 "\"result_len\":%d,\"logs_len\":%d}",
+                 results[i].len, (int)strlen(results[i].body) - results[i].len);
+        cr_expect_eq(read_in_place(head, results[i].body, &stays), results[i].status, "number %zu",
+                     i);
+        cr_expect_eq(stays, results[i].stays, "number %zu", i);
+    }
+}
+
+Test(worker_message, what_is_no_result_is_copied_before_it_is_read)
+{
+    static const char *const heads[] = {
+        "{\"kind\":\"state\"}", "{\"kind\":\"log\",\"execution_id\":\"e\"}",
+        "{\"kind\":\"build_result\",\"build_id\":\"b\",\"ok\":true,\"output_len\":1}"};
+    for (size_t i = 0; i < sizeof(heads) / sizeof(heads[0]); i++) {
+        bool stays = true;
+        cr_expect_eq(read_in_place(heads[i], "body", &stays), 0, "%s", err.message);
+        cr_expect_not(stays, "%s", heads[i]);
+    }
 }
 
 Test(worker_message, bad_ones_are_refused)
