@@ -141,8 +141,11 @@ static void sweep(uv_timer_t *timer)
          connection = connection->next) {
         struct http_request *request = connection->request;
         bool receiving = !request || request->phase == HTTP_PHASE_BODY;
-        if (receiving && now_ns - connection->receiving_since_ns > limit_ns)
-            shutdown(connection->fd, SHUT_RDWR); /* libmicrohttpd sees its end and closes it */
+        /* libmicrohttpd sees its end and closes it. Where the client's end came together with its last bytes, it reads those and does
+         * not look again: that is so until its idle timeout. */
+        if (receiving &&
+            (connection->hung_up || now_ns - connection->receiving_since_ns > limit_ns))
+            shutdown(connection->fd, SHUT_RDWR);
     }
     if (!server->paused)
         http_server_accept_waiting(server);
