@@ -74,6 +74,8 @@ struct http_request {
     enum error_code refusal; /* not ERROR_NONE: the rest of the body is thrown away, then this */
     size_t discarded;
     struct buffer body;
+    struct blob *room;        /* owned: has the body in place of `body`; NULL: none */
+    size_t room_len;          /* of them came so far */
     struct json_ahead *ahead; /* owned: a large body is looked at while it comes */
     size_t accounted_bytes;   /* part of server->buffered_bytes */
     uint64_t received_ns;

@@ -1,6 +1,9 @@
 /* What a handler can ask a request. */
 #include "base/http_internal.h"
 
+#include "base/cleanup.h"
+
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -88,12 +91,15 @@ const char *http_request_header(const struct http_request *request, const char *
 const char *http_request_body(const struct http_request *request, size_t *ret_len)
 {
     if (ret_len)
-        *ret_len = request->body.len;
+        *ret_len = request->room ? request->room_len : request->body.len;
+    if (request->room)
+        return request->room->bytes;
     return request->body.data ? request->body.data : "";
 }
 
 char *http_request_take_body(struct http_request *request, size_t *ret_len)
 {
+    assert(!request->room);
     char *body = buffer_take(&request->body, ret_len);
     http_request_release_body(request);
     return body;
@@ -102,6 +108,11 @@ char *http_request_take_body(struct http_request *request, size_t *ret_len)
 struct blob *http_request_take_blob(struct http_request *request)
 {
     size_t len;
+    struct blob *room = steal_pointer(&request->room);
+    if (room) {
+        http_request_release_body(request);
+        return room;
+    }
     char *body = http_request_take_body(request, &len);
     struct blob *blob = body ? blob_new(body, len) : NULL;
     if (!blob)

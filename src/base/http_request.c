@@ -41,6 +41,8 @@ void http_request_release_body(struct http_request *request)
         request->server->buffered_bytes -= request->accounted_bytes;
     request->accounted_bytes = 0;
     buffer_deinit(&request->body);
+    blob_unref(request->room);
+    request->room = NULL;
 }
 
 /* Frees it when neither libmicrohttpd nor the handler has it any more. */
@@ -261,11 +263,16 @@ static enum MHD_Result begin_request(struct http_request *request)
 
 /* ---- body ---- */
 
+static size_t body_len(const struct http_request *request)
+{
+    return request->room ? request->room_len : request->body.len;
+}
+
 /* Counts the chunk against what all bodies together may take. */
 static bool account_chunk(struct http_request *request, size_t len)
 {
     struct http_server *server = request->server;
-    size_t needed = request->body.len + len;
+    size_t needed = body_len(request) + len;
     if (needed <= request->accounted_bytes)
         return true;
     size_t more = needed - request->accounted_bytes;
@@ -279,9 +286,24 @@ static bool account_chunk(struct http_request *request, size_t len)
 /* With the first chunk: memory for what was announced. */
 static int begin_body(struct http_request *request, struct error *err)
 {
+    const struct http_server_options *options = &request->server->options;
+    uint64_t announced = content_length(request);
     if (request->accounted_bytes >= JSON_AHEAD_MIN)
         request->ahead = json_ahead_new();
-    return buffer_reserve(&request->body, request->accounted_bytes, err);
+    if (announced >= HTTP_ROOM_MIN && options->room)
+        request->room = options->room(request, request->match.route, options->data, announced);
+    return request->room ? 0 : buffer_reserve(&request->body, request->accounted_bytes, err);
+}
+
+static int append(struct http_request *request, const char *data, size_t len, struct error *err)
+{
+    if (!request->room)
+        return buffer_append(&request->body, data, len, err);
+    if (len > request->room->len - request->room_len)
+        return error_set(err, ERROR_PAYLOAD_TOO_LARGE, "the body is longer than was announced");
+    memcpy((char *)request->room->bytes + request->room_len, data, len);
+    request->room_len += len;
+    return 0;
 }
 
 static void take_chunk(struct http_request *request, const char *data, size_t len)
@@ -290,13 +312,13 @@ static void take_chunk(struct http_request *request, const char *data, size_t le
     if (!request->refusal) {
         if (!account_chunk(request, len))
             request->refusal = ERROR_NO_CAPACITY;
-        else if ((request->body.len == 0 && begin_body(request, &err)) ||
-                 buffer_append(&request->body, data, len, &err))
+        else if ((body_len(request) == 0 && begin_body(request, &err)) ||
+                 append(request, data, len, &err))
             request->refusal = err.code == ERROR_PAYLOAD_TOO_LARGE ? err.code : ERROR_NO_CAPACITY;
         if (request->refusal)
             http_request_release_body(request);
         else
-            json_ahead_look(request->ahead, request->body.data, request->body.len);
+            json_ahead_look(request->ahead, http_request_body(request, NULL), body_len(request));
     }
     if (request->refusal)
         request->discarded += len;

@@ -32,6 +32,9 @@ struct http_server;
 struct http_request;
 struct json_ahead;
 
+/* From so many bytes on a body's announced length is told to struct http_server_options.room. */
+#define HTTP_ROOM_MIN ((size_t)256 * 1024)
+
 typedef void http_handler_fn(struct http_request *request, void *data);
 
 struct http_route {
@@ -58,6 +61,11 @@ struct http_server_options {
     /* Once more, when the body has come, which may be long after: likewise. May be NULL. */
     int (*confirm)(struct http_request *request, const struct http_route *route, void *data,
                    struct error *err);
+    /* Where a large body goes whose `len` bytes are announced, asked when its first bytes are there: a blob, which is taken, and whose bytes
+     * are written until the handler has the request. NULL: into memory of the server's. May be NULL. The handler takes such a
+     * body with http_request_take_blob() only; it does not end with a NUL. */
+    struct blob *(*room)(struct http_request *request, const struct http_route *route, void *data,
+                         size_t len);
     /* TLS 1.2 and newer in place of plain HTTP: certificate chain and private key as PEM text, borrowed
      * until http_server_free(). Both, or neither. */
     const char *tls_certificate, *tls_key;
@@ -112,7 +120,7 @@ const struct sockaddr *http_request_client(const struct http_request *request);
 const char *http_request_body(const struct http_request *request, size_t *ret_len);
 /* The body becomes the caller's; free() it. */
 char *http_request_take_body(struct http_request *request, size_t *ret_len);
-/* The same as a blob; NULL: out of memory. */
+/* The same as a blob, also where it is in a room of the program's (struct http_server_options); NULL: out of memory. */
 struct blob *http_request_take_blob(struct http_request *request);
 /* What was seen of a large body while it came, for json_check_ahead() of it; NULL when there is nothing. */
 const struct json_ahead *http_request_ahead(const struct http_request *request);
