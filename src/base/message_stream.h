@@ -74,7 +74,7 @@ void message_stream_share(struct message_stream *stream, struct shared_memory *m
 void message_stream_share_sending(struct message_stream *stream);
 /* Its memory, NULL: none. */
 struct shared_memory *message_stream_shared(const struct message_stream *stream);
-/* Room in that memory for a body of `len` bytes that is still to be made, and of `spare` bytes that are sent behind it in one message: when
+/* Room in that memory for a body of `len` bytes that is still to be made or received, and of `spare` bytes that are sent behind it in one message: when
  * it is sent by this stream, as the first part, nothing is copied but those. NULL: none now. See shared_memory_room(). */
 struct blob *message_stream_room(const struct message_stream *stream, size_t len, size_t spare);
 /* Sends what is queued: see above. */

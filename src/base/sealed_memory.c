@@ -19,6 +19,24 @@ int sealed_memory_new(const char *name, size_t size, struct error *err)
     return steal_fd(&fd);
 }
 
+int sealed_memory_new_to_read(const char *name, size_t size, void **ret_mapping, struct error *err)
+{
+    autoclose int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+
+    if (fd < 0 || ftruncate(fd, (off_t)size) < 0)
+        return error_set_errno(err, ERROR_INTERNAL, errno, "cannot make shared memory");
+    void *mapping = sealed_memory_map(fd, size, err);
+    if (!mapping)
+        return -1;
+    if (fcntl(fd, F_ADD_SEALS, SEALS | F_SEAL_FUTURE_WRITE) < 0) {
+        error_set_errno(err, ERROR_INTERNAL, errno, "cannot seal memory against writing");
+        munmap(mapping, size);
+        return -1;
+    }
+    *ret_mapping = mapping;
+    return steal_fd(&fd);
+}
+
 bool sealed_memory_is(int fd)
 {
     int seals = fcntl(fd, F_GET_SEALS);
@@ -26,12 +44,22 @@ bool sealed_memory_is(int fd)
     return seals >= 0 && (seals & SEALS) == SEALS;
 }
 
-void *sealed_memory_map(int fd, size_t size, struct error *err)
+static void *map(int fd, size_t size, int protection, struct error *err)
 {
-    void *mapping = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    void *mapping = mmap(NULL, size, protection, MAP_SHARED, fd, 0);
 
     if (mapping != MAP_FAILED)
         return mapping;
     error_set_errno(err, ERROR_INTERNAL, errno, "cannot map %zu bytes", size);
     return NULL;
+}
+
+void *sealed_memory_map(int fd, size_t size, struct error *err)
+{
+    return map(fd, size, PROT_READ | PROT_WRITE, err);
+}
+
+void *sealed_memory_map_to_read(int fd, size_t size, struct error *err)
+{
+    return map(fd, size, PROT_READ, err);
 }

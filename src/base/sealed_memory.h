@@ -9,7 +9,11 @@
 
 /* Its descriptor, closed on exec and the caller's; -1 on error. `name` is what /proc shows. */
 int sealed_memory_new(const char *name, size_t size, struct error *err);
+/* The same, but whoever else opens it can only read: `ret_mapping` is the one way to write to it, and is ended with munmap(2). Needs
+ * Linux 5.1. */
+int sealed_memory_new_to_read(const char *name, size_t size, void **ret_mapping, struct error *err);
 /* Whether the size of what `fd` is open for, which somebody else may have made, is sealed. */
 bool sealed_memory_is(int fd);
 /* The mapping, to be ended with munmap(2); the descriptor is not needed for it any more. NULL on error. */
 void *sealed_memory_map(int fd, size_t size, struct error *err);
+void *sealed_memory_map_to_read(int fd, size_t size, struct error *err);

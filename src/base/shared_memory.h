@@ -7,6 +7,9 @@
  * before it looks at it, or holds it for a while, and says done. Places are given back in any order. A body gets the first room that is
  * large enough, so calls one after the other use the same pages, and nothing that does not fit is taken.
  *
+ * The maker has one area more that it only shows: the other end can map it for reading and no process for writing any more. In it the maker
+ * makes bodies in place that it goes by, and keeps, after the other end was told of them.
+ *
  * What the other end writes is not trusted further than what it says over the connection: a place is checked, the size is sealed, and bytes
  * may change until they are copied. Of a body that is held they may change at any time: it can be passed on from there, and looked at by
  * what rests on no byte being the same twice, as json_check_quick() does. So the most that a sender can do which lies about its own body is
@@ -32,7 +35,7 @@
 struct shared_memory;
 
 struct shared_place {
-    uint64_t at, len; /* within the sender's area */
+    uint64_t at, len; /* within the sender's area, behind which is the one that it shows */
 };
 
 struct shared_memory *shared_memory_new(struct error *err);
@@ -46,6 +49,10 @@ struct shared_memory *shared_memory_open(const struct json *offer, struct error 
 struct shared_memory *shared_memory_ref(struct shared_memory *memory);
 /* Accepts NULL. */
 void shared_memory_free(struct shared_memory *memory);
+/* The other end of the maker: whether it can read what the maker shows. */
+bool shared_memory_is_shown(const struct shared_memory *memory);
+/* The maker: the other end can read it. */
+void shared_memory_show(struct shared_memory *memory);
 
 /* Room for a body of `len` bytes, at the beginning of a page; NULL: none now. It is the caller's until the receiver is done with it. */
 char *shared_memory_reserve(struct shared_memory *memory, size_t len, struct shared_place *ret);
@@ -64,7 +71,8 @@ void shared_memory_done(struct shared_memory *memory, const struct shared_place 
 
 /* A body of this end's that is made where it is sent from: `len` bytes for whoever fills them, and then `spare` more. It stays there as
  * long as somebody holds it, also without `memory` and when the receiver is done with it. NULL: no room now, which is so, too, when
- * bodies that are not sent yet have half of the area: the rest is for those that are whole. */
+ * bodies that are not sent yet have half of the area: the rest is for those that are whole. The maker's are in the area that it shows, from
+ * shared_memory_show() on. */
 struct blob *shared_memory_room(struct shared_memory *memory, size_t len, size_t spare);
 /* Whether `body` is at the begin of one, with so many bytes; then `ret` is its place. */
 bool shared_memory_is_room(const struct shared_memory *memory, const char *body, size_t len,

@@ -412,20 +412,26 @@ Test(message_stream, a_body_that_is_shared_is_given_back_when_it_cannot_be_sent)
 
 /* ---- memory of both ends ---- */
 
+static struct shared_memory *open_other(const struct shared_memory *own)
+{
+    struct buffer text = BUFFER_INIT(1000);
+    struct json_writer *writer = json_writer_new(&text);
+    shared_memory_offer(own, writer);
+    cr_assert_eq(json_writer_finish(writer, NULL), 0);
+    struct json *offer = json_parse(text.data, text.len, NULL, NULL);
+    struct shared_memory *other = shared_memory_open(offer, NULL);
+    cr_assert_not_null(other);
+    json_free(offer);
+    buffer_deinit(&text);
+    return other;
+}
+
 /* The test's end; the stream has the other. */
 static struct shared_memory *share(void)
 {
     struct shared_memory *own = shared_memory_new(NULL);
-    struct buffer text = BUFFER_INIT(1000);
-    struct json_writer *writer = json_writer_new(&text);
     cr_assert_not_null(own);
-    shared_memory_offer(own, writer);
-    cr_assert_eq(json_writer_finish(writer, NULL), 0);
-    struct json *offer = json_parse(text.data, text.len, NULL, NULL);
-    message_stream_share(stream, shared_memory_open(offer, NULL));
-    cr_assert_not_null(message_stream_shared(stream));
-    json_free(offer);
-    buffer_deinit(&text);
+    message_stream_share(stream, open_other(own));
     return own;
 }
 
@@ -864,5 +870,54 @@ Test(message_stream, there_is_no_room_for_small_bodies_nor_before_the_other_end_
     cr_assert_null(make_room(300000, 0));
     message_stream_share_sending(stream);
     cr_assert_null(make_room(1000, 0));
+    shared_memory_free(own);
+}
+
+/* ---- what one end shows ---- */
+
+Test(message_stream, a_body_that_is_shown_is_sent_from_where_it_was_received)
+{
+    struct shared_memory *own = shared_memory_new(NULL), *other = open_other(own);
+    message_stream_share(stream, own);
+    message_stream_share_sending(stream);
+    cr_assert_null(make_room(MAX_BODY, 0), "the other end cannot read it");
+    shared_memory_show(own);
+    for (int i = 0; i < 50; i++) { /* more than there is room for at once */
+        struct blob *body = make_room(MAX_BODY, 0);
+        const char *bytes = body->bytes;
+        struct message_part part = {.bytes = bytes, .len = MAX_BODY, .shared = body};
+        cr_assert_eq(message_stream_send(stream, "{}", 2, &part, 1, NULL), 0);
+        message_stream_push(stream);
+        char *sent = read_sent(MESSAGE_HEADER_SIZE + 2 + MESSAGE_PLACE_SIZE);
+        struct shared_place place;
+        message_place_read(sent + MESSAGE_HEADER_SIZE + 2, &place.at, &place.len);
+        cr_assert(message_header_unmark_shared(sent));
+        cr_assert_eq(place.at, SHARED_AREA_SIZE);
+        cr_assert_arr_eq(shared_memory_at(other, &place), bytes, MAX_BODY);
+        shared_memory_done(other, &place);
+        free(sent);
+    }
+    shared_memory_free(other);
+}
+
+Test(message_stream, a_body_that_the_other_end_shows_is_told_where_it_lies)
+{
+    struct shared_memory *own = share_in_place();
+    struct shared_place place;
+    shared_memory_show(own);
+    struct blob *body = shared_memory_room(own, SHARED_AREA_SIZE, 0);
+    memset((char *)body->bytes, 's', 300000);
+    cr_assert(shared_memory_is_room(own, body->bytes, 300000, &place));
+    shared_memory_room_sent(own, &place);
+    blob_unref(body);
+    cr_assert_null(shared_memory_room(own, 1, 0));
+    say_place("{\"place\":1}", place.at, place.len);
+    run_until(&messages, 1);
+    cr_assert(told_in_place);
+    cr_assert_eq(last_len, 300000);
+    cr_assert_eq(strspn(last_body, "s"), 300000);
+    body = shared_memory_room(own, 1, 0);
+    cr_assert_not_null(body, "it is not done");
+    blob_unref(body);
     shared_memory_free(own);
 }

@@ -223,8 +223,10 @@ Test(shared_memory, what_is_held_is_given_back_from_any_thread)
 Test(shared_memory, a_place_outside_is_refused)
 {
     static const struct shared_place outside[] = {{0, SHARED_AREA_SIZE + 1},
-                                                  {SHARED_AREA_SIZE, 1},
-                                                  {SHARED_AREA_SIZE, 0},
+                                                  {2 * SHARED_AREA_SIZE, 1},
+                                                  {2 * SHARED_AREA_SIZE, 0},
+                                                  {2 * SHARED_AREA_SIZE - PIECE, PIECE + 1},
+                                                  {SHARED_AREA_SIZE + 1, 1},
                                                   {PIECE, SHARED_AREA_SIZE},
                                                   {1, 1},
                                                   {PIECE - 1, 1},
@@ -233,6 +235,9 @@ Test(shared_memory, a_place_outside_is_refused)
     for (size_t i = 0; i < sizeof(outside) / sizeof(outside[0]); i++)
         cr_assert_null(shared_memory_at(opener, &outside[i]), "number %zu", i);
     cr_assert_not_null(shared_memory_at(opener, &(struct shared_place){0, SHARED_AREA_SIZE}));
+    struct shared_place shown = {SHARED_AREA_SIZE, SHARED_AREA_SIZE};
+    cr_assert_not_null(shared_memory_at(opener, &shown));
+    cr_assert_null(shared_memory_at(maker, &shown), "the opener shows nothing");
 }
 
 Test(shared_memory, what_was_withdrawn_cannot_be_opened)
@@ -304,22 +309,22 @@ Test(shared_memory, what_is_no_such_memory_is_not_opened)
 static bool all_is_free(void)
 {
     struct shared_place place;
-    if (!shared_memory_reserve(maker, SHARED_AREA_SIZE, &place))
+    if (!shared_memory_reserve(opener, SHARED_AREA_SIZE, &place))
         return false;
-    shared_memory_cancel(maker, &place);
+    shared_memory_cancel(opener, &place);
     return true;
 }
 
 /* Makes one of 10 bytes and 5 more, and sends all of it. */
 static struct blob *send_room(struct shared_place *place)
 {
-    struct blob *body = shared_memory_room(maker, 10, 5);
+    struct blob *body = shared_memory_room(opener, 10, 5);
     cr_assert_not_null(body);
     cr_assert_eq(body->len, 10);
     strcpy((char *)body->bytes, "made here");
-    cr_assert(shared_memory_is_room(maker, body->bytes, 15, place));
+    cr_assert(shared_memory_is_room(opener, body->bytes, 15, place));
     cr_assert_eq(place->len, 15);
-    shared_memory_room_sent(maker, place);
+    shared_memory_room_sent(opener, place);
     return body;
 }
 
@@ -327,10 +332,10 @@ Test(shared_memory, a_body_made_in_place_stays_while_it_is_held_though_the_recei
 {
     struct shared_place place;
     struct blob *body = send_room(&place);
-    cr_assert_str_eq(shared_memory_at(opener, &place), "made here");
-    shared_memory_done(opener, &place);
+    cr_assert_str_eq(shared_memory_at(maker, &place), "made here");
+    shared_memory_done(maker, &place);
     cr_assert_not(all_is_free());
-    cr_assert_not(shared_memory_is_room(maker, body->bytes, 15, &place), "it is sent once");
+    cr_assert_not(shared_memory_is_room(opener, body->bytes, 15, &place), "it is sent once");
     blob_unref(body);
     cr_assert(all_is_free());
 }
@@ -340,17 +345,17 @@ Test(shared_memory, one_that_nobody_holds_stays_until_the_receiver_is_done)
     struct shared_place place;
     blob_unref(send_room(&place));
     cr_assert_not(all_is_free());
-    shared_memory_done(opener, &place);
+    shared_memory_done(maker, &place);
     cr_assert(all_is_free());
 }
 
 Test(shared_memory, one_that_was_not_sent_is_gone_with_its_holder)
 {
-    blob_unref(shared_memory_room(maker, 10, 5));
+    blob_unref(shared_memory_room(opener, 10, 5));
     cr_assert(all_is_free());
-    struct blob *body = shared_memory_room(maker, 10, 5);
-    shared_memory_free(maker);
-    maker = NULL;
+    struct blob *body = shared_memory_room(opener, 10, 5);
+    shared_memory_free(opener);
+    opener = NULL;
     memset((char *)body->bytes, 'x', 10);
     blob_unref(body);
 }
@@ -358,16 +363,16 @@ Test(shared_memory, one_that_was_not_sent_is_gone_with_its_holder)
 Test(shared_memory, those_that_are_not_sent_have_half_of_it_at_most)
 {
     struct shared_place place;
-    cr_assert_null(shared_memory_room(maker, SHARED_AREA_SIZE / 2, 1));
-    cr_assert_null(shared_memory_room(maker, SIZE_MAX, SIZE_MAX));
-    struct blob *first = shared_memory_room(maker, SHARED_AREA_SIZE / 2 - 1, 1);
+    cr_assert_null(shared_memory_room(opener, SHARED_AREA_SIZE / 2, 1));
+    cr_assert_null(shared_memory_room(opener, SIZE_MAX, SIZE_MAX));
+    struct blob *first = shared_memory_room(opener, SHARED_AREA_SIZE / 2 - 1, 1);
     cr_assert_not_null(first);
-    cr_assert_null(shared_memory_room(maker, 1, 0));
-    cr_assert_not_null(shared_memory_reserve(maker, SHARED_AREA_SIZE / 2, &place));
-    shared_memory_cancel(maker, &place);
-    cr_assert(shared_memory_is_room(maker, first->bytes, 1, &place));
-    shared_memory_room_sent(maker, &place);
-    struct blob *second = shared_memory_room(maker, 1, 0);
+    cr_assert_null(shared_memory_room(opener, 1, 0));
+    cr_assert_not_null(shared_memory_reserve(opener, SHARED_AREA_SIZE / 2, &place));
+    shared_memory_cancel(opener, &place);
+    cr_assert(shared_memory_is_room(opener, first->bytes, 1, &place));
+    shared_memory_room_sent(opener, &place);
+    struct blob *second = shared_memory_room(opener, 1, 0);
     cr_assert_not_null(second);
     blob_unref(first);
     blob_unref(second);
@@ -376,17 +381,164 @@ Test(shared_memory, those_that_are_not_sent_have_half_of_it_at_most)
 Test(shared_memory, what_is_no_body_made_in_place_is_not_taken_for_one)
 {
     struct shared_place place;
-    const char *other = shared_memory_reserve(maker, 10, &place);
-    struct blob *body = shared_memory_room(maker, 100000, 0),
-                *theirs = shared_memory_room(opener, 10, 0);
-    cr_assert_not(shared_memory_is_room(maker, other, 10, &place));
-    cr_assert_not(shared_memory_is_room(maker, body->bytes + 1, 10, &place));
-    cr_assert_not(shared_memory_is_room(maker, body->bytes + 65536, 10, &place));
-    cr_assert_not(shared_memory_is_room(maker, body->bytes, 131073, &place), "it ends before");
-    cr_assert_not(shared_memory_is_room(maker, theirs->bytes, 10, &place));
-    cr_assert_not(shared_memory_is_room(maker, NULL, 10, &place));
-    cr_assert_not(shared_memory_is_room(opener, body->bytes, 10, &place));
-    cr_assert(shared_memory_is_room(maker, body->bytes, 131072, &place));
+    shared_memory_show(maker);
+    const char *other = shared_memory_reserve(opener, 10, &place);
+    struct blob *body = shared_memory_room(opener, 100000, 0),
+                *theirs = shared_memory_room(maker, 10, 0);
+    cr_assert_not(shared_memory_is_room(opener, other, 10, &place));
+    cr_assert_not(shared_memory_is_room(opener, body->bytes + 1, 10, &place));
+    cr_assert_not(shared_memory_is_room(opener, body->bytes + 65536, 10, &place));
+    cr_assert_not(shared_memory_is_room(opener, body->bytes, 131073, &place), "it ends before");
+    cr_assert_not(shared_memory_is_room(opener, theirs->bytes, 10, &place));
+    cr_assert_not(shared_memory_is_room(opener, NULL, 10, &place));
+    cr_assert_not(shared_memory_is_room(maker, body->bytes, 10, &place));
+    cr_assert(shared_memory_is_room(opener, body->bytes, 131072, &place));
     blob_unref(body);
     blob_unref(theirs);
+}
+
+/* ---- bodies that are shown ---- */
+
+static struct blob *make_shown(size_t len, char letter)
+{
+    struct blob *body = shared_memory_room(maker, len, 0);
+    cr_assert_not_null(body);
+    memset((char *)body->bytes, letter, len);
+    return body;
+}
+
+static struct shared_place send_shown(const struct blob *body)
+{
+    struct shared_place place;
+    cr_assert(shared_memory_is_room(maker, body->bytes, body->len, &place));
+    cr_assert_eq(place.len, body->len);
+    shared_memory_room_sent(maker, &place);
+    return place;
+}
+
+Test(shared_memory, nothing_is_shown_before_the_other_end_can_read_it)
+{
+    cr_assert(shared_memory_is_shown(opener));
+    cr_assert_null(shared_memory_room(maker, 10, 0));
+    shared_memory_show(maker);
+    blob_unref(make_shown(10, 's'));
+}
+
+Test(shared_memory, a_body_that_is_shown_is_read_where_it_was_made)
+{
+    shared_memory_show(maker);
+    struct blob *body = make_shown(300000, 's');
+    struct shared_place place = send_shown(body);
+    const char *there = shared_memory_at(opener, &place);
+    cr_assert_not_null(there);
+    cr_assert_neq(there, body->bytes);
+    cr_assert_arr_eq(there, body->bytes, 300000);
+    shared_memory_done(opener, &place);
+    blob_unref(body);
+}
+
+/* What the maker has checked and keeps for another attempt. */
+Test(shared_memory, the_other_end_cannot_write_to_what_is_shown)
+{
+    char path[64];
+    long long fd;
+    char *text = offer_text(maker);
+    shared_memory_show(maker);
+    struct blob *body = make_shown(5000, 's');
+    struct shared_place place = send_shown(body);
+    void *page = (void *)shared_memory_at(opener, &place);
+    cr_assert_neq(mprotect(page, 4096, PROT_READ | PROT_WRITE), 0);
+    cr_assert_eq(sscanf(strstr(text, "shown_fd"), "shown_fd\":%lld", &fd), 1, "%s", text);
+    snprintf(path, sizeof(path), "/proc/self/fd/%lld", fd);
+    int writable = open(path, O_RDWR | O_CLOEXEC);
+    cr_assert_geq(writable, 0);
+    cr_assert_eq(mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, writable, 0), MAP_FAILED);
+    cr_assert_eq(pwrite(writable, "x", 1, 0), -1);
+    cr_assert_eq(ftruncate(writable, 0), -1);
+    cr_assert_neq(fallocate(writable, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 4096), 0);
+    cr_assert_eq(body->bytes[0], 's');
+    close(writable);
+    blob_unref(body);
+    free(text);
+}
+
+Test(shared_memory, a_place_that_is_shown_is_used_again_when_neither_end_needs_it)
+{
+    const char *first = NULL;
+    shared_memory_show(maker);
+    for (int kept_longer = 0; kept_longer < 2; kept_longer++) {
+        struct blob *body = make_shown(SHARED_AREA_SIZE, 's');
+        struct shared_place place = send_shown(body);
+        cr_assert(!first || first == body->bytes, "other pages would have to be fetched");
+        first = body->bytes;
+        if (kept_longer)
+            shared_memory_done(opener, &place);
+        else
+            blob_unref(body);
+        cr_assert_null(shared_memory_room(maker, 1, 0), "one of them needs it");
+        if (kept_longer)
+            blob_unref(body);
+        else
+            shared_memory_done(opener, &place);
+    }
+    struct blob *untold = make_shown(SHARED_AREA_SIZE, 's');
+    blob_ref(untold);
+    blob_unref(untold);
+    cr_assert_null(shared_memory_room(maker, 1, 0));
+    blob_unref(untold);
+    blob_unref(make_shown(1, 's'));
+}
+
+Test(shared_memory, what_is_shown_and_what_is_copied_do_not_take_from_each_other)
+{
+    struct shared_place place;
+    shared_memory_show(maker);
+    struct blob *body = make_shown(SHARED_AREA_SIZE, 's');
+    char *bytes = shared_memory_reserve(maker, SHARED_AREA_SIZE, &place);
+    cr_assert_not_null(bytes);
+    memset(bytes, 'a', place.len);
+    struct shared_place shown = send_shown(body);
+    cr_assert_eq(*shared_memory_at(opener, &place), 'a');
+    cr_assert_eq(*shared_memory_at(opener, &shown), 's');
+    shared_memory_done(opener, &shown);
+    cr_assert_null(shared_memory_reserve(maker, 1, &place), "the other one is done");
+    blob_unref(body);
+    cr_assert_null(shared_memory_room(maker, SHARED_AREA_SIZE, 1));
+    cr_assert_null(shared_memory_room(maker, SIZE_MAX, SIZE_MAX));
+}
+
+/* After a connection has ended its memory is not used again, but who has a body there keeps it. */
+Test(shared_memory, a_body_that_is_shown_stays_without_its_connection_and_is_nothing_to_the_next)
+{
+    struct shared_place place;
+    struct shared_memory *next = shared_memory_new(NULL);
+    shared_memory_show(maker);
+    shared_memory_show(next);
+    struct blob *body = make_shown(300000, 's');
+    send_shown(body);
+    shared_memory_free(maker);
+    maker = NULL;
+    cr_assert_eq(body->bytes[299999], 's');
+    cr_assert_not(shared_memory_is_room(next, body->bytes, body->len, &place));
+    blob_unref(body);
+    shared_memory_free(next);
+}
+
+/* The rest of an offer is good without it. */
+Test(shared_memory, without_what_is_shown_it_goes_on)
+{
+    struct shared_place shown = {SHARED_AREA_SIZE, 1}, place;
+    char *text = offer_text(maker);
+    char *number = strstr(text, "shown_fd") + strlen("shown_fd\":");
+    for (; strspn(number, "0123456789") > 1; number++)
+        *number = ' ';
+    *number = '0';
+    struct shared_memory *other = open_text(text, NULL);
+    cr_assert_not_null(other);
+    cr_assert_not(shared_memory_is_shown(other));
+    cr_assert_null(shared_memory_at(other, &shown));
+    strcpy(shared_memory_reserve(maker, 10, &place), "there");
+    cr_assert_str_eq(shared_memory_at(other, &place), "there");
+    shared_memory_free(other);
+    free(text);
 }
