@@ -310,6 +310,7 @@ static int start_server(struct controller *controller, struct error *err)
         .admit = config->rate_limit ? routes_admit : NULL,
         .authorize = routes_authorize,
         .confirm = routes_confirm,
+        .room = routes_room,
         .tls_certificate = controller->tls_certificate.data,
         .tls_key = controller->tls_key.data,
         .connection_limit = (unsigned)config->connections,

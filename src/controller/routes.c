@@ -160,13 +160,25 @@ static bool is_async(const struct http_request *request)
     return mode && strcmp(mode, "async") == 0;
 }
 
+static bool is_waited_for(const struct http_request *request, enum route_access access)
+{
+    return access == ACCESS_INVOKE_PUBLIC || (access == ACCESS_INVOKE && !is_async(request));
+}
+
+struct blob *routes_room(struct http_request *request, const struct http_route *route, void *data,
+                         size_t len)
+{
+    return is_waited_for(request, (enum route_access)route->tag) ? worker_streams_room(data, len)
+                                                                 : NULL;
+}
+
 int routes_authorize(struct http_request *request, const struct http_route *route, void *data,
                      struct error *err)
 {
     struct controller *controller = data;
     enum route_access access = (enum route_access)route->tag;
     bool invokes = access == ACCESS_INVOKE || access == ACCESS_INVOKE_PUBLIC;
-    bool waits = invokes && (access == ACCESS_INVOKE_PUBLIC || !is_async(request));
+    bool waits = is_waited_for(request, access);
     uint64_t now_ns = http_request_received_ns(request);
     struct token *token = NULL;
     controller->metrics.requests++;

@@ -35,6 +35,9 @@ int routes_admit(struct http_request *request, const struct http_route *route, v
 /* struct http_server_options.authorize: who may, and, where a function is invoked, whether it is let in (admission.h). */
 int routes_authorize(struct http_request *request, const struct http_route *route, void *data,
                      struct error *err);
+/* struct http_server_options.room: for a payload that a client waits with; others wait long, perhaps. */
+struct blob *routes_room(struct http_request *request, const struct http_route *route, void *data,
+                         size_t len);
 /* struct http_server_options.confirm: a token that was revoked while the body came is nobody's. */
 int routes_confirm(struct http_request *request, const struct http_route *route, void *data,
                    struct error *err);

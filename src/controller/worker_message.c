@@ -137,6 +137,7 @@ static int read_memory(const struct json *head, struct message_in *in, struct wo
     (void)err;
     out->kind = WORKER_MESSAGE_MEMORY;
     out->ok = json_get_bool(head, "ok", false);
+    out->shown = json_get_bool(head, "shown", false);
     return 0;
 }
 

@@ -39,6 +39,7 @@ struct worker_message {
     size_t bytes_len;
     /* memory and build_result */
     bool ok;
+    bool shown; /* memory: it can read what is only shown */
     /* build_result */
     const char *output;
     size_t output_len;

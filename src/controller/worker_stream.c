@@ -114,16 +114,29 @@ void worker_stream_offer_memory(struct worker_stream *stream, struct json_writer
     message_stream_share(stream->messages, memory);
 }
 
-static void take_memory(struct worker_stream *stream, bool wanted)
+static void take_memory(struct worker_stream *stream, const struct worker_message *message)
 {
     struct shared_memory *memory = message_stream_shared(stream->messages);
     if (!memory)
         return;
     shared_memory_withdraw(memory);
-    if (wanted)
-        message_stream_share_sending(stream->messages);
-    else
+    if (!message->ok) {
         message_stream_share(stream->messages, NULL);
+        return;
+    }
+    message_stream_share_sending(stream->messages);
+    if (message->shown)
+        shared_memory_show(memory);
+}
+
+/* What another worker may get is not shown to this one. */
+struct blob *worker_streams_room(struct controller *controller, size_t len)
+{
+    struct list *streams = &controller->sessions.streams;
+    if (list_empty(streams) || list_first(streams) != streams->previous)
+        return NULL;
+    struct worker_stream *only = list_entry(list_first(streams), struct worker_stream, link);
+    return only->session ? message_stream_room(only->messages, len, 0) : NULL;
 }
 
 /* ---- life ---- */
@@ -192,7 +205,7 @@ static void on_message(void *data, struct message_in *in)
     if (message.kind == WORKER_MESSAGE_STATE)
         session_take_state(stream->controller, stream, &message);
     else if (message.kind == WORKER_MESSAGE_MEMORY)
-        take_memory(stream, message.ok);
+        take_memory(stream, &message);
     else if (stream->session)
         worker_message_take(stream->controller, stream->session, &message, in);
     worker_message_deinit(&message);

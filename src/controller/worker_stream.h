@@ -31,6 +31,8 @@ int worker_stream_send(struct worker_stream *stream, const char *head, struct bl
                        struct error *err);
 /* Writes the member `memory` of a welcome for a worker of this machine (shared_memory.h). */
 void worker_stream_offer_memory(struct worker_stream *stream, struct json_writer *writer);
+/* Room for a payload of `len` bytes in memory that the only worker which is connected can read (message_stream_room()); NULL: none. */
+struct blob *worker_streams_room(struct controller *controller, size_t len);
 /* What is queued goes out: see message_stream_push(). */
 void worker_stream_push(struct worker_stream *stream);
 void worker_stream_close(struct worker_stream *stream);

@@ -35,7 +35,7 @@ static const struct setting rows[] = {
                 "against; default: the system's."),
     ROW("WORKER_SHARED_MEMORY", BOOL, shared_memory, .default_value = "true",
         .text = "Large payloads and results go through memory that both sides have mapped: with a "
-                "controller on this machine (up to 32 MiB a controller), and with a Python handler "
+                "controller on this machine (up to 48 MiB a controller), and with a Python handler "
                 "(6 MiB for one with memory_mb of 96 or more)."),
     ROW("WORKER_NAME", STRING, name,
         .text = "Name of this worker, unique among the controller's; default: the host's name."),

@@ -163,11 +163,12 @@ static void on_beat(void *data)
 static void take_memory(struct link *link, const struct json *offer)
 {
     static const char yes[] = "{\"kind\":\"memory\",\"ok\":true}";
+    static const char shown[] = "{\"kind\":\"memory\",\"ok\":true,\"shown\":true}";
     static const char no[] = "{\"kind\":\"memory\",\"ok\":false}";
     struct error err = {0};
     struct shared_memory *memory =
         link->options.shared_memory ? shared_memory_open(offer, &err) : NULL;
-    const char *answer = memory ? yes : no;
+    const char *answer = !memory ? no : shared_memory_is_shown(memory) ? shown : yes;
     if (memory)
         message_stream_share(link->stream, memory);
     else if (link->options.shared_memory)

@@ -4,6 +4,7 @@ import concurrent.futures
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import unittest
@@ -38,6 +39,13 @@ class LargeBodies(PlatformTest):
         self.check_call(1)
         for after, earlier in zip(self.platform.link_bytes(), before):
             self.assertLess(after - earlier, 100_000)
+
+    def test_a_payload_is_received_where_the_worker_can_only_read_it(self):
+        self.check_call(2)
+        with open(f'/proc/{self.platform.pids()["faas-worker"]}/smaps', encoding='utf-8') as file:
+            mappings = re.findall(r'^\S+ (\S+) .*/memfd:faas-shown .*\n(?:.*:.*\n)*?Rss: +(\d+) kB', file.read(), re.M)
+        self.assertEqual([access for access, _ in mappings], ['r--s'])
+        self.assertGreaterEqual(int(mappings[0][1]) * 1024, SIZE)
 
     def test_more_at_once_than_the_memory_has_room_for(self):
         with concurrent.futures.ThreadPoolExecutor(8) as pool:

@@ -290,9 +290,12 @@ class Worker:
                     self.connections += 1
                     self.say_state()
                 while not self.over:
-                    self.take(*read_message(stream))
+                    self.take(*self.read(stream))
             self.stream = None
             time.sleep(0.02)
+
+    def read(self, stream):
+        return read_message(stream)
 
     def say_state(self):
         self.post(message({"kind": "state"}, json.dumps(self.state()).encode()))
