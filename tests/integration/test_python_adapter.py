@@ -534,9 +534,40 @@ def handler(event, context):
         frame = read_frame(instance.control)
         self.assertEqual((frame.kind, frame.value), (ADAPTER_EXIT, 0))
 
+    def test_environment_of_each_call_is_the_whole_process_s(self):
+        instance = self.loaded("""
+import ctypes, os, subprocess
+getenv = ctypes.CDLL(None).getenv
+getenv.restype = ctypes.c_char_p
+NAMES = 'EXECUTION_ID', 'FUNCTION_PAYLOAD'
+def handler(event, context):
+    assert os.environ['EXECUTION_ID'] == context.execution_id
+    child = subprocess.run(['env'], capture_output=True).stdout.decode().splitlines()
+    views = [[os.environ.get(name) for name in NAMES], [(getenv(name.encode()) or b'none').decode() for name in NAMES],
+             sorted(line for line in child if line.startswith(NAMES))]
+    if event == [1]: os.environ.update(EXECUTION_ID='mine', FUNCTION_PAYLOAD='mine')
+    if event == [2]: del os.environ['EXECUTION_ID'], os.environ['FUNCTION_PAYLOAD']
+    if event == [3]: os.putenv('EXECUTION_ID', 'mine'); os.unsetenv('FUNCTION_PAYLOAD')
+    return views""")  # fmt: skip
+        for payload in (b"[1]", b"[2]", b"[3]", b'"' + b"long" * 10_000 + b'"', b"[4]", b'"' + b"x" * 100_000 + b'"', b"[5]"):
+            with self.subTest(payload=payload[:9]):
+                done = instance.invoke(payload)
+                self.assertEqual(done.kind, RESULT, done.body)
+                python, c, child = json.loads(done.body)
+                small = payload.decode() if len(payload) < 96 * 1024 else None
+                self.assertEqual(python, [python[0], small])
+                self.assertEqual(c, [python[0], small or "none"])
+                self.assertEqual(child, [f"EXECUTION_ID={python[0]}"] + [f"FUNCTION_PAYLOAD={small}"] * bool(small))
+
+    def test_environment_of_earlier_calls_takes_no_memory(self):
+        instance = self.loaded("""
+def handler(event, context):
+    with open('/proc/self/statm') as file:
+        return int(file.read().split()[1]) * 4096""")
+        sizes = [self.result(instance, f"{n:090000}") for n in range(400)]
+        self.assertLess(sizes[-1] - sizes[50], 4 << 20, "bytes; the payloads since then have 31 MB together")
+
     def test_memory_of_a_large_payload_is_there_for_the_next(self):
-        if not self.generic:
-            self.skipTest("the C library is found by the keeper")
         instance = self.loaded("""
 import resource
 def handler(event, context):

@@ -7,6 +7,7 @@ import sys
 import time
 
 from faas_adapter.area import Area
+from faas_adapter.c_library import CLibrary, Variables
 from faas_adapter.frames import (
     FRAME_ERROR, FRAME_READY, PAYLOAD_ENV_MAX, SOCKET, FrameReader, HungUp, is_socket, send_frame,
 )  # fmt: skip
@@ -111,10 +112,11 @@ class Caller:
 
     describe = staticmethod(describe)
 
-    def __init__(self, handler, decode, encode):
+    def __init__(self, handler, library, decode, encode):
         """`decode`: of the payload; `encode`: of the result, like large.encode()."""
         self.handler = handler
         self.loop = None
+        self.variables = Variables(library, os.environb)
         self.constants = context_constants()
         self.decode = decode
         self.encode_value = encode
@@ -123,9 +125,9 @@ class Caller:
     def call(self, execution_id, timeout_ms, body):
         """The result as JSON in UTF-8, in pieces; raises what the handler raises."""
         deadline = time.monotonic() + timeout_ms / 1000
-        os.environ["EXECUTION_ID"] = execution_id
+        self.variables.set(b"EXECUTION_ID", execution_id.encode())
         if len(body) <= PAYLOAD_ENV_MAX and b"\0" not in body:
-            os.environb[b"FUNCTION_PAYLOAD"] = bytes(body)
+            self.variables.set(b"FUNCTION_PAYLOAD", bytes(body))
         else:
             os.environ.pop("FUNCTION_PAYLOAD", None)
         result = self.start(execution_id, deadline, body)
@@ -187,7 +189,7 @@ def serve_handler(path, library):
     limit = concurrency()
     server = Server(fd, limit) if limit > 1 else None
     try:
-        caller = Caller(load_handler(path), decode, encode)
+        caller = Caller(load_handler(path), library, decode, encode)
     except BaseException as error:
         flush_quietly()
         send_frame(fd, FRAME_ERROR, body=describe(error))
@@ -198,13 +200,13 @@ def serve_handler(path, library):
     send_frame(fd, FRAME_READY)
     reader = FrameReader(fd)
     area = Area(reader)
+    keep_freed = caller.constants["memory_limit_mb"] >= KEEP_FREED_FROM_MB
     while True:
         invocation = reader.read_invoke()
         payload_size = len(invocation[2])
-        if library and payload_size >= LARGE:
-            if caller.constants["memory_limit_mb"] >= KEEP_FREED_FROM_MB:
-                library.keep_freed(KEEP_FREED)
-            library = None
+        if keep_freed and payload_size >= LARGE:
+            library.keep_freed(KEEP_FREED)
+            keep_freed = False
         try:
             pieces, failure = caller.call(*invocation), None
         except BaseException as error:
@@ -218,26 +220,36 @@ def serve_handler(path, library):
         pieces = None
 
 
+def find_library():
+    """Without a trace in sys.modules."""
+    before = frozenset(sys.modules)
+    library = CLibrary()
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+    return library
+
+
 def run_handler(path, library=None):
     """Returns never. `library`: a CLibrary, or None."""
+    library = library or find_library()
     enter_folder(script=False)
     gc.freeze()
     gc.enable()
     sys.argv = [path]
     if not is_socket(SOCKET):
-        sys.exit(handle_once(path))
+        sys.exit(handle_once(path, library))
     try:
         serve_handler(path, library)
     except (HungUp, BrokenPipeError, ConnectionResetError):
         os._exit(0)  # the worker is gone; threads of the function must not keep the process
 
 
-def handle_once(path):
+def handle_once(path, library):
     """By hand: payload on standard input, result on standard output."""
     payload = sys.stdin.buffer.read() or b"{}"
     try:
         timeout_ms = int(os.environ.get("FUNCTION_TIMEOUT_MS", "30000"))
-        caller = Caller(load_handler(path), json.loads, lambda value, encode_text: [encode_text(value).encode()])
+        caller = Caller(load_handler(path), library, json.loads, lambda value, encode_text: [encode_text(value).encode()])
         result = caller.call(os.environ.get("EXECUTION_ID", "by-hand"), timeout_ms, payload)
     except Exception as error:
         show_exception(error)

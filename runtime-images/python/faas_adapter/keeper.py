@@ -5,11 +5,12 @@ import os
 import sys
 import time
 
+from faas_adapter.c_library import PR_SET_CHILD_SUBREAPER
 from faas_adapter.frames import (
     FRAME_LOAD, FRAME_READY, HEADER_BYTES, KEEPER_SOCKET, SOCKET, FrameReader, HungUp, decode_header, send_frame,
 )  # fmt: skip
 from faas_adapter.modules import PRELOAD, preload
-from faas_adapter.zygote import PR_SET_CHILD_SUBREAPER, Zygote, be_expendable
+from faas_adapter.zygote import Zygote, be_expendable
 
 
 def replace_environment(entries):

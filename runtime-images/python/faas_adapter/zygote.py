@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 
+from faas_adapter.c_library import PR_SET_DUMPABLE, CLibrary
 from faas_adapter.frames import (
     FLAG_DIRTY, FRAME_EXIT, FRAME_READY, SOCKET, FrameReader, HungUp, encode_header, is_socket,
     send_frame,
@@ -17,41 +18,7 @@ from faas_adapter.script import (
     take_payload,
 )  # fmt: skip
 
-# ---- the C library, by the light way: importing ctypes costs every start 2 ms ----
-
-PR_SET_DUMPABLE = 4
-PR_SET_CHILD_SUBREAPER = 36
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc
 LOST_MAX = 32  # children, one after another
-
-
-class CLibrary:
-    """Found once, while no folder of the function is in sys.path."""
-
-    def __init__(self):
-        try:
-            import _ctypes
-
-            self.call = _ctypes.call_cdeclfunction
-            library = _ctypes.dlopen(None, 0)
-            self.prctl_address = _ctypes.dlsym(library, "prctl")
-        except (ImportError, AttributeError, OSError):
-            self.call = None  # an interpreter without it; what is called is a second line of defence
-        try:
-            self.mallopt_address = self.call and _ctypes.dlsym(library, "mallopt")
-        except OSError:
-            self.mallopt_address = None  # not glibc
-
-    def prctl(self, option, value):
-        return self.call(self.prctl_address, (option, value, 0, 0, 0)) if self.call else -1
-
-    def keep_freed(self, size):
-        """Freed memory up to `size` stays with the process, in place of a return to the system and 1,500 page faults for each
-        6 MiB of the next call."""
-        if self.mallopt_address:
-            self.call(self.mallopt_address, (M_MMAP_THRESHOLD, size))
-            self.call(self.mallopt_address, (M_TRIM_THRESHOLD, size))
-
 
 # ---- the zygote ----
 
