@@ -534,6 +534,28 @@ def handler(event, context):
         frame = read_frame(instance.control)
         self.assertEqual((frame.kind, frame.value), (ADAPTER_EXIT, 0))
 
+    def test_small_payloads_and_results_are_what_json_makes_of_them(self):
+        instance = self.loaded("""
+class Text(str): pass
+class Pairs(dict): pass
+made = {'text': Text('ä'), 'pairs': Pairs({1: (1, 2), None: True, 2.5: '\\t\\x7f\\u2028'}), 'again': [[1]] * 2}
+def handler(event, context):
+    return made if event == 'made' else [repr(event), made['again']]""")
+        payloads = (b' 1 ', b'\n{"a": [1, 2.5e3, "\\u00e4", null]}\n', "\ufeff[1]".encode(), "[1]".encode("utf-16"), b"1 2", b"[NaN, -Infinity]", b'""', b"",
+                    '"ä\U0001f600"'.encode(), b'{"a": 1, "a": 2}', b"\x00", b"[1,]", b'"a\nb"', b"1\x00")  # fmt: skip
+        for payload in payloads:
+            with self.subTest(payload=payload):
+                done = instance.invoke(payload)
+                try:
+                    expected = [repr(json.loads(payload)), [[1], [1]]]
+                except ValueError as error:
+                    self.assertEqual((done.kind, json.loads(done.body)["message"]), (ERROR, f"the payload is not JSON: {error}"))
+                    continue
+                self.assertEqual((done.kind, json.loads(done.body)), (RESULT, expected))
+        done = instance.invoke(b'"made"')
+        made = {"text": "ä", "pairs": {1: (1, 2), None: True, 2.5: "\t\x7f\u2028"}, "again": [[1]] * 2}
+        self.assertEqual(done.body.decode(), json.dumps(made, ensure_ascii=False, separators=(",", ":")))
+
     def test_environment_of_each_call_is_the_whole_process_s(self):
         instance = self.loaded("""
 import ctypes, os, subprocess

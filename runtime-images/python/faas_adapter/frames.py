@@ -1,12 +1,16 @@
 """Frames of src/init/protocol.h: descriptors, numbers, reading and writing."""
 
+import _struct
 import io
 import os
 import stat
 
+from faas_adapter.modules import StandardLibrary
+
 FRAME_INVOKE, FRAME_READY, FRAME_EXIT, FRAME_RESULT, FRAME_ERROR, FRAME_LOAD, FRAME_LOG = 1, 2, 3, 4, 5, 7, 8
 FLAG_DIRTY, FLAG_AREA, FLAG_IN_AREA = 2, 8, 16
-HEADER_BYTES = 16
+HEADER = _struct.Struct("<HHIII")  # type, flags, length of meta, length of body, value
+HEADER_BYTES = HEADER.size
 META_MAX = 4096
 PIECE_BYTES = 8192
 TEXT_PIECE = 128 * 1024
@@ -45,13 +49,26 @@ class FrameReader:
         self.whole = None  # reads as many bytes as it is asked for, no more
         self.area = None  # an Area, where one may come
         self.receive = None  # in place of os.read(), once
+        self.wait = None  # a function, before a frame of which nothing has come
+
+    def wait_by_poll(self):
+        """For a socket that answers go out on, too: read() would wake up also when the other side has taken an answer, because there
+        is room for another, and go to sleep again."""
+        with StandardLibrary():
+            import select
+
+        poll = select.poll()
+        poll.register(self.fd, select.POLLIN)
+        self.wait = poll.poll
 
     def read_frame(self, expected):
         """(meta, value, body)"""
         data = self.left
+        if self.wait and not data:
+            self.wait()
         while len(data) < HEADER_BYTES:
             data += self.read_piece()
-        kind, meta_len, body_len, value = decode_header(data)
+        kind, flags, meta_len, body_len, value = HEADER.unpack_from(data)
         if kind != expected or meta_len > META_MAX or body_len > BODY_MAX:
             raise HungUp
         body_at = HEADER_BYTES + meta_len
@@ -66,7 +83,7 @@ class FrameReader:
             body = self.read_large(data[body_at:], body_len)
         else:
             body = self.read_rest(data[body_at:], body_len)
-        if data[2] & FLAG_IN_AREA and self.area:
+        if flags & FLAG_IN_AREA and self.area:
             large, body = True, self.area.payload(body)
         # Behind a large body another is likely: of it only what comes before the body is to be read then.
         self.piece_bytes = body_at if large else PIECE_BYTES
@@ -108,22 +125,19 @@ class FrameReader:
         return body
 
 
-def decode_header(data):
-    """(type, meta length, body length, value)"""
-    number = int.from_bytes
-    return number(data[0:2], "little"), number(data[4:8], "little"), number(data[8:12], "little"), number(data[12:16], "little")
-
-
 def encode_header(kind, flags, value, body_len, meta_len=0):
-    return b"".join((
-        kind.to_bytes(2, "little"), flags.to_bytes(2, "little"), meta_len.to_bytes(4, "little"),
-        body_len.to_bytes(4, "little"), value.to_bytes(4, "little"),
-    ))  # fmt: skip
+    return HEADER.pack(kind, flags, meta_len, body_len, value)
 
 
 def send_frame(fd, kind, flags=0, value=0, body=b"", more=()):
     """The body is `body` and the pieces in `more`."""
-    write_all(fd, [encode_header(kind, flags, value, len(body) + sum(map(len, more))), body, *more])
+    if more or type(body) is str or len(body) > PIECE_BYTES:
+        write_all(fd, [encode_header(kind, flags, value, len(body) + sum(map(len, more))), body, *more])
+        return
+    frame = HEADER.pack(kind, flags, 0, len(body), value) + body
+    sent = os.write(fd, frame)
+    if sent < len(frame):
+        send_all(fd, memoryview(frame)[sent:])
 
 
 def write_all(fd, pieces):

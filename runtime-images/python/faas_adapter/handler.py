@@ -11,7 +11,7 @@ from faas_adapter.c_library import CLibrary, Variables
 from faas_adapter.frames import (
     FRAME_ERROR, FRAME_READY, PAYLOAD_ENV_MAX, SOCKET, FrameReader, HungUp, is_socket, send_frame,
 )  # fmt: skip
-from faas_adapter.large import LARGE, decode, encode
+from faas_adapter.large import LARGE, decode, encode, encode_text
 from faas_adapter.modules import OWN_FOLDER, enter_folder, new_event_loop
 from faas_adapter.script import show_exception
 from faas_adapter.several import Server
@@ -95,10 +95,10 @@ def describe(error):
     return json.dumps({"type": kind, "message": message, "stack": stack}).encode()
 
 
-def encode_result(result, encode, encode_text):
+def encode_result(result, encode):
     """In pieces."""
     try:
-        return encode(result, encode_text)
+        return encode(result)
     except TypeError as error:
         raise TypeError(f"the result cannot be JSON: {error}") from None
     except UnicodeEncodeError:
@@ -120,7 +120,6 @@ class Caller:
         self.constants = context_constants()
         self.decode = decode
         self.encode_value = encode
-        self.encode_text = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
     def call(self, execution_id, timeout_ms, body):
         """The result as JSON in UTF-8, in pieces; raises what the handler raises."""
@@ -144,7 +143,7 @@ class Caller:
         return self.handler(event, Context(self.constants, execution_id, deadline))
 
     def encode(self, result):
-        return encode_result(result, self.encode_value, self.encode_text)
+        return encode_result(result, self.encode_value)
 
     def wait_for(self, awaitable):
         async def complete():
@@ -199,6 +198,7 @@ def serve_handler(path, library):
         server.serve(caller)
     send_frame(fd, FRAME_READY)
     reader = FrameReader(fd)
+    reader.wait_by_poll()
     area = Area(reader)
     keep_freed = caller.constants["memory_limit_mb"] >= KEEP_FREED_FROM_MB
     while True:
@@ -249,7 +249,7 @@ def handle_once(path, library):
     payload = sys.stdin.buffer.read() or b"{}"
     try:
         timeout_ms = int(os.environ.get("FUNCTION_TIMEOUT_MS", "30000"))
-        caller = Caller(load_handler(path), library, json.loads, lambda value, encode_text: [encode_text(value).encode()])
+        caller = Caller(load_handler(path), library, json.loads, lambda value: [encode_text(value).encode()])
         result = caller.call(os.environ.get("EXECUTION_ID", "by-hand"), timeout_ms, payload)
     except Exception as error:
         show_exception(error)

@@ -7,7 +7,7 @@ import time
 
 from faas_adapter.c_library import PR_SET_CHILD_SUBREAPER
 from faas_adapter.frames import (
-    FRAME_LOAD, FRAME_READY, HEADER_BYTES, KEEPER_SOCKET, SOCKET, FrameReader, HungUp, decode_header, send_frame,
+    FRAME_LOAD, FRAME_READY, HEADER, HEADER_BYTES, KEEPER_SOCKET, SOCKET, FrameReader, HungUp, send_frame,
 )  # fmt: skip
 from faas_adapter.modules import PRELOAD, preload
 from faas_adapter.zygote import Zygote, be_expendable
@@ -69,9 +69,12 @@ class Keeper:
     def hear_load(self):
         """An INVOKE may come right after it, and is another process's to read."""
         header = os.read(KEEPER_SOCKET, HEADER_BYTES)
-        if len(header) < HEADER_BYTES or decode_header(header)[0] != FRAME_LOAD:
+        if len(header) < HEADER_BYTES:
             raise HungUp
-        return FrameReader(KEEPER_SOCKET).read_rest(b"", decode_header(header)[2])
+        kind, _, _, body_len, _ = HEADER.unpack(header)
+        if kind != FRAME_LOAD:
+            raise HungUp
+        return FrameReader(KEEPER_SOCKET).read_rest(b"", body_len)
 
     def pass_on(self, pipe, body):
         if body.startswith(b"zygote\0"):

@@ -11,6 +11,7 @@ VALUES_MAX = 16  # in a list or an object of a result
 DEPTH_MAX = 2
 FIRST_PIECE = 1024  # what is looked for is near, as a rule
 PIECE = 128 * 1024  # is looked through for two characters one after the other, the second time in the processor's cache
+scan_once = json.JSONDecoder().scan_once
 MARK = "\ud800"  # for a large string in a result: no text that can be sent has it
 
 
@@ -20,6 +21,8 @@ MARK = "\ud800"  # for a large string in a result: no text that can be sent has 
 def decode(body):
     """json.loads() of bytes, a memoryview or a LargeBody that have been found to be JSON before: control characters are not looked for in
     large strings. A LargeBody is empty then: the function's memory is small enough without it."""
+    if type(body) is bytes and len(body) < LARGE:
+        return decode_small(body)
     if type(body) is LargeBody:
         body = body.take()
     value = None
@@ -29,6 +32,18 @@ def decode(body):
         except ValueError:
             pass  # Python's own will say what it is
     return json.loads(bytes(body) if type(body) is memoryview else body) if value is None else value
+
+
+def decode_small(body):
+    """What begins and ends with its value is in UTF-8, and takes one call; json.loads() looks for that first, and for space around it."""
+    try:
+        text = str(body, "utf-8")
+        value, end = scan_once(text, 0)
+        if end == len(text):
+            return value
+    except (ValueError, StopIteration):
+        pass  # Python's own will say what it is
+    return json.loads(body)
 
 
 def decode_around(body):
@@ -99,13 +114,23 @@ def is_plain(text):
 
 # ---- out ----
 
+ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+MAKE_ENCODER = json.encoder.c_make_encoder
+ENCODE_STRING = json.encoder.encode_basestring
 
-def encode(value, encode_text):
-    """What `encode_text`, that of a JSONEncoder, makes of it, in pieces: UTF-8, or text that is ASCII. In large strings
-    control characters are left as they are. Raises what `encode_text` raises."""
+def encode_text(value):
+    """What ENCODER.encode() makes of it, which goes a longer way to Python's encoder in C."""
+    if MAKE_ENCODER is None:
+        return ENCODER.encode(value)
+    return "".join(MAKE_ENCODER({}, ENCODER.default, ENCODE_STRING, None, ":", ",", False, False, False)(value, 0))
+
+
+def encode(value):
+    """What encode_text() makes of it, in pieces: UTF-8, or text that is ASCII. In large strings control characters are left as they
+    are. Raises what encode_text() raises."""
     if has_large(value, DEPTH_MAX):
         try:
-            pieces = encode_around(value, encode_text)
+            pieces = encode_around(value)
             if pieces:
                 return pieces
         except (TypeError, ValueError, RecursionError):
@@ -125,7 +150,7 @@ def has_large(value, depth):
     return False
 
 
-def encode_around(value, encode_text):
+def encode_around(value):
     """None if no large string is plain, or there are marks of the function's own."""
     strings = []
     copy = mark_strings(value, strings, DEPTH_MAX)

@@ -71,6 +71,7 @@ class Server:
         self.counting = threading.Lock()
         self.threads = self.idle = 1
         self.reader = FrameReader(fd)
+        self.reader.wait_by_poll()
         self.forked = False
         self.loop = None
         os.register_at_fork(after_in_child=self.leave)
