@@ -126,7 +126,9 @@ int cni_command_init(struct cni_command *command, const struct cni_config *confi
     command->environment[3] = strdup("CNI_IFNAME=eth0");
     command->environment[4] = string_printf("CNI_PATH=%s", config->path);
     command->environment[5] = strdup("PATH=/usr/sbin:/usr/bin:/sbin:/bin");
-    for (size_t i = 0; i < 6; i++)
+    /* Plugins are Go programs, which do one thing after the other: threads on other processors only take these from calls. */
+    command->environment[6] = strdup("GOMAXPROCS=1");
+    for (size_t i = 0; i < ARRAY_LENGTH(command->environment) - 1; i++)
         if (!command->environment[i])
             return error_set(err, ERROR_INTERNAL, "out of memory");
     command->argv[0] = command->program;

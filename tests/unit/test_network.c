@@ -456,6 +456,27 @@ Test(cni, hostile_results_are_refused)
         cr_expect_eq(parse(texts[i], &result), -1, "%s", texts[i]);
 }
 
+Test(cni, a_plugin_runs_with_its_parameters_on_one_processor, .init = set_up, .fini = tear_down)
+{
+    autofree char *plugins = string_printf("%s/plugins", base);
+    autofree char *script = string_printf("mkdir %s && cd %s && printf '#!/bin/sh\\necho"
+                                          " $CNI_COMMAND $CNI_IFNAME $GOMAXPROCS' > bridge &&"
+                                          " chmod +x bridge",
+                                          plugins, plugins);
+    struct cni_config config = {
+        .path = plugins, .bridge = "faas0", .subnet = "10.88.64.0/18", .state = base};
+    with_cleanup(cni_command_deinit) struct cni_command command = {0};
+    with_cleanup(spawn_result_deinit) struct spawn_result result = {0};
+    struct error err = {0};
+
+    run(script);
+    cr_assert_eq(cni_command_init(&command, &config, "DEL", "id", "/nowhere", &err), 0, "%s",
+                 err.message);
+    cr_assert_eq(spawn_run(&command.options, &result, &err), 0, "%s", err.message);
+    cr_assert_str_eq(result.output, "DEL eth0 1\n");
+    remove_tree(plugins, NULL);
+}
+
 Test(cni, error_message_is_one_printable_line)
 {
     char words[64];
