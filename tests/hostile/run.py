@@ -19,7 +19,7 @@ from bystanders import Bystanders, slowdown
 from hostile import ATTACKS, Suite
 
 GROUPS = ('limits', 'kernel', 'instance', 'secrets', 'network', 'archives')
-ROUNDS_MAX = 40
+ROUNDS_MAX = 100
 SETTINGS = {
     'WORKER_DNS': worlds.DNS,
     'WORKER_NETWORK_DENY': '192.168.77.0/24',
