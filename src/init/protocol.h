@@ -118,11 +118,11 @@
  *     worker -> adapter  the next INVOKE, with a memfd (SCM_RIGHTS) at its first byte, or without: then there will be none.
  *                        The file's size is the area's, and sealed
  *     adapter -> worker  RESULT with flag AREA (there was one): it is mapped, so from now on
- *     worker -> adapter  INVOKE with flag IN_AREA (body: u32 length): the payload is that much of the area, from its begin, and stays
- *                        there until the adapter answers
- *     adapter -> worker  RESULT with flag IN_AREA (body: u32 length, and then, if it likes, further u32, ascending, the last of them the
- *                        length): so is the result, until the next INVOKE. Each number says that so much of it is there, so that the worker
- *                        takes it while the adapter writes on
+ *     worker -> adapter  INVOKE with flag IN_AREA (body: u32 length, and then, if it likes, further u32, ascending, the last of them the
+ *                        length): the payload is that much of the area, from its begin, and stays there until the adapter answers. Each
+ *                        number says that so much of it is there, so that the adapter begins with it while the worker writes on
+ *     adapter -> worker  RESULT with flag IN_AREA (body: the same): so is the result, until the next INVOKE, and the worker takes it while
+ *                        the adapter writes on
  *     Bodies may go over the socket at any time still. IN_AREA without an area that was passed, with another body, or with
  *     a length that the area does not have, ends the instance. Neither side may rely on what is there: the worker copies
  *     a result before it looks at it. An area belongs to one instance; what of a body is left in it, only the same function can see.

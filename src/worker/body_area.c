@@ -87,8 +87,9 @@ size_t body_area_capacity(const struct body_area *area)
 
 /* So that a lack of memory is an answer here and not a signal at the copy. The other side may take pages away again, which only
  * means that the copy makes them. */
-static bool fill(struct body_area *area, size_t len)
+bool body_area_make_room(struct body_area *area, size_t len)
 {
+    assert(len <= area->size);
     if (len <= area->filled)
         return true;
     if (madvise(area->memory, len, MADV_POPULATE_WRITE) < 0 && errno != EINVAL)
@@ -97,13 +98,10 @@ static bool fill(struct body_area *area, size_t len)
     return true;
 }
 
-bool body_area_put(struct body_area *area, const char *body, size_t len)
+void body_area_put(struct body_area *area, const char *from, size_t at, size_t len)
 {
-    assert(len <= area->size);
-    if (!fill(area, len))
-        return false;
-    memcpy(area->memory, body, len);
-    return true;
+    assert(len <= area->size && at <= area->size - len);
+    memcpy(area->memory + at, from, len);
 }
 
 void body_area_get(const struct body_area *area, char *to, size_t at, size_t len)

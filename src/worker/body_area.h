@@ -30,8 +30,10 @@ int body_area_fd(const struct body_area *area);
 /* The other side has it. */
 void body_area_close_fd(struct body_area *area);
 size_t body_area_capacity(const struct body_area *area);
-/* False: the system has no memory for it now. `len` <= the capacity. */
-bool body_area_put(struct body_area *area, const char *body, size_t len);
+/* Before a body of `len` bytes, which is <= the capacity, is put there; false: the system has no memory for it now. */
+bool body_area_make_room(struct body_area *area, size_t len);
+/* `at` + `len` <= what there is room for. */
+void body_area_put(struct body_area *area, const char *from, size_t at, size_t len);
 /* `at` + `len` <= the capacity. */
 void body_area_get(const struct body_area *area, char *to, size_t at, size_t len);
 /* Gives back its pages; not any more when the other side has made that slow. Accepts NULL. */

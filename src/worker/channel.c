@@ -23,6 +23,8 @@
 #define READS_A_TURN 8
 /* Of a body in the area; it is looked at while the processor's cache has it. */
 #define AREA_PIECE (128 * 1024)
+/* Of a body that is put there: so often the peer is told how much of it there is. */
+#define AREA_STEP (1024UL * 1024)
 
 struct channel {
     uv_poll_t poll; /* first member: the handle's memory is the channel's */
@@ -46,8 +48,8 @@ struct channel {
     uint32_t numbers;
     uint8_t number[FRAME_IN_AREA_LEN]; /* that is being read */
     size_t number_len;
-    /* the frame that is being sent: head (header, meta, length of a body in the area), then the borrowed body */
-    char head[sizeof(struct frame_header) + FRAME_META_MAX + FRAME_IN_AREA_LEN];
+    /* the frame that is being sent: head (header, meta, numbers of a body in the area), then the borrowed body */
+    char head[sizeof(struct frame_header) + FRAME_META_MAX + FRAME_IN_AREA_MAX];
     size_t head_len;
     const char *send_body;
     size_t send_len;  /* of the body */
@@ -420,10 +422,47 @@ static void on_poll(uv_poll_t *poll, int status, int events)
         read_some(channel);
 }
 
-static bool put_into_area(struct channel *channel, const char *body, size_t len)
+static int send_failed(struct channel *channel, struct error *err)
+{
+    channel->stuck = true;
+    return error_set_errno(err, ERROR_UNAVAILABLE, errno, "an instance's socket is closed");
+}
+
+/* What is in the head so far; what the socket does not take of it goes with the next. */
+static int send_head(struct channel *channel, struct error *err)
+{
+    channel->sending = true;
+    return send_some(channel) < 0 ? send_failed(channel, err) : 0;
+}
+
+static void add_number(struct channel *channel, size_t number)
+{
+    uint32_t bytes = htole32((uint32_t)number);
+    memcpy(channel->head + channel->head_len, &bytes, sizeof(bytes));
+    channel->head_len += sizeof(bytes);
+}
+
+/* The peer hears of it before it is there, and then how much of it is, so that it begins with what it has. */
+static int send_through_area(struct channel *channel, const char *body, size_t len,
+                             struct error *err)
+{
+    add_number(channel, len);
+    for (size_t there = 0; there < len;) {
+        if (send_head(channel, err) < 0)
+            return -1;
+        size_t piece = len - there < AREA_STEP ? len - there : AREA_STEP;
+        body_area_put(channel->area, body + there, there, piece);
+        there += piece;
+        add_number(channel, there);
+    }
+    return send_head(channel, err);
+}
+
+/* Whether a body goes that way. */
+static bool area_takes(const struct channel *channel, size_t len)
 {
     return channel->area_used && len >= BODY_AREA_MIN && len <= body_area_capacity(channel->area) &&
-           body_area_put(channel->area, body, len);
+           body_area_make_room(channel->area, len);
 }
 
 int channel_send(struct channel *channel, enum frame_type type, uint32_t value, const char *meta,
@@ -432,29 +471,23 @@ int channel_send(struct channel *channel, enum frame_type type, uint32_t value, 
     size_t meta_len = strlen(meta);
     if (channel->dead || channel->sending || meta_len > FRAME_META_MAX || body_len > UINT32_MAX)
         return error_set(err, ERROR_INTERNAL, "an instance's socket cannot take a frame now");
-    bool elsewhere = put_into_area(channel, body, body_len);
-    uint32_t length = htole32((uint32_t)body_len);
+    bool elsewhere = area_takes(channel, body_len);
+    size_t numbers = 1 + (body_len + AREA_STEP - 1) / AREA_STEP;
+    assert(!elsewhere || numbers * FRAME_IN_AREA_LEN <= FRAME_IN_AREA_MAX);
     struct frame_header header =
         frame_header_make(type, elsewhere ? FRAME_FLAG_IN_AREA : 0, value, (uint32_t)meta_len,
-                          elsewhere ? sizeof(length) : (uint32_t)body_len);
+                          elsewhere ? (uint32_t)numbers * FRAME_IN_AREA_LEN : (uint32_t)body_len);
     memcpy(channel->head, &header, sizeof(header));
     memcpy(channel->head + sizeof(header), meta, meta_len);
     channel->head_len = sizeof(header) + meta_len;
-    if (elsewhere) {
-        memcpy(channel->head + channel->head_len, &length, sizeof(length));
-        channel->head_len += sizeof(length);
-    }
     channel->send_body = body;
     channel->send_len = elsewhere ? 0 : body_len;
     channel->send_done = 0;
-    channel->sending = true;
-    if (send_some(channel) < 0) {
-        channel->stuck = true;
-        return error_set_errno(err, ERROR_UNAVAILABLE, errno, "an instance's socket is closed");
-    }
-    if (channel->sending)
+    int status =
+        elsewhere ? send_through_area(channel, body, body_len, err) : send_head(channel, err);
+    if (status == 0 && channel->sending)
         watch(channel);
-    return 0;
+    return status;
 }
 
 void channel_move_body(struct channel *channel, const char *body)

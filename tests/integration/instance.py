@@ -222,7 +222,16 @@ class Instance:
     def send_in_area(self, area, payload):
         """Once the adapter has it."""
         area[: len(payload)] = payload
-        self.adapter.sendall(encode(INVOKE, IN_AREA, 30000, b"exec-1", len(payload).to_bytes(4, "little")))
+        self.say_in_area(len(payload))
+
+    def say_in_area(self, *numbers, more=0):
+        """`more`: so many numbers are still to come."""
+        said = b"".join(number.to_bytes(4, "little") for number in numbers)
+        frame = encode(INVOKE, IN_AREA, 30000, b"exec-1", said + bytes(4 * more))
+        self.adapter.sendall(frame[: len(frame) - 4 * more])
+
+    def say_number(self, number):
+        self.adapter.sendall(number.to_bytes(4, "little"))
 
     def pass_area(self, size):
         """With an invocation whose payload is 1: (the area, the adapter's answer)."""

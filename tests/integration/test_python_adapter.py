@@ -623,6 +623,30 @@ def handler(event, context):
                 self.assertTrue(self.result_in_area(area, instance.answer()) == event, "another value")
                 self.assertEqual(self.result(instance, number), number, "a small one between them")
 
+    def test_a_payload_that_is_still_coming_is_awaited(self):
+        instance, area = self.with_area("def handler(event, context):\n    return event", 6 << 20)
+        events = ("x" * 4_000_000, 'quote " and so on' * 100_000, list(range(60_000)), "y" * 300_000, ["z" * 2_000_000, 1])
+        for number, event in enumerate(events):
+            with self.subTest(number=number):
+                payload = json.dumps(event).encode()
+                marks = [*range(0, len(payload), 200_000), len(payload)]
+                area[: len(payload)] = b"?" * len(payload)  # which is no JSON
+                instance.say_in_area(len(payload), more=len(marks) - 1)
+                for begin, end in zip(marks, marks[1:]):
+                    area[begin:end] = payload[begin:end]
+                    instance.say_number(end)
+                self.assertTrue(self.result_in_area(area, instance.answer()) == event, "another value")
+                self.assertEqual(self.result(instance, number), number, "a small one between them")
+
+    def test_a_payload_whose_numbers_do_not_lead_to_its_end_ends_it(self):
+        for numbers in ((1 << 20, 500_000), (1 << 20, 500_000, 400_000)):
+            with self.subTest(numbers=numbers):
+                instance, area = self.with_area("def handler(event, context):\n    return event")
+                area[:] = b"1" * (1 << 20)
+                instance.say_in_area(*numbers)
+                frame = read_frame(instance.control)
+                self.assertEqual((frame.kind, frame.value), (ADAPTER_EXIT, 0))
+
     def test_a_result_without_room_in_that_memory_goes_over_the_socket(self):
         instance, area = self.with_area("def handler(event, context):\n    return 'y' * event if type(event) is int else event")
         for size, flags in ((256 * 1024 - 3, 0), (256 * 1024 - 2, IN_AREA), ((1 << 20) - 2, IN_AREA), ((1 << 20) - 1, 0), (5, 0)):

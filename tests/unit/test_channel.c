@@ -522,23 +522,54 @@ Test(channel, a_large_body_goes_through_the_area_once_the_peer_has_it)
 {
     struct error err = {0};
     size_t len;
-    uint32_t length;
+    uint32_t numbers[2];
     char *body = malloc(BODY_MAX);
     for (size_t i = 0; i < BODY_MAX; i++)
         body[i] = (char)(i * 7);
     channel_use_area(channel);
     cr_assert_eq(channel_send(channel, FRAME_INVOKE, 5, "id", "{}", 2, &err), 0);
-    cr_expect_eq(sent_flags((char *)&length, sizeof(length), &len), 0, "there is none yet");
+    cr_expect_eq(sent_flags((char *)numbers, sizeof(numbers), &len), 0, "there is none yet");
     pass_area();
     channel_use_area(channel);
     cr_assert_eq(channel_send(channel, FRAME_INVOKE, 5, "id", body, BODY_MAX, &err), 0);
     cr_expect_not(channel_sending(channel));
-    cr_expect_eq(sent_flags((char *)&length, sizeof(length), &len), FRAME_FLAG_IN_AREA);
-    cr_expect_eq(len, sizeof(length));
-    cr_expect_eq(le32toh(length), BODY_MAX);
+    cr_expect_eq(sent_flags((char *)numbers, sizeof(numbers), &len), FRAME_FLAG_IN_AREA);
+    cr_expect_eq(len, sizeof(numbers));
+    cr_expect_eq(le32toh(numbers[0]), BODY_MAX);
+    cr_expect_eq(le32toh(numbers[1]), BODY_MAX);
     cr_expect_eq(memcmp(theirs, body, BODY_MAX), 0);
     cr_assert_eq(channel_send(channel, FRAME_INVOKE, 5, "id", body, 1000, &err), 0);
     cr_expect_eq(sent_flags(body, BODY_MAX, &len), 0, "a small one");
     cr_expect_eq(len, 1000);
     free(body);
+}
+
+/* The peer reads nothing: what it is told waits, and the body is there nevertheless. */
+Test(channel, numbers_that_the_socket_does_not_take_follow)
+{
+    struct error err = {0};
+    static char body[BODY_MAX], filler[4096];
+    uint32_t numbers[2];
+    size_t len, filled = 0;
+    int size = 4096, our_fd = -1;
+    pass_area();
+    channel_use_area(channel);
+    cr_assert_eq(uv_fileno((uv_handle_t *)channel, &our_fd), 0); /* its first member */
+    cr_assert_eq(setsockopt(our_fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size)), 0);
+    for (ssize_t put; (put = send(our_fd, filler, 1, MSG_DONTWAIT)) > 0;)
+        filled += (size_t)put;
+    memset(body, 'b', sizeof(body));
+    cr_assert_eq(channel_send(channel, FRAME_INVOKE, 5, "id", body, BODY_MAX, &err), 0);
+    cr_expect(channel_sending(channel));
+    cr_expect_eq(theirs[BODY_MAX - 1], 'b');
+    while (filled > 0) {
+        ssize_t got = recv(peer, filler, filled < sizeof(filler) ? filled : sizeof(filler), 0);
+        cr_assert_gt(got, 0);
+        filled -= (size_t)got;
+    }
+    while (channel_sending(channel))
+        uv_run(&loop, UV_RUN_ONCE);
+    cr_expect_eq(sent_flags((char *)numbers, sizeof(numbers), &len), FRAME_FLAG_IN_AREA);
+    cr_expect_eq(len, sizeof(numbers));
+    cr_expect_eq(le32toh(numbers[1]), BODY_MAX);
 }

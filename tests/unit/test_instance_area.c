@@ -169,7 +169,7 @@ Test(instance_area,
     open_with_area();
     struct frame_header header = run(BODY_MAX);
     cr_expect_eq(le16toh(header.flags), FRAME_FLAG_IN_AREA);
-    cr_expect_eq(le32toh(header.body_len), FRAME_IN_AREA_LEN);
+    cr_expect_eq(le32toh(header.body_len), 2 * FRAME_IN_AREA_LEN);
     cr_expect_eq(area[BODY_MAX - 1], '1');
     area[0] = area[300000 - 1] = '"';
     area[1] = '2';

@@ -3,11 +3,10 @@ imported when there has been one."""
 
 import os
 
-from faas_adapter.frames import FLAG_AREA, FLAG_IN_AREA, FRAME_RESULT, TEXT_PIECE, HungUp, encode_header, send_all, send_frame
+from faas_adapter.frames import FLAG_AREA, FLAG_IN_AREA, FRAME_RESULT, NUMBER_BYTES, TEXT_PIECE, Payload, encode_header, send_all, send_frame
 from faas_adapter.modules import StandardLibrary
 
 AREA_MIN = 256 * 1024
-LENGTH_BYTES = 4
 STEP = 768 * 1024  # of a result, more than a piece of text
 STEPS_MAX = 60
 MSG_CMSG_CLOEXEC = 0x40000000  # of Linux
@@ -31,18 +30,15 @@ class Area:
         else:
             send_frame(fd, FRAME_RESULT, flags, body=pieces[0], more=pieces[1:])
 
-    def payload(self, length):
-        """What a frame's body says of it."""
-        size = int.from_bytes(length, "little")
-        if self.memory is None or len(length) != LENGTH_BYTES or size > len(self.memory):
-            raise HungUp
-        return self.memory[:size]
+    def payload(self, said, size):
+        """What a frame's body of `size` bytes says of it, of which `said` has come."""
+        return Payload(self.reader.fd, self.memory, said, size)
 
     def put(self, fd, pieces, size, flags):
         """Text bit by bit, so that no second copy of it is made; the worker takes what is there meanwhile."""
         step = max(STEP, size // STEPS_MAX + 1)
         steps = -(-size // step)
-        say = encode_header(FRAME_RESULT, flags, 0, LENGTH_BYTES * (1 + steps)) + size.to_bytes(LENGTH_BYTES, "little")
+        say = encode_header(FRAME_RESULT, flags, 0, NUMBER_BYTES * (1 + steps)) + size.to_bytes(NUMBER_BYTES, "little")
         there, mark = 0, step
         for piece in pieces:
             for at in range(0, len(piece), TEXT_PIECE):
@@ -52,7 +48,7 @@ class Area:
                 self.memory[there : there + len(part)] = part
                 there += len(part)
                 while steps > 0 and there >= min(mark, size):
-                    send_all(fd, memoryview(say + there.to_bytes(LENGTH_BYTES, "little")))
+                    send_all(fd, memoryview(say + there.to_bytes(NUMBER_BYTES, "little")))
                     say, mark, steps = b"", mark + step, steps - 1
 
     # ---- how it comes ----
@@ -77,12 +73,12 @@ class Area:
         sock = self.socket_module.socket(fileno=fd)
         try:
             sock.settimeout(None)  # the function may have set another default
-            piece, control, _, _ = sock.recvmsg(size, self.socket_module.CMSG_SPACE(LENGTH_BYTES), MSG_CMSG_CLOEXEC)
+            piece, control, _, _ = sock.recvmsg(size, self.socket_module.CMSG_SPACE(NUMBER_BYTES), MSG_CMSG_CLOEXEC)
         finally:
             sock.detach()
         for level, kind, content in control:
             if (level, kind) == (self.socket_module.SOL_SOCKET, self.socket_module.SCM_RIGHTS):
-                self.map(int.from_bytes(content[:LENGTH_BYTES], "little"))
+                self.map(int.from_bytes(content[:NUMBER_BYTES], "little"))
         return piece
 
     def map(self, fd):

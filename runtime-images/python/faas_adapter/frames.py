@@ -18,6 +18,7 @@ BODY_MAX = 64 << 20
 PAYLOAD_ENV_MAX = 96 * 1024
 SOCKET = 3
 KEEPER_SOCKET = 4
+NUMBER_BYTES = 4
 
 
 class HungUp(Exception):
@@ -39,6 +40,51 @@ class LargeBody:
         return content
 
 
+class Payload:
+    """In memory of worker and adapter, while it comes: a slice is a memoryview, once so much of it is there."""
+
+    def __init__(self, fd, memory, said, size):
+        """The worker says numbers, `size` bytes of them; what has come of that are the bytes `said`."""
+        self.fd = fd
+        self.said = said
+        self.left = size - len(said)
+        while len(self.said) < NUMBER_BYTES:
+            self.hear()
+        length = self.number(0)
+        if size % NUMBER_BYTES or memory is None or length > len(memory):
+            raise HungUp
+        self.memory = memory[:length]
+        self.in_one = size == NUMBER_BYTES  # there are no numbers behind its length
+
+    def __len__(self):
+        return len(self.memory)
+
+    def __getitem__(self, part):
+        end = len(self.memory) if part.stop is None else min(part.stop, len(self.memory))
+        while self.there() < end:
+            self.hear()
+        return self.memory[part]
+
+    def there(self):
+        """So much of it is there."""
+        last = len(self.said) // NUMBER_BYTES - 1
+        return self.number(last) if last > 0 else len(self.memory) if self.in_one else 0
+
+    def number(self, index):
+        return int.from_bytes(self.said[index * NUMBER_BYTES : (index + 1) * NUMBER_BYTES], "little")
+
+    def hear(self):
+        piece = os.read(self.fd, self.left) if self.left > 0 else b""
+        if not piece:
+            raise HungUp
+        self.said += piece
+        self.left -= len(piece)
+
+    def hear_all(self):
+        while self.left > 0:
+            self.hear()
+
+
 class FrameReader:
     """Takes what has come in one piece; what a frame lacks then goes straight to where it belongs."""
 
@@ -49,6 +95,7 @@ class FrameReader:
         self.whole = None  # reads as many bytes as it is asked for, no more
         self.area = None  # an Area, where one may come
         self.receive = None  # in place of os.read(), once
+        self.payload = None  # the last one in the area
         self.wait = None  # a function, before a frame of which nothing has come
 
     def wait_by_poll(self):
@@ -63,6 +110,9 @@ class FrameReader:
 
     def read_frame(self, expected):
         """(meta, value, body)"""
+        if self.payload:
+            self.payload.hear_all()  # which whoever wanted it has done, unless that failed
+            self.payload = None
         data = self.left
         if self.wait and not data:
             self.wait()
@@ -72,25 +122,26 @@ class FrameReader:
         if kind != expected or meta_len > META_MAX or body_len > BODY_MAX:
             raise HungUp
         body_at = HEADER_BYTES + meta_len
+        in_area = self.area and flags & FLAG_IN_AREA
         large = kind == FRAME_INVOKE and body_len > PAYLOAD_ENV_MAX
         while len(data) < body_at:
             data += self.read_piece()
         end = body_at + body_len
         self.left = data[end:]
-        if len(data) >= end:
+        if in_area:
+            body = self.payload = self.area.payload(data[body_at:end], body_len)
+        elif len(data) >= end:
             body = data[body_at:end]
         elif large:
             body = self.read_large(data[body_at:], body_len)
         else:
             body = self.read_rest(data[body_at:], body_len)
-        if flags & FLAG_IN_AREA and self.area:
-            large, body = True, self.area.payload(body)
         # Behind a large body another is likely: of it only what comes before the body is to be read then.
-        self.piece_bytes = body_at if large else PIECE_BYTES
+        self.piece_bytes = body_at + NUMBER_BYTES if in_area else body_at if large else PIECE_BYTES
         return data[HEADER_BYTES:body_at], value, body
 
     def read_invoke(self):
-        """(execution id, timeout in ms, body: bytes, a bytearray, a LargeBody or a memoryview)"""
+        """(execution id, timeout in ms, body: bytes, a bytearray, a LargeBody or a Payload)"""
         meta, value, body = self.read_frame(FRAME_INVOKE)
         return meta.decode("utf-8", "replace"), value, body
 

@@ -209,6 +209,8 @@ def serve_handler(path, library):
             keep_freed = False
         try:
             pieces, failure = caller.call(*invocation), None
+        except HungUp:
+            raise
         except BaseException as error:
             pieces, failure = None, describe(error)
         invocation = None

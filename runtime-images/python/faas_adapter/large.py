@@ -3,7 +3,7 @@ quick here is exact, and whatever is not plain (escapes, depth, many strings) is
 
 import json
 
-from faas_adapter.frames import LargeBody
+from faas_adapter.frames import LargeBody, Payload
 
 LARGE = 64 * 1024  # characters of a string
 STRINGS_MAX = 64  # looked at in a text, before it is taken for one of many small strings
@@ -19,7 +19,7 @@ MARK = "\ud800"  # for a large string in a result: no text that can be sent has 
 
 
 def decode(body):
-    """json.loads() of bytes, a memoryview or a LargeBody that have been found to be JSON before: control characters are not looked for in
+    """json.loads() of bytes, a Payload or a LargeBody that have been found to be JSON before: control characters are not looked for in
     large strings. A LargeBody is empty then: the function's memory is small enough without it."""
     if type(body) is bytes and len(body) < LARGE:
         return decode_small(body)
@@ -31,7 +31,7 @@ def decode(body):
             value = decode_around(body)
         except ValueError:
             pass  # Python's own will say what it is
-    return json.loads(bytes(body) if type(body) is memoryview else body) if value is None else value
+    return json.loads(bytes(body[:]) if type(body) is Payload else body) if value is None else value
 
 
 def decode_small(body):
@@ -49,7 +49,7 @@ def decode_small(body):
 def decode_around(body):
     """None if there are no large strings, or too little is plain. Python's own decodes what is around them, where NaN stands
     for each: JSON has none. It meets them in the order of the text."""
-    view = memoryview(body)
+    view = body if type(body) is Payload else memoryview(body)
     rest, strings, end = [], [], 0
     for first, last in large_strings(body):
         rest += (view[end:first], b"NaN")
