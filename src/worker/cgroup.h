@@ -81,6 +81,9 @@ void instance_cgroup_close(struct instance_cgroup *instance); /* accepts NULL */
  * cgroup is gone the result is ERROR_NOT_FOUND. */
 int instance_cgroup_read(struct instance_cgroup *instance, struct instance_stats *ret,
                          struct error *err);
+/* Only what a call's record needs: memory_peak_bytes, cpu_time_ns and oom_kills. */
+int instance_cgroup_read_call(struct instance_cgroup *instance, struct instance_stats *ret,
+                              struct error *err);
 /* 0 when the peak starts anew; -1 (ERROR_UNAVAILABLE) on a v2 kernel before 6.12, which only has
  * the peak of a life. */
 int instance_cgroup_reset_peak(struct instance_cgroup *instance, struct error *err);

@@ -202,13 +202,14 @@ static int read_source(const struct instance_cgroup *instance, enum cgroup_sourc
     return 0;
 }
 
-int instance_cgroup_read(struct instance_cgroup *instance, struct instance_stats *ret,
-                         struct error *err)
+/* Those of `sources`, a bit each; the others are 0. */
+static int read_sources(struct instance_cgroup *instance, unsigned sources,
+                        struct instance_stats *ret, struct error *err)
 {
-    uint64_t numbers[CGROUP_SOURCE_COUNT];
+    uint64_t numbers[CGROUP_SOURCE_COUNT] = {0};
 
     for (int i = 0; i < CGROUP_SOURCE_COUNT; i++)
-        if (read_source(instance, i, &numbers[i], err) < 0)
+        if ((sources & 1U << i) && read_source(instance, i, &numbers[i], err) < 0)
             return -1;
     *ret = (struct instance_stats){
         .memory_peak_bytes = numbers[MEMORY_PEAK],
@@ -218,6 +219,18 @@ int instance_cgroup_read(struct instance_cgroup *instance, struct instance_stats
         .pids_max_events = numbers[PIDS_EVENTS],
     };
     return 0;
+}
+
+int instance_cgroup_read(struct instance_cgroup *instance, struct instance_stats *ret,
+                         struct error *err)
+{
+    return read_sources(instance, ~0U, ret, err);
+}
+
+int instance_cgroup_read_call(struct instance_cgroup *instance, struct instance_stats *ret,
+                              struct error *err)
+{
+    return read_sources(instance, 1U << MEMORY_PEAK | 1U << CPU_TIME | 1U << OOM_EVENTS, ret, err);
 }
 
 int instance_cgroup_reset_peak(struct instance_cgroup *instance, struct error *err)

@@ -32,6 +32,8 @@ struct instance {
     struct output *output;
     struct loop_timer *deadline;  /* of the start; of an end that faas-init is to tell more of */
     struct runtime_usage before;  /* before it was loaded */
+    struct runtime_usage usage;   /* at the end of the last call */
+    bool measured;                /* just now: the next call begins with that */
     size_t places;                /* so many invocations at once */
     bool spent;                   /* takes no further ones */
     bool wants_area;              /* the adapter would map memory for large bodies */

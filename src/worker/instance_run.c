@@ -66,6 +66,8 @@ static void measure(struct invocation *invocation, uint64_t now_ns)
     metrics->duration = now_ns - invocation->run.sent_ns;
     if (instance->runtime->ops->usage(instance->runtime_instance, &after, NULL) < 0)
         return;
+    instance->usage = after;
+    instance->measured = true;
     metrics->memory_peak = after.memory_peak_bytes;
     metrics->cpu_time = after.cpu_ns - before->cpu_ns;
     metrics->network_in = after.network_in_bytes - before->network_in_bytes;
@@ -111,6 +113,7 @@ static void finish(struct invocation *invocation, enum instance_after after)
     if (instance->call_count == 0 && !instance->spent)
         instance_move(instance, INSTANCE_IDLE);
     instance->events.finished(instance->data, instance, invocation, after);
+    instance->measured = false;
 }
 
 /* What contract `process` wrote to stdout, when it did not become the result, is worth seeing. */
@@ -544,7 +547,10 @@ void instance_run(struct instance *instance, struct invocation *invocation)
     if (instance->state != INSTANCE_BUSY)
         wake(instance);
     attach(instance, invocation);
-    instance->runtime->ops->usage(instance->runtime_instance, &run->before, NULL);
+    if (instance->measured) /* it is given to this one while its last one ends */
+        run->before = instance->usage;
+    else
+        instance->runtime->ops->usage(instance->runtime_instance, &run->before, NULL);
     invocation->execution.started_at_ns = clock_realtime_ns();
     run->sent_ns = clock_monotonic_ns();
     if (!runs) {

@@ -27,7 +27,7 @@ static int container_usage(struct runtime_instance *instance, struct runtime_usa
     struct network_counters counters = {0};
     if (!instance->cgroup)
         return error_set(err, ERROR_NOT_READY, "the container does not run");
-    if (instance_cgroup_read(instance->cgroup, &stats, err) < 0)
+    if (instance_cgroup_read_call(instance->cgroup, &stats, err) < 0)
         return -1;
     if (instance->counters >= 0)
         network_counters_read(instance->counters, &counters, NULL);
