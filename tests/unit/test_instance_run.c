@@ -523,3 +523,24 @@ Test(instance_run, one_that_could_not_be_sent_and_is_cancelled_is_over_once)
     cr_expect_eq(instance_calls(instance), 1);
     close_instance();
 }
+
+Test(instance_run, what_a_call_used_is_its_own_with_and_without_a_pause_before_it)
+{
+    open_instance(1);
+    fake_cpu_ns = 100;
+    run("{}", 2);
+    fake_cpu_ns = 400;
+    one_more = true; /* the second one begins where the first one ends */
+    say(FRAME_RESULT, "", "1");
+    fake_cpu_ns = 900;
+    say(FRAME_RESULT, "", "2");
+    fake_cpu_ns = 5000; /* by what the function left running */
+    run("{}", 2);
+    fake_cpu_ns = 5010;
+    say(FRAME_RESULT, "", "3");
+    cr_assert_eq(ended_count, 3);
+    cr_expect_eq(ended[0]->execution.metrics.cpu_time, 300);
+    cr_expect_eq(ended[1]->execution.metrics.cpu_time, 500);
+    cr_expect_eq(ended[2]->execution.metrics.cpu_time, 10);
+    close_instance();
+}

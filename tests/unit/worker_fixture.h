@@ -42,6 +42,7 @@ static bool fake_starts_hang;                 /* started, they never say READY *
 static enum error_code fake_specialise_error; /* 0: it works */
 static bool fake_loads_end;                   /* a loaded one ends instead of becoming ready */
 static uint64_t fake_oom_kills;
+static uint64_t fake_cpu_ns;
 static bool fake_thaws_fail;
 
 static uv_loop_t loop;
@@ -163,7 +164,7 @@ static int fake_usage(struct runtime_instance *fake, struct runtime_usage *ret, 
 {
     (void)fake;
     (void)err;
-    *ret = (struct runtime_usage){.oom_kills = fake_oom_kills};
+    *ret = (struct runtime_usage){.oom_kills = fake_oom_kills, .cpu_ns = fake_cpu_ns};
     return 0;
 }
 
