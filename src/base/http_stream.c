@@ -4,6 +4,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #define STREAM_WAITING_MAX (1024 * 1024)
 #define STREAM_BLOCK 16384
@@ -30,8 +31,12 @@ static ssize_t read_stream(void *data, uint64_t position, char *out, size_t max)
     if (stream->ended || stream->server->freeing)
         return MHD_CONTENT_READER_END_OF_STREAM;
     struct http_connection *connection = http_connection_of(stream->request->connection);
-    if (connection && connection->hung_up)
-        return MHD_CONTENT_READER_END_WITH_ERROR;
+    if (connection && connection->hung_up) {
+        /* What libmicrohttpd writes now fails, and the connection is closed. After END_WITH_ERROR it would stay until all that are older have
+         * ended (0.9.75). */
+        shutdown(connection->fd, SHUT_RDWR);
+        return MHD_CONTENT_READER_END_OF_STREAM;
+    }
     stream->request->suspended = true;
     MHD_suspend_connection(stream->request->connection);
     return 0;

@@ -147,3 +147,35 @@ Test(http_connection, over_the_limit_a_client_waits_until_another_leaves)
         close(fds[i]);
     close(late);
 }
+
+static void setup_patient(void)
+{
+    sem_init(&closed, 0, 0);
+    fixture_start((struct http_server_options){
+        .routes = routes, .route_count = 3, .connection_limit = 3, .idle_timeout_seconds = 3600});
+}
+
+TestSuite(http_connection_places, .init = setup_patient, .fini = fixture_end, .timeout = 60);
+
+/* Nothing is to be done for any other at that moment. */
+Test(http_connection_places, a_stream_that_is_reset_gives_its_place_up_at_once)
+{
+    int fds[2], kept, late;
+    for (size_t i = 0; i < 2; i++) {
+        fds[i] = connect_raw();
+        send_text(fds[i], "GET /silence HTTP/1.1\r\nHost: x\r\n\r\n");
+        cr_assert_not_null(strstr(receive_until(fds[i], "first"), "first"));
+    }
+    kept = connect_raw();
+    send_text(kept, "GET /hello HTTP/1.1\r\nHost: x\r\n\r\n");
+    cr_assert_not_null(strstr(receive_until(kept, "hello"), "hello"));
+    late = connect_raw();
+    send_text(late, "GET /hello HTTP/1.1\r\nHost: x\r\n\r\n");
+    setsockopt(fds[0], SOL_SOCKET, SO_LINGER, &(struct linger){.l_onoff = 1},
+               sizeof(struct linger));
+    close(fds[0]);
+    cr_expect_not_null(strstr(receive_until(late, "hello"), "hello"));
+    close(fds[1]);
+    close(kept);
+    close(late);
+}
