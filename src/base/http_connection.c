@@ -4,21 +4,17 @@
  * A suspended connection is out of libmicrohttpd's epoll set, so an epoll set of our own has every
  * connection in it from accept to close, edge-triggered, for the one event that the peer will send
  * no more. That costs one system call a connection and none a request. libmicrohttpd's idle timeout
- * starts anew with each byte; a client that sends one now and then is ended here. Nor does it listen again by itself once
- * it has been out of descriptors. */
+ * starts anew with each byte; a client that sends one now and then is ended here. */
 #include "base/http_internal.h"
 
 #include "base/loop.h"
 
-#include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 #define NS_PER_SECOND 1000000000ULL
 #define SWEEP_MS 1000
 #define EVENTS_IN_A_ROW 64
-#define ACCEPTS_IN_A_ROW 64
 
 struct http_connection *http_connection_of(struct MHD_Connection *connection)
 {
@@ -32,17 +28,11 @@ static void connection_started(struct http_server *server, struct MHD_Connection
 {
     const union MHD_ConnectionInfo *info =
         MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD);
-    struct http_connection *connection = calloc(1, sizeof(*connection));
-    if (!connection || !info) {
-        free(connection); /* it is served, unwatched */
+    struct http_connection *connection = info ? http_arrival_take(server, info->connect_fd) : NULL;
+    if (!connection)
         return;
-    }
-    connection->fd = info->connect_fd;
     connection->receiving_since_ns = clock_monotonic_ns();
-    connection->next = server->connections;
-    if (connection->next)
-        connection->next->previous = connection;
-    server->connections = connection;
+    list_prepend(&server->connections, &connection->link);
     *context = connection;
 
     struct epoll_event event = {.events = EPOLLRDHUP | EPOLLET, .data.ptr = connection};
@@ -55,17 +45,9 @@ static void connection_closed(struct http_server *server, void **context)
     if (!connection)
         return;
     epoll_ctl(server->hangup_epoll, EPOLL_CTL_DEL, connection->fd, NULL);
-    if (connection->previous)
-        connection->previous->next = connection->next;
-    else
-        server->connections = connection->next;
-    if (connection->next)
-        connection->next->previous = connection->previous;
     *context = NULL;
-    free(connection);
-    /* At its limit of connections (or of descriptors) libmicrohttpd stops to listen, and begins again
-     * only when it is run once more after one of them was closed. */
-    http_server_schedule(server);
+    http_connection_free(server, connection);
+    http_arrivals_watch(server);
 }
 
 void http_connection_notify(void *server, struct MHD_Connection *connection, void **context,
@@ -104,32 +86,6 @@ static void hangups_ready(uv_poll_t *poll, int status, int events)
         hung_up(event.data.ptr);
 }
 
-/* ---- connections that nobody accepts ---- */
-
-static bool has_room(const struct http_server *server)
-{
-    const union MHD_DaemonInfo *info =
-        MHD_get_daemon_info(server->daemon, MHD_DAEMON_INFO_CURRENT_CONNECTIONS);
-    return info && info->num_connections < server->options.connection_limit;
-}
-
-/* When it was out of descriptors, libmicrohttpd listens again only after one of its connections has
- * been closed, which may be never: the last one may be a worker's. So whoever still waits after a second is taken
- * here; that connection's end then sets libmicrohttpd right, too. */
-void http_server_accept_waiting(struct http_server *server)
-{
-    struct sockaddr_storage address;
-    for (int i = 0; i < ACCEPTS_IN_A_ROW && server->listen_fd >= 0 && has_room(server); i++) {
-        socklen_t len = sizeof(address);
-        int fd = accept4(server->listen_fd, (struct sockaddr *)&address, &len,
-                         SOCK_CLOEXEC | SOCK_NONBLOCK);
-        if (fd < 0)
-            return;
-        MHD_add_connection(server->daemon, fd, (struct sockaddr *)&address, len);
-        http_server_schedule(server);
-    }
-}
-
 /* ---- requests that never become complete ---- */
 
 static void sweep(uv_timer_t *timer)
@@ -137,8 +93,9 @@ static void sweep(uv_timer_t *timer)
     struct http_server *server = timer->data;
     uint64_t now_ns = clock_monotonic_ns();
     uint64_t limit_ns = server->options.receive_timeout_seconds * NS_PER_SECOND;
-    for (struct http_connection *connection = server->connections; connection;
-         connection = connection->next) {
+    list_for_each(link, &server->connections)
+    {
+        struct http_connection *connection = list_entry(link, struct http_connection, link);
         struct http_request *request = connection->request;
         bool receiving = !request || request->phase == HTTP_PHASE_BODY;
         /* libmicrohttpd sees its end and closes it. Where the client's end came together with its last bytes, it reads those and does
@@ -147,8 +104,7 @@ static void sweep(uv_timer_t *timer)
             (connection->hung_up || now_ns - connection->receiving_since_ns > limit_ns))
             shutdown(connection->fd, SHUT_RDWR);
     }
-    if (!server->paused)
-        http_server_accept_waiting(server);
+    http_arrivals_watch(server);
 }
 
 /* ---- connections that a stopping server waits for ---- */
@@ -163,19 +119,22 @@ static bool is_silent(const struct http_connection *connection)
 void http_server_close_idle(struct http_server *server, uint64_t silent_ns)
 {
     uint64_t now_ns = clock_monotonic_ns();
-    for (struct http_connection *connection = server->connections; connection;
-         connection = connection->next)
+    list_for_each(link, &server->connections)
+    {
+        struct http_connection *connection = list_entry(link, struct http_connection, link);
         if (!connection->request && !connection->upgraded &&
             now_ns - connection->receiving_since_ns > silent_ns && is_silent(connection))
             shutdown(connection->fd, SHUT_RDWR);
+    }
 }
 
 size_t http_server_connections(const struct http_server *server)
 {
     size_t count = 0;
-    for (const struct http_connection *connection = server->connections; connection;
-         connection = connection->next)
-        count += !connection->upgraded;
+    list_for_each(link, &server->connections)
+    {
+        count += !list_entry(link, struct http_connection, link)->upgraded;
+    }
     return count;
 }
 
@@ -183,4 +142,5 @@ void http_connections_watch(struct http_server *server)
 {
     uv_poll_start(&server->hangups, UV_READABLE, hangups_ready);
     uv_timer_start(&server->sweeper, sweep, SWEEP_MS, SWEEP_MS);
+    http_arrivals_watch(server);
 }

@@ -3,16 +3,37 @@
 
 #include "base/http_route.h"
 #include "base/http_server.h"
+#include "base/list.h"
+#include "base/string_map.h"
 
 #include <microhttpd.h>
 
 #define HTTP_REQUEST_ID_LEN 32
 #define HTTP_QUERIES_MAX 16
 
+/* A connection whose first request announces a large body gets more of libmicrohttpd's memory than the others. That memory is a
+ * daemon's property: so there are two. */
+enum http_daemon_kind { HTTP_ORDINARY, HTTP_LARGE, HTTP_DAEMONS };
+
+/* One libmicrohttpd and its place in the loop. */
+struct http_daemon {
+    struct http_server *server;
+    struct MHD_Daemon *mhd; /* owned; NULL: there is none */
+    uv_poll_t poll;
+    uv_timer_t timer;
+    bool due; /* has something to do at once */
+    bool ran; /* since its timer was set */
+};
+
+/* An address that has connections. */
+struct http_client;
+
 /* One client's connection, from accept to close. */
 struct http_connection {
-    struct http_connection *next, *previous;
-    int fd; /* libmicrohttpd's */
+    struct list link; /* in server->arriving, then in server->connections */
+    struct http_daemon *daemon;
+    struct http_client *client; /* NULL: they are not counted by address */
+    int fd;                     /* libmicrohttpd's */
     bool hung_up;
     bool upgraded;                /* it has left HTTP */
     uint64_t receiving_since_ns;  /* since when the next request is awaited */
@@ -24,23 +45,25 @@ struct http_upgrade;
 
 struct http_server {
     uv_loop_t *loop;
-    struct MHD_Daemon *daemon; /* owned */
+    struct http_daemon daemons[HTTP_DAEMONS];
     struct http_server_options options;
     int listen_fd; /* owned; -1 once quiesced */
-    bool paused;   /* libmicrohttpd does not listen any more */
+    bool paused;   /* nobody is accepted any more */
     uint16_t port;
-    uv_poll_t poll;
-    uv_timer_t timer;
-    uv_idle_t again;  /* active while MHD has something to do at once */
+    uv_poll_t arrivals;
+    uv_idle_t again;  /* active while a daemon has something to do at once */
     int hangup_epoll; /* owned: has every connection, for EPOLLRDHUP */
     uv_poll_t hangups;
     uv_timer_t sweeper;
-    struct http_connection *connections; /* list of all */
+    struct list connections;
+    struct list arriving;      /* accepted, and not yet told of by libmicrohttpd */
+    size_t connection_count;   /* of both */
+    size_t large_count;        /* of these, with large memory */
+    struct string_map clients; /* struct http_client, by address */
     struct http_linger *lingers;
     size_t linger_count;
     int open_handles; /* that are closing */
     bool running;     /* inside MHD_run(): no need to schedule another */
-    bool run_again;
     bool freeing;
     char id_prefix[17];
     uint64_t next_id;
@@ -102,8 +125,11 @@ void http_request_wake(struct http_request *request);
 void http_request_release_body(struct http_request *request);
 /* Decodes the query into request->queries. */
 int http_request_read_query(struct http_request *request, struct error *err);
-/* Makes MHD_run() happen soon after a connection was resumed. */
-void http_server_schedule(struct http_server *server);
+/* Makes MHD_run() happen soon, after one of its connections was resumed. */
+void http_daemon_schedule(struct http_daemon *daemon);
+struct http_daemon *http_daemon_of(struct http_server *server, struct MHD_Connection *connection);
+/* Runs the daemons that are due. */
+void http_server_run(struct http_server *server);
 void http_request_release(struct http_request *request);
 /* The answer is `response` (owned); queues it now or when the connection is resumed. */
 void http_answer_with(struct http_request *request, int status, struct MHD_Response *response);
@@ -114,6 +140,19 @@ void http_add_common_headers(const struct http_request *request, struct MHD_Resp
 
 /* The client went away before its connection left HTTP. Accepts NULL. */
 void http_upgrade_free(struct http_upgrade *upgrade);
+
+/* ---- from the listening socket to libmicrohttpd ---- */
+
+/* Opens server->listen_fd. */
+int http_listener_open(struct http_server *server, struct error *err);
+/* Accepts from now on, unless the server is paused. Also once there is room again. */
+void http_arrivals_watch(struct http_server *server);
+/* The one that libmicrohttpd tells of, taken out of server->arriving. NULL: there is none. */
+struct http_connection *http_arrival_take(struct http_server *server, int fd);
+/* Forgets those of which libmicrohttpd told nothing in its run, because it could not take them; all when the server is being freed. */
+void http_arrivals_check(struct http_server *server);
+/* Takes it out of its list and of what is counted. */
+void http_connection_free(struct http_server *server, struct http_connection *connection);
 
 /* ---- connections ---- */
 struct http_connection *http_connection_of(struct MHD_Connection *connection);

@@ -12,6 +12,8 @@
 /* How much of a body that is too large is read and thrown away, so that a client which does not
  * look for an early answer still gets it. */
 #define DISCARD_MAX (16UL * 1024 * 1024)
+/* About as much as libmicrohttpd's usual memory of a connection holds, also for one that has more of it. */
+#define HEAD_MAX (32UL * 1024)
 
 /* ---- life ---- */
 
@@ -108,7 +110,7 @@ void http_request_wake(struct http_request *request)
         return;
     request->suspended = false;
     MHD_resume_connection(request->connection);
-    http_server_schedule(request->server);
+    http_daemon_schedule(http_daemon_of(request->server, request->connection));
 }
 
 void http_completed(void *server, struct MHD_Connection *mhd, void **request_slot,
@@ -240,6 +242,23 @@ static int check_request(struct http_request *request, struct error *err)
     return check_body_form(request, err) || check_body_size(request, err) ? -1 : 0;
 }
 
+static bool is_head_too_long(struct http_request *request)
+{
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(request->connection, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
+    return info && info->header_size > HEAD_MAX;
+}
+
+static enum MHD_Result refuse_head(struct http_request *request)
+{
+    struct error err;
+    error_set(&err, ERROR_INVALID_REQUEST, "a request's headers have at most %lu bytes", HEAD_MAX);
+    request->response = http_error_response(request, &err, &request->status);
+    request->status = MHD_HTTP_REQUEST_HEADER_FIELDS_TOO_LARGE;
+    request->phase = HTTP_PHASE_ANSWERED;
+    return queue_answer(request);
+}
+
 static enum MHD_Result begin_request(struct http_request *request)
 {
     const struct http_server_options *options = &request->server->options;
@@ -248,7 +267,9 @@ static enum MHD_Result begin_request(struct http_request *request)
 
     http_route_find(options->routes, options->route_count, request->method, request->path,
                     &request->match);
-    if (options->admit && options->admit(request, request->match.route, options->data, &err))
+    if (is_head_too_long(request))
+        result = refuse_head(request);
+    else if (options->admit && options->admit(request, request->match.route, options->data, &err))
         result = refuse(request, &err);
     else if (!request->match.route && request->match.path_known)
         result = refuse_method(request);

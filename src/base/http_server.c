@@ -1,141 +1,34 @@
-/* The HTTP server's place in the event loop: listening, driving libmicrohttpd, stopping. */
+/* The HTTP server's place in the event loop: driving libmicrohttpd, starting and stopping. */
 #include "base/http_internal.h"
 
-#include "base/cleanup.h"
 #include "base/text.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <netdb.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #define RUNS_IN_A_ROW 16
+/* libmicrohttpd's memory of one connection, half of which it reads into. It clears all of it for each request. */
+#define ORDINARY_MEMORY_BYTES (32UL * 1024)
+#define LARGE_MEMORY_BYTES (128UL * 1024)
 /* GnuTLS's own words. */
 #define TLS_PRIORITIES "NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2"
-
-/* ---- listening ---- */
-
-/* "127.0.0.1:8080", "[::1]:8080" into its parts. */
-static int split_address(const char *listen, char *host, size_t host_size, const char **ret_port,
-                         struct error *err)
-{
-    const char *colon = strrchr(listen, ':');
-    const char *start = listen;
-    size_t len = colon ? (size_t)(colon - listen) : 0;
-    if (len >= 2 && listen[0] == '[' && listen[len - 1] == ']') {
-        start++;
-        len -= 2;
-    }
-    char *end = NULL;
-    long port = colon ? strtol(colon + 1, &end, 10) : -1;
-    if (!colon || len == 0 || len >= host_size || end == colon + 1 || *end || port < 0 ||
-        port > 65535)
-        return error_set(err, ERROR_INVALID_REQUEST,
-                         "an address to listen on looks like 127.0.0.1:8080 or [::1]:8080, not %s",
-                         listen);
-    snprintf(host, host_size, "%.*s", (int)len, start);
-    *ret_port = colon + 1;
-    return 0;
-}
-
-static int bind_and_listen(const struct addrinfo *address)
-{
-    int one = 1;
-    autoclose int fd = socket(address->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) ||
-        bind(fd, address->ai_addr, address->ai_addrlen) || listen(fd, SOMAXCONN))
-        return -1;
-    return steal_fd(&fd);
-}
-
-/* NULL with `err` set; else freeaddrinfo() it. */
-static struct addrinfo *read_address(const char *listen, struct error *err)
-{
-    struct addrinfo hints = {.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV,
-                             .ai_socktype = SOCK_STREAM};
-    struct addrinfo *address = NULL;
-    char host[64];
-    const char *port = NULL;
-    if (split_address(listen, host, sizeof(host), &port, err))
-        return NULL;
-    if (getaddrinfo(host, port, &hints, &address)) {
-        error_set(err, ERROR_INVALID_REQUEST, "%s is no IP address to listen on", host);
-        return NULL;
-    }
-    return address;
-}
-
-static bool is_bound_to(int fd, const struct addrinfo *address)
-{
-    union {
-        struct sockaddr any;
-        struct sockaddr_in in;
-        struct sockaddr_in6 in6;
-    } bound = {0};
-    socklen_t len = sizeof(bound);
-    if (getsockname(fd, &bound.any, &len) || bound.any.sa_family != address->ai_family)
-        return false;
-    if (address->ai_family == AF_INET) {
-        const struct sockaddr_in *wanted = (const struct sockaddr_in *)address->ai_addr;
-        return wanted->sin_addr.s_addr == bound.in.sin_addr.s_addr &&
-               (!wanted->sin_port || wanted->sin_port == bound.in.sin_port);
-    }
-    const struct sockaddr_in6 *wanted = (const struct sockaddr_in6 *)address->ai_addr;
-    return memcmp(&wanted->sin6_addr, &bound.in6.sin6_addr, sizeof(wanted->sin6_addr)) == 0 &&
-           (!wanted->sin6_port || wanted->sin6_port == bound.in6.sin6_port);
-}
-
-bool http_listens_at(int fd, const char *listen)
-{
-    struct addrinfo *address = read_address(listen, NULL);
-    bool at = address && is_bound_to(fd, address);
-    if (address)
-        freeaddrinfo(address);
-    return at;
-}
-
-static int bind_new(const char *listen, struct error *err)
-{
-    struct addrinfo *address = read_address(listen, err);
-    if (!address)
-        return -1;
-    int fd = bind_and_listen(address);
-    freeaddrinfo(address);
-    return fd >= 0 ? fd
-                   : error_set_errno(err, ERROR_UNAVAILABLE, errno, "cannot listen on %s", listen);
-}
-
-static int open_listener(struct http_server *server, struct error *err)
-{
-    struct sockaddr_storage bound = {0};
-    socklen_t bound_len = sizeof(bound);
-    int inherited_fd = server->options.inherited_fd;
-    server->listen_fd = inherited_fd > 0 ? inherited_fd : bind_new(server->options.listen, err);
-    if (server->listen_fd < 0)
-        return -1;
-    if (getsockname(server->listen_fd, (struct sockaddr *)&bound, &bound_len))
-        return error_set_errno(err, ERROR_INTERNAL, errno, "getsockname");
-    /* The analyzer does not know that getsockname() writes through its transparent union. */
-    /* NOLINTNEXTLINE(clang-analyzer-core.CallAndMessage) */
-    server->port = ntohs(bound.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&bound)->sin6_port
-                                                     : ((struct sockaddr_in *)&bound)->sin_port);
-    return 0;
-}
 
 /* ---- driving libmicrohttpd ---- */
 
 static void run(struct http_server *server);
 
+static void run_daemon(struct http_daemon *daemon)
+{
+    daemon->due = true;
+    run(daemon->server);
+}
+
 static void timer_fired(uv_timer_t *timer)
 {
-    run(timer->data);
+    run_daemon(timer->data);
 }
 
 static void ran_idle(uv_idle_t *idle)
@@ -148,20 +41,35 @@ static void poll_ready(uv_poll_t *poll, int status, int events)
 {
     (void)status;
     (void)events;
-    run(poll->data);
+    run_daemon(poll->data);
 }
 
 /* libmicrohttpd says when it wants to be called next even if no socket becomes ready (timeouts,
  * data it has read). */
-static void set_timer(struct http_server *server)
+static void set_timer(struct http_daemon *daemon)
 {
     MHD_UNSIGNED_LONG_LONG timeout_ms;
-    if (MHD_get_timeout(server->daemon, &timeout_ms) != MHD_YES)
-        uv_timer_stop(&server->timer);
+    if (MHD_get_timeout(daemon->mhd, &timeout_ms) != MHD_YES)
+        uv_timer_stop(&daemon->timer);
     else if (timeout_ms == 0)
-        uv_idle_start(&server->again, ran_idle);
+        http_daemon_schedule(daemon);
     else
-        uv_timer_start(&server->timer, timer_fired, timeout_ms, 0);
+        uv_timer_start(&daemon->timer, timer_fired, timeout_ms, 0);
+}
+
+/* False: there was nothing to do. */
+static bool run_due(struct http_server *server)
+{
+    bool ran = false;
+    for (size_t i = 0; i < HTTP_DAEMONS; i++) {
+        struct http_daemon *daemon = &server->daemons[i];
+        if (!daemon->due)
+            continue;
+        daemon->due = false;
+        MHD_run(daemon->mhd);
+        daemon->ran = ran = true;
+    }
+    return ran;
 }
 
 /* A handler that answers another request (a worker's result that wakes its client) resumes a
@@ -172,23 +80,39 @@ static void run(struct http_server *server)
     if (server->running || server->freeing)
         return;
     server->running = true;
-    for (int i = 0; i < RUNS_IN_A_ROW; i++) {
-        server->run_again = false;
-        MHD_run(server->daemon);
-        if (!server->run_again)
-            break;
-    }
+    for (int i = 0; i < RUNS_IN_A_ROW && run_due(server); i++)
+        ;
     server->running = false;
-    set_timer(server);
-    if (server->run_again)
+    http_arrivals_check(server);
+    for (size_t i = 0; i < HTTP_DAEMONS; i++) {
+        struct http_daemon *daemon = &server->daemons[i];
+        if (daemon->due)
+            http_daemon_schedule(daemon);
+        else if (daemon->ran)
+            set_timer(daemon);
+        daemon->ran = false;
+    }
+}
+
+void http_daemon_schedule(struct http_daemon *daemon)
+{
+    struct http_server *server = daemon->server;
+    daemon->due = true;
+    if (!server->running && !server->freeing)
         uv_idle_start(&server->again, ran_idle);
 }
 
-void http_server_schedule(struct http_server *server)
+void http_server_run(struct http_server *server)
 {
-    server->run_again = true;
-    if (!server->running && !server->freeing)
-        uv_idle_start(&server->again, ran_idle);
+    run(server);
+}
+
+struct http_daemon *http_daemon_of(struct http_server *server, struct MHD_Connection *connection)
+{
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_DAEMON);
+    struct http_daemon *large = &server->daemons[HTTP_LARGE];
+    return info && info->daemon == large->mhd ? large : &server->daemons[HTTP_ORDINARY];
 }
 
 /* Decoding is ours: libmicrohttpd would lose the difference between %2F and a slash. */
@@ -199,8 +123,10 @@ static size_t leave_escaped(void *data, struct MHD_Connection *connection, char 
     return strlen(text);
 }
 
-static int start_daemon(struct http_server *server, struct error *err)
+static int start_daemon(struct http_server *server, enum http_daemon_kind kind, size_t memory_bytes,
+                        struct error *err)
 {
+    struct http_daemon *daemon = &server->daemons[kind];
     const struct http_server_options *options = &server->options;
     bool tls = options->tls_certificate != NULL;
     struct MHD_OptionItem tls_options[] = {
@@ -213,41 +139,69 @@ static int start_daemon(struct http_server *server, struct error *err)
         tls_options[0] = (struct MHD_OptionItem){MHD_OPTION_END, 0, NULL};
     else if (MHD_is_feature_supported(MHD_FEATURE_TLS) != MHD_YES)
         return error_set(err, ERROR_UNAVAILABLE, "this libmicrohttpd was built without TLS");
-    server->daemon = MHD_start_daemon(
-        MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_ALLOW_UPGRADE | (tls ? MHD_USE_TLS : 0), 0,
-        NULL, NULL, http_access, server, MHD_OPTION_LISTEN_SOCKET, server->listen_fd,
-        MHD_OPTION_CONNECTION_LIMIT, options->connection_limit, MHD_OPTION_PER_IP_CONNECTION_LIMIT,
-        options->connections_per_client, MHD_OPTION_CONNECTION_TIMEOUT,
+    daemon->server = server;
+    daemon->mhd = MHD_start_daemon(
+        MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET | MHD_ALLOW_SUSPEND_RESUME | MHD_ALLOW_UPGRADE |
+            (tls ? MHD_USE_TLS : 0),
+        0, NULL, NULL, http_access, server, MHD_OPTION_CONNECTION_LIMIT, options->connection_limit,
+        MHD_OPTION_CONNECTION_MEMORY_LIMIT, memory_bytes, MHD_OPTION_CONNECTION_TIMEOUT,
         options->idle_timeout_seconds, MHD_OPTION_NOTIFY_COMPLETED, http_completed, server,
         MHD_OPTION_NOTIFY_CONNECTION, http_connection_notify, server, MHD_OPTION_UNESCAPE_CALLBACK,
         leave_escaped, NULL, MHD_OPTION_ARRAY, tls_options, MHD_OPTION_END);
-    if (!server->daemon)
+    if (!daemon->mhd)
         return error_set(err, tls ? ERROR_INVALID_REQUEST : ERROR_INTERNAL,
                          "cannot start the HTTP server%s",
                          tls ? ": certificate and key must be PEM text, and belong together" : "");
     return 0;
 }
 
-/* A handle's `data` is set once it is initialised and has to be closed. */
-static int join_loop(struct http_server *server, struct error *err)
+static int start_daemons(struct http_server *server, struct error *err)
 {
-    const union MHD_DaemonInfo *info =
-        MHD_get_daemon_info(server->daemon, MHD_DAEMON_INFO_EPOLL_FD);
-    int status = info ? uv_poll_init(server->loop, &server->poll, info->epoll_fd) : UV_EINVAL;
-    if (!status) {
-        server->poll.data = server;
-        status = uv_poll_init(server->loop, &server->hangups, server->hangup_epoll);
-    }
+    if (start_daemon(server, HTTP_ORDINARY, ORDINARY_MEMORY_BYTES, err))
+        return -1;
+    if (server->options.tls_certificate)
+        return 0;
+    return start_daemon(server, HTTP_LARGE, LARGE_MEMORY_BYTES, err);
+}
+
+/* A handle's `data` is set once it is initialised and has to be closed. */
+static int watch(struct http_server *server, uv_poll_t *poll, int fd, void *data, struct error *err)
+{
+    int status = uv_poll_init(server->loop, poll, fd);
     if (status)
         return error_set(err, ERROR_INTERNAL, "cannot watch the HTTP server: %s",
                          uv_strerror(status));
-    uv_timer_init(server->loop, &server->timer);
-    uv_timer_init(server->loop, &server->sweeper);
+    poll->data = data;
+    return 0;
+}
+
+static int join_daemon(struct http_daemon *daemon, struct error *err)
+{
+    struct http_server *server = daemon->server;
+    const union MHD_DaemonInfo *info = MHD_get_daemon_info(daemon->mhd, MHD_DAEMON_INFO_EPOLL_FD);
+    if (!info)
+        return error_set(err, ERROR_INTERNAL, "libmicrohttpd has no epoll descriptor");
+    if (watch(server, &daemon->poll, info->epoll_fd, daemon, err))
+        return -1;
+    uv_timer_init(server->loop, &daemon->timer);
+    daemon->timer.data = daemon;
+    uv_poll_start(&daemon->poll, UV_READABLE, poll_ready);
+    set_timer(daemon);
+    return 0;
+}
+
+static int join_loop(struct http_server *server, struct error *err)
+{
     uv_idle_init(server->loop, &server->again);
-    server->hangups.data = server->timer.data = server->sweeper.data = server->again.data = server;
-    uv_poll_start(&server->poll, UV_READABLE, poll_ready);
+    uv_timer_init(server->loop, &server->sweeper);
+    server->sweeper.data = server->again.data = server;
+    for (size_t i = 0; i < HTTP_DAEMONS; i++)
+        if (server->daemons[i].mhd && join_daemon(&server->daemons[i], err))
+            return -1;
+    if (watch(server, &server->hangups, server->hangup_epoll, server, err) ||
+        watch(server, &server->arrivals, server->listen_fd, server, err))
+        return -1;
     http_connections_watch(server);
-    set_timer(server);
     return 0;
 }
 
@@ -262,27 +216,37 @@ static void close_handle(struct http_server *server, uv_handle_t *handle)
 {
     if (!handle->data)
         return;
+    handle->data = server;
     server->open_handles++;
     uv_close(handle, handle_closed);
+}
+
+static void stop_daemons(struct http_server *server)
+{
+    for (size_t i = 0; i < HTTP_DAEMONS; i++) {
+        struct http_daemon *daemon = &server->daemons[i];
+        close_handle(server, (uv_handle_t *)&daemon->poll); /* before its descriptor */
+        close_handle(server, (uv_handle_t *)&daemon->timer);
+        if (daemon->mhd)
+            MHD_stop_daemon(daemon->mhd);
+        daemon->mhd = NULL;
+    }
+    http_arrivals_check(server);
 }
 
 /* Frees what is there of it; the memory itself when its handles have closed. */
 static void destroy(struct http_server *server)
 {
-    close_handle(server, (uv_handle_t *)&server->poll);
+    close_handle(server, (uv_handle_t *)&server->arrivals);
     close_handle(server, (uv_handle_t *)&server->hangups);
-    close_handle(server, (uv_handle_t *)&server->timer);
     close_handle(server, (uv_handle_t *)&server->sweeper);
     close_handle(server, (uv_handle_t *)&server->again);
-    if (server->daemon)
-        MHD_stop_daemon(
-            server->daemon); /* closes the listening socket, unless that was taken back */
-    else if (server->listen_fd >= 0)
+    if (server->listen_fd >= 0)
         close(server->listen_fd);
-    server->daemon = NULL;
     if (server->hangup_epoll >= 0)
         close(server->hangup_epoll);
     http_lingers_end(server);
+    string_map_deinit(&server->clients);
     if (server->open_handles == 0)
         free(server);
 }
@@ -313,13 +277,16 @@ struct http_server *http_server_new(uv_loop_t *loop, const struct http_server_op
     fill_options(server, options);
     random_id(random_text);
     memcpy(server->id_prefix, random_text, 16);
+    list_init(&server->connections);
+    list_init(&server->arriving);
     server->listen_fd = -1;
     server->hangup_epoll = epoll_create1(EPOLL_CLOEXEC);
     if (server->hangup_epoll < 0)
         error_set_errno(err, ERROR_INTERNAL, errno, "epoll_create1");
-    if (server->hangup_epoll < 0 || open_listener(server, err) || start_daemon(server, err) ||
+    if (server->hangup_epoll < 0 || http_listener_open(server, err) || start_daemons(server, err) ||
         join_loop(server, err)) {
         server->freeing = true;
+        stop_daemons(server);
         destroy(server);
         return NULL;
     }
@@ -343,9 +310,8 @@ int http_server_listener(const struct http_server *server)
 
 void http_server_pause(struct http_server *server)
 {
-    if (!server->paused)
-        MHD_quiesce_daemon(server->daemon);
     server->paused = true;
+    uv_poll_stop(&server->arrivals);
 }
 
 void http_server_quiesce(struct http_server *server)
@@ -365,11 +331,11 @@ void http_server_free(struct http_server *server)
     server->freeing = true;
     for (struct http_request *request = server->requests; request; request = request->next)
         http_request_wake(request);
-    uv_poll_stop(&server->poll); /* libmicrohttpd closes its descriptor */
-    MHD_run(server->daemon);
-    http_server_quiesce(server); /* libmicrohttpd might shut a socket down that others have, too */
-    MHD_stop_daemon(server->daemon);
-    server->daemon = NULL;
+    for (size_t i = 0; i < HTTP_DAEMONS; i++)
+        if (server->daemons[i].mhd)
+            MHD_run(server->daemons[i].mhd);
+    http_server_quiesce(server);
+    stop_daemons(server);
     /* Requests that a handler still holds must not look for their server any more. */
     for (struct http_request *request = server->requests; request; request = request->next)
         request->server = NULL;

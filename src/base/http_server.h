@@ -13,7 +13,11 @@
  *
  * Refused at once: a path or query with a broken escape or text that is not UTF-8, more than 16
  * query parameters, another transfer coding than chunked. Connections are closed when they are
- * silent for `idle_timeout_seconds`, or have not sent a whole request in `receive_timeout_seconds`.
+ * silent for `idle_timeout_seconds`, or have not sent a whole request in `receive_timeout_seconds`. A client that
+ * sends nothing waits in the kernel for a second before it is a connection here, and counts as one.
+ *
+ * Without TLS, a connection whose first request announces a body of 256 KiB or more is read in larger pieces than the others, while no
+ * more than 64 are so. It makes no other difference.
  *
  * Errors all have the contract's form: {"error": {...}, "request_id": "..."}; each answer carries
  * X-Request-Id. */

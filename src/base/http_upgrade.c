@@ -18,7 +18,7 @@ struct http_upgrade {
 
 struct upgraded {
     struct byte_stream stream; /* first member */
-    struct http_server *server;
+    struct http_daemon *daemon;
     struct MHD_UpgradeResponseHandle *handle;
     /* What libmicrohttpd gave: the connection, or with TLS one end of a pair of sockets. */
     MHD_socket given;
@@ -57,7 +57,7 @@ static void close_stream(struct byte_stream *stream)
         http_tls_give_back(upgraded->tls);
     shutdown(upgraded->given, SHUT_RDWR); /* libmicrohttpd closes it in its next run */
     MHD_upgrade_action(upgraded->handle, MHD_UPGRADE_ACTION_CLOSE);
-    http_server_schedule(upgraded->server);
+    http_daemon_schedule(upgraded->daemon);
     free(upgraded);
 }
 
@@ -79,7 +79,7 @@ static struct byte_stream *upgraded_new(struct http_server *server,
         .fd = upgraded->tls ? http_tls_socket(upgraded->tls) : given,
         .holds_bytes = upgraded->tls || early_len > 0,
     };
-    upgraded->server = server;
+    upgraded->daemon = http_daemon_of(server, connection);
     upgraded->handle = handle;
     upgraded->given = given;
     upgraded->early_len = early_len;
@@ -105,7 +105,7 @@ static void upgrade(void *data, struct MHD_Connection *connection, void *request
     if (!stream) {
         shutdown(fd, SHUT_RDWR);
         MHD_upgrade_action(handle, MHD_UPGRADE_ACTION_CLOSE);
-        http_server_schedule(server);
+        http_daemon_schedule(http_daemon_of(server, connection));
         return;
     }
     request->upgrade = NULL;
