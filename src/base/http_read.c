@@ -110,6 +110,7 @@ struct blob *http_request_take_blob(struct http_request *request)
     size_t len;
     struct blob *room = steal_pointer(&request->room);
     if (room) {
+        assert(request->room_len == room->len); /* behind it are bytes of another body */
         http_request_release_body(request);
         return room;
     }
