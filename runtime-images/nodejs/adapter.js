@@ -40,6 +40,23 @@ function makeOutputBlocking() {
   for (const stream of [process.stdout, process.stderr]) stream._handle?.setBlocking?.(true);
 }
 
+// ---- the addon ----
+
+let addon; // undefined: not looked for yet
+
+/* zygote/zygote.c; null where there is none that fits. */
+function loadAddon() {
+  if (addon !== undefined) return addon;
+  const module = { exports: {} };
+  try {
+    process.dlopen(module, path.join(__dirname, 'zygote.node'));
+    addon = module.exports;
+  } catch {
+    addon = null;
+  }
+  return addon;
+}
+
 // ---- frames ----
 
 function encodeFrame(type, body, { flags = 0, value = 0, meta = '' } = {}) {
@@ -226,10 +243,15 @@ async function callBare(handler, executionId, timeoutMs, body) {
   return encodeResult(await handler(parsePayload(body), new Context(executionId, timeoutMs, started)));
 }
 
+/* process.env would keep memory for every value that a variable has ever had. */
+function setVariable(name, bytes) {
+  if (!addon?.setVariable(name, bytes)) process.env[name] = bytes.toString();
+}
+
 /* The same, with what only one call at a time can have in its environment. */
 function call(handler, executionId, timeoutMs, body) {
-  process.env.EXECUTION_ID = executionId;
-  if (body.length <= PAYLOAD_ENV_MAX && !body.includes(0)) process.env.FUNCTION_PAYLOAD = body.toString();
+  setVariable('EXECUTION_ID', Buffer.from(executionId));
+  if (body.length <= PAYLOAD_ENV_MAX && !body.includes(0)) setVariable('FUNCTION_PAYLOAD', body);
   else delete process.env.FUNCTION_PAYLOAD;
   return callBare(handler, executionId, timeoutMs, body);
 }
@@ -253,6 +275,7 @@ class Server {
       });
     for (const event of ['end', 'error', 'close']) this.socket.on(event, () => exit(0));
     const limit = Number(process.env.FUNCTION_CONCURRENCY ?? 1);
+    if (limit === 1) loadAddon(); // before there is code of the function's
     if (limit > 1)
       this.calls = new (require('./several.js').Calls)(limit, (meta, text) =>
         this.socket.write(encodeFrame(FRAME.LOG, text, { meta })));
@@ -357,17 +380,6 @@ function readExactly(socket, size) {
 const SHARED_OPTIONS =
   /^(\s*--(max-old-space-size|max-semi-space-size|stack-size|stack-trace-limit|max-http-header-size|dns-result-order|unhandled-rejections)=[\w-]+|\s*--(enable-source-maps|no-deprecation|no-warnings|trace-deprecation|trace-uncaught|trace-warnings))*\s*$/;
 
-/* The addon that makes a zygote of this process; null where there is none that fits. */
-function loadZygote() {
-  const addon = { exports: {} };
-  try {
-    process.dlopen(addon, path.join(__dirname, 'zygote.node'));
-    return addon.exports;
-  } catch {
-    return null;
-  }
-}
-
 /* What is the parent's own in a process that was forked. */
 function becomeAnother(zygote) {
   Object.defineProperty(process, 'pid', { ...Object.getOwnPropertyDescriptor(process, 'pid'), value: zygote.pid() });
@@ -395,7 +407,7 @@ function standBy(socket) {
 
 /* Returns in a process that has an invocation: forked from this one, or, where that cannot be, this one. */
 function awaitInvocation(socket) {
-  const zygote = SHARED_OPTIONS.test(process.env.NODE_OPTIONS ?? '') ? loadZygote() : null;
+  const zygote = SHARED_OPTIONS.test(process.env.NODE_OPTIONS ?? '') ? loadAddon() : null;
   if (!zygote || zygote.serve(socket) !== undefined) return standBy(socket);
   becomeAnother(zygote);
   zygote.takeInvocation();
@@ -469,6 +481,7 @@ function takeRole(folder) {
 function keep() {
   const folder = process.cwd(); // a mount will cover it: its name is entered again
   for (const name of ['module', 'net', 'url']) require(name);
+  loadAddon();
   return takeRole(folder);
 }
 

@@ -447,6 +447,33 @@ exports.handler = (event) => {
         for _ in range(2):
             self.assertEqual(self.result(instance, text), text * 2)
 
+    def test_environment_of_each_call_is_the_whole_process_s(self):
+        instance = self.loaded("""
+exports.handler = (event, context) => {
+  const names = ['EXECUTION_ID', 'FUNCTION_PAYLOAD'];
+  const child = require('child_process').execFileSync('env').toString().split('\\n');
+  const view = [context.execution_id, ...names.map((name) => process.env[name] ?? null), child.filter((line) => names.includes(line.split('=')[0])).sort()];
+  if (event[0] === 1) for (const name of names) process.env[name] = 'mine';
+  if (event[0] === 2) for (const name of names) delete process.env[name];
+  return view;
+};""")
+        for payload in (b"[1]", b"[2]", b'"' + b"long" * 10_000 + b'"', b"[4]", b'"' + b"x" * 100_000 + b'"', b"[5]", '"\u00e4"'.encode()):
+            with self.subTest(payload=payload[:9]):
+                done = instance.invoke(payload)
+                self.assertEqual(done.kind, RESULT, done.body)
+                execution, own, value, child = json.loads(done.body)
+                small = payload.decode() if len(payload) < 96 * 1024 else None
+                self.assertEqual((own, value), (execution, small))
+                self.assertEqual(child, [f"EXECUTION_ID={execution}"] + [f"FUNCTION_PAYLOAD={small}"] * bool(small))
+
+    def test_environment_of_earlier_calls_takes_no_memory(self):
+        instance = self.loaded("""
+require('v8').setFlagsFromString('--expose_gc');
+const collect = require('vm').runInNewContext('gc');
+exports.handler = () => { collect(); return process.memoryUsage().rss };""")
+        sizes = [json.loads(instance.invoke(b'"%090000d"' % n).body) for n in range(600)]
+        self.assertLess(sizes[-1] - sizes[200], 16 << 20, "bytes; the payloads since then have 36 MB together")
+
     def test_what_cannot_be_loaded_says_why(self):
         error = self.load_error("exports.handler = () => {")
         self.assertEqual(error["type"], "SyntaxError")

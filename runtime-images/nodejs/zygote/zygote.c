@@ -8,6 +8,8 @@
  *     seedRandom()       in a child, before it calls Math.random(): the first call takes a seed of this child's own. Returns
  *                        how many numbers to skip: they are more of the seed, which is short.
  *     randomSeeded()     after it.
+ *     setVariable(name, bytes)   in a process that serves many calls: sets an environment variable, in memory that the next value of
+ *                        the same name takes (environment.h). Returns whether it has: 1 or 0.
  *
  * The zygote runs no JavaScript any more: every child starts from the same state. It speaks what src/init/protocol.h says
  * of zygotes. The next child is forked while nobody waits for it; it reads its invocation from the socket by itself, while
@@ -15,6 +17,7 @@
  * nothing of the invocation is. It takes no signals: what an invocation sends to it must not reach the next one.
  *
  * A function's code may load this file too. It gives nothing that a process may not do anyway. */
+#include "environment.h"
 #include "files.h"
 #include "memory.h"
 #include "threads.h"
@@ -49,6 +52,9 @@ int napi_create_int32(napi_env env, int32_t number, napi_value *ret_number);
 int napi_create_string_utf8(napi_env env, const char *text, size_t len, napi_value *ret_string);
 int napi_get_cb_info(napi_env env, napi_callback_info info, size_t *count, napi_value *arguments,
                      napi_value *self, void **data);
+int napi_get_buffer_info(napi_env env, napi_value buffer, void **ret_bytes, size_t *ret_len);
+int napi_get_value_string_utf8(napi_env env, napi_value value, char *text, size_t size,
+                               size_t *ret_len);
 int napi_get_value_int32(napi_env env, napi_value value, int32_t *ret_number);
 
 /* v8::V8::SetFlagsFromString(const char *) */
@@ -59,6 +65,7 @@ extern void v8_set_flags(const char *flags) __asm__("_ZN2v82V818SetFlagsFromStri
 
 #define META_MAX 4096
 #define PAYLOAD_ENV_MAX (96 * 1024)
+#define VARIABLE_NAME_MAX 64
 #define SKIP_MASK 0x3ffu
 #define LOST_MAX 32 /* children, one after another */
 enum { FRAME_INVOKE = 1, FRAME_READY = 2, FRAME_EXIT = 3 };
@@ -327,6 +334,21 @@ static napi_value random_seeded_called(napi_env env, napi_callback_info info)
     return NULL;
 }
 
+static napi_value set_variable_called(napi_env env, napi_callback_info info)
+{
+    char name[VARIABLE_NAME_MAX];
+    napi_value arguments[2] = {NULL, NULL}, set = NULL;
+    size_t count = 2, len = 0;
+    void *bytes = NULL;
+
+    bool is_set = napi_get_cb_info(env, info, &count, arguments, NULL, NULL) == 0 && count == 2 &&
+                  napi_get_value_string_utf8(env, arguments[0], name, sizeof(name), NULL) == 0 &&
+                  napi_get_buffer_info(env, arguments[1], &bytes, &len) == 0 &&
+                  environment_set(name, len > 0 ? bytes : "", len) == 0;
+    napi_create_int32(env, is_set, &set);
+    return set;
+}
+
 static void add_function(napi_env env, napi_value exports, const char *name, napi_callback callback)
 {
     napi_value function = NULL;
@@ -345,5 +367,6 @@ napi_value napi_register_module_v1(napi_env env, napi_value exports)
     add_function(env, exports, "pid", pid_called);
     add_function(env, exports, "seedRandom", seed_random_called);
     add_function(env, exports, "randomSeeded", random_seeded_called);
+    add_function(env, exports, "setVariable", set_variable_called);
     return exports;
 }
