@@ -2,6 +2,7 @@
 import http.client
 import json
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -40,7 +41,8 @@ class Docker:
         self.bench, self.bundle = bench, bundle
         self.command = ['python3', entry]
         self.code = os.path.realpath(os.path.join(bundle.folder, 'mounts', '0'))
-        self.image = f'{os.path.basename(bench.folder)}:python'.lower()
+        # A folder's random name may not do: no two of the characters _ . - may follow each other in a reference, nor one end it.
+        self.image = f'faas-bench-{secrets.token_hex(4)}:python'
 
     def __enter__(self):
         with subprocess.Popen(['tar', '-C', self.bundle.rootfs, '-c', '.'], stdout=subprocess.PIPE) as tar:
