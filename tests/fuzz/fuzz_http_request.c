@@ -5,6 +5,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -59,6 +60,21 @@ static void start(void)
     atexit(stop);
 }
 
+/* libFuzzer's timer may interrupt it: it goes on then. */
+static int connect_to(int fd, const struct sockaddr_in *address)
+{
+    struct pollfd wait = {.fd = fd, .events = POLLOUT};
+    int error = 0;
+    socklen_t len = sizeof(error);
+    if (connect(fd, (const struct sockaddr *)address, sizeof(*address)) == 0)
+        return 0;
+    if (errno != EINTR)
+        return -1;
+    while (poll(&wait, 1, -1) < 0 && errno == EINTR)
+        ;
+    return getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len) || error ? -1 : 0;
+}
+
 static int connect_client(void)
 {
     struct sockaddr_in address = {.sin_family = AF_INET,
@@ -68,7 +84,7 @@ static int connect_client(void)
     struct linger at_once = {.l_onoff = 1};
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once)) ||
-        connect(fd, (struct sockaddr *)&address, sizeof(address)) || fcntl(fd, F_SETFL, O_NONBLOCK))
+        connect_to(fd, &address) || fcntl(fd, F_SETFL, O_NONBLOCK))
         abort();
     return fd;
 }
