@@ -16,7 +16,6 @@
 #define ACCEPTS_IN_A_ROW 64
 /* Enough for a head with its token and what proxies add. */
 #define PEEK_MAX 2048
-#define LARGE_BODY_BYTES (256UL * 1024)
 /* So many connections have large memory at a time: a bound of what clients can make the server take by announcing. */
 #define LARGE_CONNECTIONS_MAX 64
 
@@ -77,7 +76,7 @@ static bool is_large(int fd)
 {
     char head[PEEK_MAX];
     ssize_t len = recv(fd, head, sizeof(head), MSG_PEEK | MSG_DONTWAIT);
-    return len > 0 && http_head_announces(head, (size_t)len) >= LARGE_BODY_BYTES;
+    return len > 0 && http_head_announces(head, (size_t)len) >= HTTP_LARGE_MIN;
 }
 
 static struct http_daemon *choose_daemon(struct http_server *server, int fd)

@@ -311,7 +311,7 @@ static int begin_body(struct http_request *request, struct error *err)
     uint64_t announced = content_length(request);
     if (request->accounted_bytes >= JSON_AHEAD_MIN)
         request->ahead = json_ahead_new();
-    if (announced >= HTTP_ROOM_MIN && options->room)
+    if (announced >= HTTP_LARGE_MIN && options->room)
         request->room = options->room(request, request->match.route, options->data, announced);
     return request->room ? 0 : buffer_reserve(&request->body, request->accounted_bytes, err);
 }

@@ -16,7 +16,7 @@
  * silent for `idle_timeout_seconds`, or have not sent a whole request in `receive_timeout_seconds`. A client that
  * sends nothing waits in the kernel for a second before it is a connection here, and counts as one.
  *
- * Without TLS, a connection whose first request announces a body of 256 KiB or more is read in larger pieces than the others, while no
+ * Without TLS, a connection whose first request announces a large body is read in larger pieces than the others, while no
  * more than 64 are so. It makes no other difference.
  *
  * Errors all have the contract's form: {"error": {...}, "request_id": "..."}; each answer carries
@@ -36,8 +36,8 @@ struct http_server;
 struct http_request;
 struct json_ahead;
 
-/* From so many bytes on a body's announced length is told to struct http_server_options.room. */
-#define HTTP_ROOM_MIN ((size_t)256 * 1024)
+/* A body of so many bytes or more is a large one, where its length is announced. */
+#define HTTP_LARGE_MIN ((size_t)256 * 1024)
 
 typedef void http_handler_fn(struct http_request *request, void *data);
 

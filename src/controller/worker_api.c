@@ -9,9 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Shorter ones lie in a database's row, which has to be UTF-8. */
-#define RESULT_HELD_MIN ((size_t)256 * 1024)
-
 /* ---- messages ---- */
 
 static char *copy_bytes(const char *bytes, size_t len)
@@ -25,12 +22,12 @@ static char *copy_bytes(const char *bytes, size_t len)
     return copy;
 }
 
-/* Where it lies, when it is large enough to be passed on from there, to the client and to a file of its own. */
+/* Where it lies, when it is passed on from there to the client and to a file. */
 static void take_result_text(struct execution *record, const struct worker_message *message,
                              struct message_in *in)
 {
     struct blob *held =
-        message->result_len > RESULT_HELD_MIN ? message_hold(in, message->result_len) : NULL;
+        message->result_len > STORE_LARGE_BYTES ? message_hold(in, message->result_len) : NULL;
     if (held) {
         execution_take_result(record, held);
         return;

@@ -50,7 +50,7 @@ int sqlite_bind_head(sqlite3_stmt *statement, const struct execution *execution,
 
 static bool goes_beside(const struct sqlite_store *store, const struct execution *execution)
 {
-    return execution->result && execution->result_len > SQLITE_LARGE_BYTES && store->large.path;
+    return execution->result && execution->result_len > STORE_LARGE_BYTES && store->large.path;
 }
 
 int sqlite_bind_body(struct sqlite_store *store, sqlite3_stmt *statement,

@@ -1,7 +1,7 @@
 /* Large results beside an SQLite database, each in a file of its own.
  *
  * SQLite writes each page of 4 KiB of a row to its log, with a checksum, and again to the database: 4,600 writes for a
- * result of 6 MiB, which take a core from the calls under way. So a result of more than SQLITE_LARGE_BYTES goes with few
+ * result of 6 MiB, which take a core from the calls under way. So a result of more than STORE_LARGE_BYTES goes with few
  * writes, past the system's cache, to a file in the folder "DATABASE-results", and its row has the file's name and
  * length. Readers know both: a result in its row, and one beside it.
  *
@@ -18,7 +18,6 @@
 
 #include <sqlite3.h>
 
-#define SQLITE_LARGE_BYTES ((size_t)256 * 1024)
 #define SQLITE_LARGE_SUFFIX "-results"
 #define SQLITE_LARGE_SINCE 6 /* the schema's version */
 #define SQLITE_LARGE_NAME_SIZE (TIME_ID_LEN + 8)

@@ -37,6 +37,8 @@ struct function_record {
 void function_record_deinit(struct function_record *record);
 
 #define STORE_PATIENCE_MS 3000
+/* With SQLite a result of more bytes lies in a file of its own, which takes any bytes; a shorter one in a row, where it has to be UTF-8. */
+#define STORE_LARGE_BYTES ((size_t)256 * 1024)
 
 /* `url`: "sqlite:///absolute/path" (or "sqlite://:memory:" in tests), or "postgresql://…" as libpq takes it. A newer
  * schema than this program knows is refused, and so is an SQLite database that another process has open. Neither

@@ -41,7 +41,7 @@ static const char *last_told;
 static char held[64][MESSAGE_HEADER_SIZE + 1];
 static size_t held_count;
 
-static ssize_t pair_receive(struct byte_stream *base, void *to, size_t max)
+static inline ssize_t pair_receive(struct byte_stream *base, void *to, size_t max)
 {
     ssize_t got = recv(base->fd, to, max, MSG_DONTWAIT);
     if (got >= 0 || held_count == 0)
@@ -51,25 +51,25 @@ static ssize_t pair_receive(struct byte_stream *base, void *to, size_t max)
     return sizeof(held[0]);
 }
 
-static ssize_t pair_send(struct byte_stream *base, const void *from, size_t len)
+static inline ssize_t pair_send(struct byte_stream *base, const void *from, size_t len)
 {
     pair.sends++;
     return send(base->fd, from, len, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
-static void pair_close(struct byte_stream *base)
+static inline void pair_close(struct byte_stream *base)
 {
     close(base->fd);
 }
 
-static void drop_stream(void)
+static inline void drop_stream(void)
 {
     message_stream_free(stream);
     stream = NULL;
 }
 
 /* What is there of the body is read last: it must stand until the end of the call. */
-static void see_in_place(struct message_in *in)
+static inline void see_in_place(struct message_in *in)
 {
     struct shared_place place;
     const char *from;
@@ -82,7 +82,7 @@ static void see_in_place(struct message_in *in)
         memcpy(last_body, from, in->message.body_len);
 }
 
-static void on_message(void *data, struct message_in *in)
+static inline void on_message(void *data, struct message_in *in)
 {
     (void)data;
     messages++;
@@ -109,7 +109,7 @@ static void on_message(void *data, struct message_in *in)
         drop_stream();
 }
 
-static void on_settled(void *data)
+static inline void on_settled(void *data)
 {
     (void)data;
     settled++;
@@ -119,7 +119,7 @@ static void on_settled(void *data)
     }
 }
 
-static void on_closed(void *data, const struct error *why)
+static inline void on_closed(void *data, const struct error *why)
 {
     (void)data;
     cr_expect_gt(strlen(why->message), 0);
@@ -128,7 +128,7 @@ static void on_closed(void *data, const struct error *why)
 
 enum told { COPIED, IN_PLACE, HELD };
 
-static void open_stream(enum told told)
+static inline void open_stream(enum told told)
 {
     struct message_stream_options options = {.max_body = MAX_BODY,
                                              .max_queued = 4 * MAX_BODY,
@@ -148,7 +148,7 @@ static void open_stream(enum told told)
     cr_assert_not_null(stream, "%s", err.message);
 }
 
-static void set_up(void)
+static inline void set_up(void)
 {
     messages = closed = settled = cut = seen_ahead = 0;
     last_body = NULL;
@@ -161,7 +161,7 @@ static void set_up(void)
     open_stream(COPIED);
 }
 
-static void tear_down(void)
+static inline void tear_down(void)
 {
     drop_stream();
     close(peer);
@@ -170,7 +170,7 @@ static void tear_down(void)
     cr_expect_eq(uv_loop_close(&loop), 0);
 }
 
-static void write_all(const char *bytes, size_t len)
+static inline void write_all(const char *bytes, size_t len)
 {
     while (len > 0) {
         ssize_t written = send(peer, bytes, len, MSG_DONTWAIT | MSG_NOSIGNAL);
@@ -184,7 +184,7 @@ static void write_all(const char *bytes, size_t len)
     }
 }
 
-static void say_body(const char *head, const char *body, size_t body_len)
+static inline void say_body(const char *head, const char *body, size_t body_len)
 {
     char header[MESSAGE_HEADER_SIZE];
     message_header_write(header, strlen(head), body_len);
@@ -193,7 +193,7 @@ static void say_body(const char *head, const char *body, size_t body_len)
     write_all(body, body_len);
 }
 
-static void say(const char *head, size_t body_len)
+static inline void say(const char *head, size_t body_len)
 {
     char *body = malloc(body_len + 1);
     memset(body, 'b', body_len);
@@ -201,7 +201,7 @@ static void say(const char *head, size_t body_len)
     free(body);
 }
 
-static void run_until(const int *counter, int count)
+static inline void run_until(const int *counter, int count)
 {
     while (*counter < count)
         uv_run(&loop, UV_RUN_ONCE);

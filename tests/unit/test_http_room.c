@@ -121,15 +121,15 @@ static void check(size_t len, const char *where)
 
 Test(http_room, a_large_body_goes_there)
 {
-    check(HTTP_ROOM_MIN, "room");
-    cr_assert_eq(asked_len, HTTP_ROOM_MIN);
+    check(HTTP_LARGE_MIN, "room");
+    cr_assert_eq(asked_len, HTTP_LARGE_MIN);
     check(BODY_MAX, "room");
     cr_assert_eq(left, 2);
 }
 
 Test(http_room, a_small_one_does_not_ask)
 {
-    check(HTTP_ROOM_MIN - 1, "other");
+    check(HTTP_LARGE_MIN - 1, "other");
     check(1, "other");
     cr_assert_eq(asked, 0);
 }
