@@ -123,6 +123,7 @@
  *                        number says that so much of it is there, so that the adapter begins with it while the worker writes on
  *     adapter -> worker  RESULT with flag IN_AREA (body: the same): so is the result, until the next INVOKE, and the worker takes it while
  *                        the adapter writes on
+ *     That is the only descriptor that goes either way; those from an instance are refused, or end it.
  *     Bodies may go over the socket at any time still. IN_AREA without an area that was passed, with another body, or with
  *     a length that the area does not have, ends the instance. Neither side may rely on what is there: the worker copies
  *     a result before it looks at it. An area belongs to one instance; what of a body is left in it, only the same function can see.

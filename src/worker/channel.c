@@ -6,6 +6,7 @@
 #include "base/cleanup.h"
 #include "base/json.h"
 #include "worker/body_area.h"
+#include "worker/instance_socket.h"
 
 #include <assert.h>
 #include <endian.h>
@@ -67,10 +68,11 @@ struct channel *channel_new(uv_loop_t *loop, int fd, uint32_t types, size_t max_
     int rc = channel ? uv_poll_init(loop, &channel->poll, fd) : UV_ENOMEM;
     if (rc < 0) {
         free(channel);
-        close(fd);
+        instance_socket_close(fd);
         error_set_errno(err, ERROR_INTERNAL, -rc, "cannot watch an instance's socket");
         return NULL;
     }
+    instance_socket_refuse_descriptors(fd);
     channel->fd = fd;
     channel->events = *events;
     channel->data = data;
@@ -103,7 +105,7 @@ void channel_free(struct channel *channel)
         *channel->freed = true;
     channel->dead = true;
     uv_close((uv_handle_t *)&channel->poll, on_handle_closed);
-    close(channel->fd);
+    instance_socket_close(channel->fd);
     drop_room(channel);
     body_area_free(channel->area);
     channel->area = NULL;
@@ -318,7 +320,7 @@ static void read_some(struct channel *channel)
     for (int turn = 0; turn < READS_A_TURN; turn++) {
         size_t max;
         uint8_t *to = read_target(channel, chunk, &max);
-        ssize_t got = recv(channel->fd, to, max, 0);
+        ssize_t got = instance_socket_receive(channel->fd, to, max);
         if (got < 0 && errno == EINTR)
             continue;
         if (got < 0 && errno == EAGAIN)

@@ -102,6 +102,42 @@ def handler(event, context):
     return ', '.join(sorted(set(seen)))
 
 
+@attack('passed-descriptors', 'descriptors sent to the worker: connections whose close waits for their other end, the socket itself, all that one message takes',
+        'refused, or its own execution fails; others are served', 'SO_PASSRIGHTS; where the kernel has none, the instance ends and threads of their own close them')
+def _(suite):
+    seen = []
+    for what in ('[lingering()]', '[lingering() for n in range(40)]', 'own', '[os.dup(1) for n in range(200)]'):
+        suite.deploy(python=FRAMES + f'''
+kept = []
+def lingering():
+    listener, client = socket.socket(), socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    listener.bind(('127.0.0.1', 0))
+    listener.listen()
+    client.connect(listener.getsockname())
+    kept.append((listener, listener.accept()))
+    client.setblocking(False)
+    try:
+        while True: client.send(bytes(4096))
+    except BlockingIOError: pass
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 3600))
+    return client.detach()
+def handler(event, context):
+    own = sockets()
+    for fd in {what}:
+        for n in own:
+            attempt(n, lambda: socket.send_fds(socket.socket(fileno=os.dup(n)), [frame(RESULT)[:1]], [fd]))
+        if fd not in own: os.close(fd)
+    time.sleep(0.05)
+    return sorted({{outcome[1] for outcome in tried.values()}})
+''', contract='handler', handler='main.handler', timeout_ms=int(3000 * PATIENCE))
+        execution = suite.invoke()
+        seen.append(suite.expect(execution, 'succeeded', 'failed', 'timed_out', 'lost') + ' ' + json.dumps(execution.get('result')))
+        alive(suite)
+    return ', '.join(sorted(set(seen)))
+
+
 @attack('closed-descriptors', 'all descriptors of the process closed, or replaced', 'its own execution fails', 'the worker ends the instance')
 def _(suite):
     seen = []
