@@ -120,8 +120,13 @@ static int unwrap_string(const struct execution *record, struct buffer *out, str
     const char *text = json_string(tree, &len);
     if (!text)
         return error_set(err, ERROR_INTERNAL, "the worker has made no string of the result");
-    return record->result_base64 ? base64_decode(text, len, out, err)
-                                 : buffer_append(out, text, len, err);
+    if (!record->result_base64)
+        return buffer_append(out, text, len, err);
+    struct error why = {0};
+    if (base64_decode(text, len, out, &why) == 0)
+        return 0;
+    return error_set(err, ERROR_INTERNAL, "the worker has made no base64 of the result: %s",
+                     why.message);
 }
 
 static void answer_result(struct live_execution *execution, struct http_request *request,

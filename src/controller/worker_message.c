@@ -1,6 +1,8 @@
 /* Messages of workers: see worker_message.h. */
 #include "controller/worker_message.h"
 
+#include "store/store.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,11 +30,13 @@ static int read_len(const struct json *head, const char *key, size_t available, 
     return 0;
 }
 
-/* Where the worker can change it, no more than a first look is safe. */
+/* Where the worker can change it, no more than a first look is safe; and what will not stay there is copied first, so that what is kept is
+ * what was checked. */
 static int check_result(struct message_in *in, size_t len, struct error *err)
 {
-    struct json_limits limits = {.max_bytes = SIZE_MAX, .max_depth = 1000, .max_values = SIZE_MAX};
-    if (in->memory && json_check_quick(in->message.body, len, &limits))
+    struct json_limits limits = {
+        .max_bytes = SIZE_MAX, .max_depth = EXECUTION_RESULT_DEPTH_MAX, .max_values = SIZE_MAX};
+    if (in->memory && len > STORE_LARGE_BYTES && json_check_quick(in->message.body, len, &limits))
         return 0;
     if (message_own_body(in, err) < 0)
         return -1;

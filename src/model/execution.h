@@ -108,6 +108,7 @@ void execution_drop_result(struct execution *execution);
 
 void execution_callback_free(struct execution_callback *callback);
 #define EXECUTION_LOGS_SHOWN 4096
+#define EXECUTION_RESULT_DEPTH_MAX 1000 /* levels of JSON */
 /* The contract's object; "logs" is the last 4 KiB. */
 void execution_write(struct json_writer *writer, const struct execution *execution);
 /* The same in two parts: up to where the result belongs (with its key if there is one), and from behind it. */

@@ -1,6 +1,7 @@
 /* Messages of workers: what is read from good ones, and that bad ones are refused. */
 #include "base/shared_memory.h"
 #include "controller/worker_message.h"
+#include "store/store.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>
@@ -95,10 +96,13 @@ static int read_in_place(const char *head, const char *body, bool *ret_stays)
 }
 
 /* The parser takes what a byte was for granted; only the first look does not. */
-Test(worker_message, a_result_stays_where_the_worker_can_change_it_when_a_first_look_is_enough)
+Test(worker_message,
+     a_large_result_stays_where_the_worker_can_change_it_when_a_first_look_is_enough)
 {
+    static char body[STORE_LARGE_BYTES + 100];
+    memset(body, ' ', STORE_LARGE_BYTES);
     static const struct {
-        const char *body;
+        const char *text;
         int len, status;
         bool stays;
     } results[] = {{"\"text\"log", 6, 0, true},     {"[1, {\"a\": null}]log", 16, 0, true},
@@ -109,12 +113,24 @@ Test(worker_message, a_result_stays_where_the_worker_can_change_it_when_a_first_
         bool stays;
         snprintf(head, sizeof(head),
                  "{\"kind\":\"result\",\"execution_id\":\"e\",\"status\":\"succeeded\","
-                 "\"result_len\":%d,\"logs_len\":%d}",
-                 results[i].len, (int)strlen(results[i].body) - results[i].len);
-        cr_expect_eq(read_in_place(head, results[i].body, &stays), results[i].status, "number %zu",
-                     i);
+                 "\"result_len\":%zu,\"logs_len\":%d}",
+                 STORE_LARGE_BYTES + (size_t)results[i].len,
+                 (int)strlen(results[i].text) - results[i].len);
+        strcpy(body + STORE_LARGE_BYTES, results[i].text);
+        cr_expect_eq(read_in_place(head, body, &stays), results[i].status, "number %zu", i);
         cr_expect_eq(stays, results[i].stays, "number %zu", i);
     }
+}
+
+/* It will be copied, and then it has to be the copy that was checked. */
+Test(worker_message, a_result_that_is_not_large_is_copied_before_it_is_checked)
+{
+    bool stays = true;
+    cr_expect_eq(read_in_place("{\"kind\":\"result\",\"execution_id\":\"e\","
+                               "\"status\":\"succeeded\",\"result_len\":6}",
+                               "\"text\"", &stays),
+                 0, "%s", err.message);
+    cr_expect_not(stays);
 }
 
 Test(worker_message, what_is_no_result_is_copied_before_it_is_read)
