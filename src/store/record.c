@@ -96,6 +96,23 @@ void record_read_priority(int64_t stored, struct execution *execution)
     execution->delivery.priority = stored < 0 ? stored + shift : stored;
 }
 
+void record_check_result(struct execution *execution)
+{
+    struct json_limits limits = {
+        .max_bytes = SIZE_MAX, .max_depth = EXECUTION_RESULT_DEPTH_MAX, .max_values = SIZE_MAX};
+    if (!execution->result || execution->result_len <= STORE_LARGE_BYTES ||
+        json_check(execution->result, execution->result_len, &limits, NULL) == 0)
+        return;
+    execution_drop_result(execution);
+    execution->result_base64 = false;
+    if (execution->has_error)
+        return;
+    execution->error.type = strdup("Platform.ResultChanged");
+    execution->error.message =
+        strdup("the worker has made no JSON of the result after it was checked");
+    execution->has_error = true;
+}
+
 /* RFC 9562: the first 48 bits are Unix milliseconds. */
 void record_id_bound(uint64_t time_ns, char out[TIME_ID_LEN + 1])
 {

@@ -68,6 +68,10 @@ int record_write_details(const struct execution *execution, struct buffer *error
 int record_read_details(const char *error, const char *metrics, struct execution *execution,
                         struct error *err);
 
+/* A large result may have been changed by its worker after it was checked, until it was written: one that is no JSON is taken away, and the
+ * execution has an error instead that says so. What others keep of an execution is text that can stand in an object. */
+void record_check_result(struct execution *execution);
+
 /* The id behind which everything made before `time_ns` sorts. */
 void record_id_bound(uint64_t time_ns, char out[TIME_ID_LEN + 1]);
 

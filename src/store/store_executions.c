@@ -1,5 +1,6 @@
 /* The store's calls on records of executions. */
 #include "store/call.h"
+#include "store/record.h"
 
 #include <stdlib.h>
 
@@ -28,7 +29,10 @@ static int run_get_execution(struct store_job *job, const struct store_engine *e
     struct call *call = call_of(job);
     execution_deinit(&call->execution);
     execution_init(&call->execution);
-    return engine->get_execution(db, call->name, &call->execution, &call->found, err);
+    if (engine->get_execution(db, call->name, &call->execution, &call->found, err) < 0)
+        return -1;
+    record_check_result(&call->execution);
+    return 0;
 }
 
 static void finish_get_execution(struct store_job *job)

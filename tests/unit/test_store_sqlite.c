@@ -7,10 +7,13 @@
 #include "store_suite_delivery_callbacks.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <sched.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 static char folder[64];
 
@@ -209,13 +212,16 @@ static int count_files(void)
 static size_t large_bytes = LARGE_BYTES;
 static bool on_page; /* it begins where a page does */
 
+static bool is_text = true; /* JSON, as results are */
+
 /* No two pages of it are the same. */
 static char *make_large(char seed)
 {
     size_t room = (large_bytes / 4096 + 2) * 4096;
     char *bytes = on_page ? aligned_alloc(4096, room) : malloc(room);
     for (size_t i = 0; i < room; i++)
-        bytes[i] = i < large_bytes ? (char)('0' + (i + (i >> 12) + (size_t)seed) % 64) : 'x';
+        bytes[i] = i < large_bytes ? (char)('0' + (i + (i >> 12) + (size_t)seed) % 41) : 'x';
+    bytes[0] = bytes[large_bytes - 1] = is_text ? '"' : 'x';
     return bytes;
 }
 
@@ -273,6 +279,62 @@ Test(store, a_large_result_of_any_length_is_read_as_it_was_written_wherever_it_l
                   on_page ? "from the begin of" : "anywhere in");
     }
     cr_expect_eq(count_files(), 8);
+}
+
+static char *came_error;
+
+static void changed_came(void *data, const struct execution *execution, const struct error *failure)
+{
+    (void)data;
+    done(NULL, failure);
+    cr_assert(execution && execution->has_error);
+    cr_expect_null(execution->result);
+    cr_expect_eq(execution->status, EXECUTION_SUCCEEDED);
+    came_error = strdup(execution->error.type);
+}
+
+/* As a worker can do to one that lies in its memory. */
+Test(store, a_large_result_that_was_changed_until_it_was_written_is_told_as_an_error)
+{
+    is_text = false;
+    const char *id = put_large(1);
+    int before = outcomes;
+    store_get_execution(store, id, changed_came, NULL);
+    wait_for(before + 1);
+    cr_assert_eq(failures, 0, "%s", err.message);
+    cr_expect_str_eq(came_error, "Platform.ResultChanged");
+    free(came_error);
+}
+
+/* Where the next bytes past the cache lie that cannot be written; NULL: all can. */
+static _Atomic(const char *) unwritable;
+
+/* In place of the C library's. */
+ssize_t write(int fd, const void *bytes, size_t len)
+{
+    const char *refused = unwritable;
+    if (refused && bytes == refused) {
+        errno = EIO;
+        return -1;
+    }
+    return syscall(SYS_write, fd, bytes, len);
+}
+
+/* A file system with checksums does that when a worker changes its result meanwhile. Other records must not wait until it stops. */
+Test(store, a_large_result_that_cannot_be_written_from_where_it_lies_is_written_from_a_copy)
+{
+    on_page = true;
+    struct execution execution = make_execution("f", EXECUTION_SUCCEEDED);
+    char id[TIME_ID_LEN + 1];
+    memcpy(id, execution.id, sizeof(id));
+    execution.result = make_large(1);
+    execution.result_len = large_bytes;
+    unwritable = execution.result;
+    store_put_execution(store, &execution, done, NULL);
+    wait_for(outcomes + 1);
+    cr_assert_eq(failures, 0, "%s", err.message);
+    cr_expect(has_large(id, 1));
+    cr_expect_eq(count_files(), 1);
 }
 
 Test(store, a_large_result_goes_with_its_record)
