@@ -10,22 +10,49 @@
 
 #define SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
 
+/* With strict accounting a page that nobody has touched yet need not be there when it is, and who touches it then is ended by SIGBUS. The
+ * other side can use up what there is. */
+static int check_accounting(struct error *err)
+{
+    static const char path[] = "/proc/sys/vm/overcommit_memory";
+    autoclose int fd = open(path, O_RDONLY | O_CLOEXEC);
+    char mode = 0;
+
+    if (fd < 0 || read(fd, &mode, 1) != 1)
+        return error_set_errno(err, ERROR_UNAVAILABLE, errno, "cannot read %s", path);
+    if (mode == '2')
+        return error_set(err, ERROR_UNAVAILABLE, "%s is 2: shared memory would not be safe", path);
+    return 0;
+}
+
+static int new_memory(const char *name, size_t size, struct error *err)
+{
+    autoclose int fd = -1;
+
+    if (check_accounting(err) < 0)
+        return -1;
+    fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (fd < 0 || ftruncate(fd, (off_t)size) < 0)
+        return error_set_errno(err, ERROR_INTERNAL, errno, "cannot make shared memory");
+    return steal_fd(&fd);
+}
+
 int sealed_memory_new(const char *name, size_t size, struct error *err)
 {
-    autoclose int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    autoclose int fd = new_memory(name, size, err);
 
-    if (fd < 0 || ftruncate(fd, (off_t)size) < 0 || fcntl(fd, F_ADD_SEALS, SEALS) < 0)
-        return error_set_errno(err, ERROR_INTERNAL, errno, "cannot make shared memory");
+    if (fd < 0)
+        return -1;
+    if (fcntl(fd, F_ADD_SEALS, SEALS) < 0)
+        return error_set_errno(err, ERROR_INTERNAL, errno, "cannot seal shared memory");
     return steal_fd(&fd);
 }
 
 int sealed_memory_new_to_read(const char *name, size_t size, void **ret_mapping, struct error *err)
 {
-    autoclose int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    autoclose int fd = new_memory(name, size, err);
+    void *mapping = fd >= 0 ? sealed_memory_map(fd, size, err) : NULL;
 
-    if (fd < 0 || ftruncate(fd, (off_t)size) < 0)
-        return error_set_errno(err, ERROR_INTERNAL, errno, "cannot make shared memory");
-    void *mapping = sealed_memory_map(fd, size, err);
     if (!mapping)
         return -1;
     if (fcntl(fd, F_ADD_SEALS, SEALS | F_SEAL_FUTURE_WRITE) < 0) {

@@ -1,5 +1,6 @@
 /* Memory that another process can map, too (memfd_create(2)). Its size is sealed, so that no access to the mapping can fail
- * because the other side has cut it. What is in it either side may change at any moment. Any thread. */
+ * because the other side has cut it. What is in it either side may change at any moment. There is none where the kernel promises no more
+ * memory than it has (vm.overcommit_memory 2): there any access to a new page can fail. Any thread. */
 #pragma once
 
 #include "base/error.h"
