@@ -100,3 +100,19 @@ void *string_map_remove(struct string_map *map, const char *key)
     close_hole(map, (size_t)(slot - map->slots));
     return value;
 }
+
+/* What moves into a hole comes from behind it, or, around the end, from the beginning, where all has been looked at. */
+void string_map_sweep(struct string_map *map, bool (*is_over)(const void *value),
+                      void (*release)(void *value))
+{
+    for (size_t i = 0; i < map->capacity;) {
+        void *value = map->slots[i].value;
+        if (!map->slots[i].key || !is_over(value)) {
+            i++;
+            continue;
+        }
+        map->count--;
+        close_hole(map, i);
+        release(value);
+    }
+}

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -27,6 +28,11 @@ void *string_map_get(const struct string_map *map, const char *key);
 int string_map_put(struct string_map *map, const char *key, void *value, struct error *err);
 /* Returns what was there, or NULL. */
 void *string_map_remove(struct string_map *map, const char *key);
+
+/* Removes every entry whose value `is_over`, and gives it to `release` then. One walk, however many go: a loop of the caller's would have to begin
+ * anew after each, because entries move about when one is removed. */
+void string_map_sweep(struct string_map *map, bool (*is_over)(const void *value),
+                      void (*release)(void *value));
 
 /* The map must not be changed meanwhile. */
 #define string_map_for_each(slot_, map_)                                                           \

@@ -363,22 +363,14 @@ void dispatch_warm_set(struct dispatch_worker *worker, const char *key, int64_t 
         warm->places += free_places < FUNCTION_PLACES_MAX ? free_places : FUNCTION_PLACES_MAX;
 }
 
+static bool is_unseen(const void *value)
+{
+    return ((const struct dispatch_warm *)value)->seen == 0;
+}
+
 void dispatch_warm_end(struct dispatch_worker *worker)
 {
-    /* Removing moves entries about, so look anew after each. */
-    for (bool again = true; again;) {
-        again = false;
-        string_map_for_each(slot, &worker->warm)
-        {
-            struct dispatch_warm *warm = slot->value;
-            if (warm->seen > 0)
-                continue;
-            string_map_remove(&worker->warm, warm->key);
-            free(warm);
-            again = true;
-            break;
-        }
-    }
+    string_map_sweep(&worker->warm, is_unseen, free);
 }
 
 void dispatch_warm_adjust(struct dispatch_worker *worker, const char *key, int by)

@@ -13,6 +13,8 @@
 #define PLAN_EVERY_MS 1000
 /* A worker that does not say what it was told is told again after so long. */
 #define TELL_AGAIN_MS 5000
+/* A worker keeps no more versions (worker/kept.c); what it says beyond that is passed over. */
+#define SAID_MAX 8192
 #define NS_PER_MS 1000000ULL
 
 /* ---- one worker's part ---- */
@@ -48,11 +50,13 @@ void keeps_read(struct worker_session *session, const struct json *kept)
     string_map_for_each(slot, &session->keeps)((struct keep *)slot->value)->said = 0;
     json_foreach (i, item, kept) {
         const char *function = json_get_string(item, "function");
-        struct keep *keep = function && function_name_valid(function)
+        int64_t count = json_get_int(item, "count", 0);
+        struct keep *keep = function && function_name_valid(function) && count > 0 &&
+                                    session->keeps.count < SAID_MAX
                                 ? keep_get(session, function, json_get_int(item, "version", 0))
                                 : NULL;
         if (keep)
-            keep->said = json_get_int(item, "count", 0);
+            keep->said = count;
     }
 }
 
@@ -199,27 +203,10 @@ static bool is_due(const struct keep *keep, uint64_t now_ns)
     return keep->said != keep->wanted && now_ns - keep->told_ns > TELL_AGAIN_MS * NS_PER_MS;
 }
 
-static bool is_over(const struct keep *keep)
+static bool is_over(const void *value)
 {
+    const struct keep *keep = value;
     return keep->wanted == 0 && keep->told == 0 && keep->said == 0;
-}
-
-/* Removing moves entries about, so look anew after each. */
-static void remove_over(struct worker_session *session)
-{
-    for (bool again = true; again;) {
-        again = false;
-        string_map_for_each(slot, &session->keeps)
-        {
-            struct keep *keep = slot->value;
-            if (!is_over(keep))
-                continue;
-            string_map_remove(&session->keeps, keep->key);
-            free(keep);
-            again = true;
-            break;
-        }
-    }
 }
 
 static void tell_all(struct worker_session *session, uint64_t now_ns)
@@ -231,7 +218,7 @@ static void tell_all(struct worker_session *session, uint64_t now_ns)
         if (is_due(slot->value, now_ns))
             tell(session, slot->value, now_ns);
     }
-    remove_over(session);
+    string_map_sweep(&session->keeps, is_over, free);
     session_flush(session);
 }
 

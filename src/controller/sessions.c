@@ -380,13 +380,22 @@ void sessions_drains_changed(struct controller *controller)
         note_draining(controller, session_of(list_entry(link, struct dispatch_worker, link)));
 }
 
+/* A number of invocations. */
+static int64_t read_places(const struct json *state, const char *key, int64_t otherwise)
+{
+    int64_t count = json_get_int(state, key, otherwise);
+    if (count < 0)
+        return 0;
+    return count < SESSION_CONCURRENCY_MAX ? count : SESSION_CONCURRENCY_MAX;
+}
+
 /* Takes the tree. */
 static void read_state(struct controller *controller, struct worker_session *session,
                        struct json *state)
 {
     match_running(controller, session, json_get(state, "running"));
     builds_match(controller, session, json_get(state, "builds"));
-    int64_t slots = json_get_int(state, "slots", 0) -
+    int64_t slots = read_places(state, "slots", 0) -
                     count_undelivered(controller, session, json_get_int(state, "taken", -1));
     session->dispatch.free_slots = slots > 0 ? slots : 0;
     session->says_draining = json_get_bool(state, "draining", false);
@@ -398,7 +407,7 @@ static void read_state(struct controller *controller, struct worker_session *ses
         read_labels(controller, session, state);
         keeps_read(session, json_get(state, "kept"));
         read_instances(controller, session, json_get(state, "instances"));
-        session->dispatch.concurrency = json_get_int(state, "concurrency", 1);
+        session->dispatch.concurrency = read_places(state, "concurrency", 1);
         json_free(session->described);
         session->described = state;
     } else {

@@ -19,6 +19,8 @@ struct worker_message;
 #define SESSION_NAME_MAX 127
 #define SESSION_ID_MAX 63
 #define SESSION_CANCELS_KEPT 32
+/* A worker that says that it can run more at once is taken to be able to run so many: sums over all workers stay numbers. */
+#define SESSION_CONCURRENCY_MAX 65536
 /* A cancel for an execution that the worker goes on to name is told again after so long. */
 #define SESSION_CANCEL_AGAIN_MS 1000
 /* A worker says its state at least so often, and three times before it would be lost. */

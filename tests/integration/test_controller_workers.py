@@ -319,6 +319,30 @@ class WorkerCalls(WorkersTest):
                 self.assertEqual(head["kind"], "refused", body)
                 self.assertTrue(head["message"])
 
+    def test_numbers_that_no_worker_has_leave_sums_as_they_are(self):
+        self.worker(slots=3)
+        for name, number in (("most", 2**63 - 1), ("more", 2**63 - 1), ("least", -(2**63))):
+            worker = self.stack.enter_context(Deaf(self.controller, name))
+            worker.send({"kind": "state"}, json.dumps(worker.state() | {"slots": number, "concurrency": number}).encode())
+            worker.next("ack")
+            worker.send({"kind": "state"}, json.dumps({"worker": name, "session": worker.session, "slots": number}).encode())
+            worker.next("ack")
+        text = self.api("GET", "/metrics", token=None).body.decode()
+        self.assertIn(f"\nfaas_worker_free_slots {3 + 2 * 65536}\n", text)
+
+    def test_a_worker_that_says_that_it_keeps_more_than_one_can_is_told_of_as_much_as_one_can(self):
+        self.worker()
+        self.controller.deploy("f")
+        worker = self.stack.enter_context(Deaf(self.controller))
+        kept = [{"function": f"f-{i}", "version": 1, "count": 1} for i in range(20_000)]
+        worker.send({"kind": "state"}, json.dumps(worker.state() | {"kept": kept}).encode())
+        told = [worker.next("keep")[0]]
+        worker.send({"kind": "state"}, json.dumps(worker.state()).encode())
+        while (message_ := fixture.read_message(worker.stream)[0]) != {"kind": "ack", "messages": 3}:
+            told += [message_] if message_["kind"] == "keep" else []
+        self.assertEqual((len(told), {head["count"] for head in told}), (8192, {0}))
+        self.assertEqual(self.controller.invoke("f", 1)["result"], 1)
+
     def test_a_broken_frame_ends_the_stream_and_nothing_else(self):
         worker = self.worker()
         self.controller.deploy("f")

@@ -4,6 +4,7 @@
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define KEYS 5000
 
@@ -49,4 +50,37 @@ Test(string_map, does_what_an_array_does)
     cr_expect_eq(walked, map.count);
     string_map_deinit(&map);
     cr_expect_eq(map.count, 0);
+}
+
+static bool is_odd(const void *value)
+{
+    return atoi((const char *)value + strlen("key-")) % 2 == 1;
+}
+
+static size_t released;
+
+static void release(void *value)
+{
+    cr_assert(is_odd(value));
+    released++;
+}
+
+/* Of tables of every size, so that entries lie around the end of some. */
+Test(string_map, sweeps_out_what_is_over_and_nothing_else)
+{
+    for (size_t count = 1; count < 400; count++) {
+        struct string_map map = {0};
+        released = 0;
+        for (size_t i = 0; i < count; i++) {
+            snprintf(keys[i], sizeof(keys[i]), "key-%zu", i);
+            cr_assert_eq(string_map_put(&map, keys[i], keys[i], NULL), 0);
+        }
+        string_map_sweep(&map, is_odd, release);
+        cr_assert_eq(released, count / 2);
+        cr_assert_eq(map.count, count - count / 2);
+        for (size_t i = 0; i < count; i++)
+            cr_assert_eq(string_map_get(&map, keys[i]), i % 2 ? NULL : keys[i], "%zu of %zu", i,
+                         count);
+        string_map_deinit(&map);
+    }
 }
