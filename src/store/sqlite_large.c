@@ -322,9 +322,11 @@ int sqlite_large_read(int folder, const char *name, size_t len, char **ret, stru
     struct stat status;
     if (fd < 0 || fstat(fd, &status) < 0)
         return error_set_errno(err, ERROR_INTERNAL, errno, "opening the result's file %s", name);
-    if (!S_ISREG(status.st_mode) || (size_t)status.st_size != padded(len))
-        return error_set(err, ERROR_INTERNAL, "the result's file %s has %lld bytes and not %zu",
-                         name, (long long)status.st_size, padded(len));
+    if (!S_ISREG(status.st_mode) || len > (size_t)status.st_size ||
+        (size_t)status.st_size != padded(len))
+        return error_set(err, ERROR_INTERNAL,
+                         "the result's file %s has %lld bytes, which a result of %zu does not take",
+                         name, (long long)status.st_size, len);
     autofree char *bytes = malloc(len + 1);
     if (!bytes)
         return error_set(err, ERROR_INTERNAL, "out of memory for a result of %zu bytes", len);

@@ -428,6 +428,24 @@ Test(store, a_large_result_that_is_missing_or_cut_is_an_error_and_not_another_re
     cr_expect_eq(list_executions(NULL, -1, 10, NULL), 1, "the record itself is there");
 }
 
+/* As a row of a backup may say that somebody has written in. */
+Test(store, a_large_result_of_an_impossible_length_is_an_error_of_its_row)
+{
+    static const char name[] = "00000000-0000-7000-8000-000000000001.0";
+    char path[256], *bytes = NULL;
+    snprintf(path, sizeof(path), "%s/%s", folder, name);
+    cr_assert_eq(write_file_atomic(path, "", 0, 0600, false, &err), 0);
+    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    cr_expect_eq(sqlite_large_read(fd, name, 0, &bytes, &err), 0, "%s", err.message);
+    cr_expect_str_eq(bytes, "");
+    free(bytes);
+    for (size_t len = SIZE_MAX - 5000; len >= SIZE_MAX - 5000; len++) {
+        cr_assert_lt(sqlite_large_read(fd, name, len, &bytes, &err), 0);
+        cr_assert(strstr(err.message, "has 0 bytes"), "%zu: %s", len, err.message);
+    }
+    close(fd);
+}
+
 Test(store, a_folder_of_large_results_that_was_removed_is_made_again)
 {
     char path[128];
