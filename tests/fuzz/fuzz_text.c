@@ -1,8 +1,10 @@
-/* Base64, durations, identifiers and UTF-8. The first byte chooses. */
+/* Base64, durations, identifiers, UTF-8 and lists of labels. The first byte chooses. */
 #include "base/cleanup.h"
 #include "base/text.h"
+#include "model/labels.h"
 
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -53,6 +55,29 @@ static void try_nearest(const char *text)
     nearest_offer(&nearest, "timeout_ms");
 }
 
+/* What was read is read again as the same, and each of its labels is met by the list. */
+static void try_labels(const char *text)
+{
+    struct labels labels = {0}, again = {0};
+    struct error err = {0};
+    char joined[LABELS_MAX * (LABEL_TEXT_MAX + 1) + 1] = "";
+    size_t len = 0;
+    int status = labels_parse(text, &labels, &err);
+    if (status < 0 && (!err.message[0] || strchr(err.message, '\n')))
+        abort();
+    for (size_t i = 0; i < labels.count; i++) {
+        len += (size_t)snprintf(joined + len, sizeof(joined) - len, "%s%s", i ? "," : "",
+                                labels.items[i]);
+        if (len >= sizeof(joined) || label_check(labels.items[i], NULL) < 0 ||
+            !labels_meet(&labels, labels.items[i]))
+            abort();
+    }
+    if (labels_parse(joined, &again, NULL) < 0 || !labels_equal(&labels, &again))
+        abort();
+    labels_deinit(&labels);
+    labels_deinit(&again);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     if (size == 0)
@@ -62,6 +87,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     autofree char *string = strndup(text, len);
     if (!string)
         return 0;
+    if (data[0] & 4) {
+        try_labels(string);
+        return 0;
+    }
     switch (data[0] % 4) {
     case 0:
         try_base64(text, len);

@@ -1,9 +1,10 @@
-/* A worker, whole, whose controller is a stranger: what it says over the connection, in pieces whose size the first byte gives. It
- * has no code to give, so nothing is run. However it ends, the worker stops and leaves nothing. The linker puts the functions
+/* A worker, whole, whose controller is a stranger: what it says over the connection, in pieces whose size the first byte gives. A message of kind
+ * "definition" has the body of the answer to every question for a function's definition. There is no code to be had, so nothing is run. However it ends, the worker stops and leaves nothing. The linker puts the functions
  * below in the place of those that reach for a controller, and of the timer, so that no pause is waited for. */
 #include "base/http_tunnel.h"
 #include "base/log.h"
 #include "base/loop.h"
+#include "base/message.h"
 #include "scratch.h"
 #include "worker/worker.h"
 
@@ -96,19 +97,53 @@ void __wrap_http_tunnel_cancel(struct http_tunnel *tunnel)
     controller.done = NULL;
 }
 
-/* ---- definitions and code: there are none ---- */
+/* ---- definitions; code: there is none ---- */
+
+static struct {
+    const char *text; /* NULL: there is none */
+    size_t len;
+} definition;
+
+/* The body of the first message that says that it is one. */
+static void find_definition(const uint8_t *data, size_t size)
+{
+    static const char kind[] = "\"definition\"";
+    size_t head_len, body_len;
+    definition.text = NULL;
+    while (size >= MESSAGE_HEADER_SIZE &&
+           message_header_read((const char *)data, &head_len, &body_len, NULL) == 0) {
+        size -= MESSAGE_HEADER_SIZE;
+        data += MESSAGE_HEADER_SIZE;
+        if (head_len > size || body_len > size - head_len)
+            return;
+        if (memmem(data, head_len, kind, strlen(kind))) {
+            definition.text = (const char *)data + head_len;
+            definition.len = body_len;
+            return;
+        }
+        data += head_len + body_len;
+        size -= head_len + body_len;
+    }
+}
 
 struct http_call {
     http_call_done_fn *done; /* NULL: cancelled */
     void *data;
+    bool is_definition;
 };
 
 static void answer(void *data)
 {
     struct http_call *call = data;
-    struct http_answer nothing = {.status = 404, .body = BUFFER_INIT(64)};
+    struct http_answer answer = {.status = 404, .body = BUFFER_INIT(1 << 20)};
+    if (call->is_definition && definition.text) {
+        answer.status = 200;
+        if (buffer_append(&answer.body, definition.text, definition.len, NULL) < 0)
+            abort();
+    }
     if (call->done)
-        call->done(call->data, &nothing, NULL);
+        call->done(call->data, &answer, NULL);
+    buffer_deinit(&answer.body);
     free(call);
 }
 
@@ -121,10 +156,9 @@ struct http_call *__wrap_http_call_start(struct http_client *client,
 {
     struct http_call *call = malloc(sizeof(*call));
     (void)client;
-    (void)options;
     if (!call)
         abort();
-    *call = (struct http_call){done, data};
+    *call = (struct http_call){done, data, strstr(options->url, "/v1/worker/functions/") != NULL};
     if (loop_defer(loop, answer, call, err) < 0)
         abort();
     return call;
@@ -208,6 +242,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     controller.bytes = data + 1;
     controller.len = size - 1;
     controller.piece = data[0] ? data[0] : SIZE_MAX;
+    find_definition(data + 1, size - 1);
     loop = &own;
     struct worker *worker =
         uv_loop_init(&own) == 0 ? worker_new(&own, &settings, on_stopped, &stopped, &err) : NULL;
