@@ -64,6 +64,30 @@ class SharingWorker(Worker):
         self.memory[HEAD + AREA + at:HEAD + AREA + at + size] = (pattern * (size // len(pattern) + 1))[:size]
 
 
+class CarefulWorker(SharingWorker):
+    """Uses a place again when the controller is done with it and no sooner, as the real one does."""
+    PLACE, SIZE = 1 << 20, 1_000_000
+
+    def open_stream(self):
+        stream = super().open_stream()
+        with self.lock:
+            self.memory, self.used = None, set()
+        return stream
+
+    def text(self, number):
+        return json.dumps((f'{number:08}' * (self.SIZE // 8))[:self.SIZE]).encode()
+
+    def answer(self, head, payload):
+        result = self.text(json.loads(payload))
+        with self.lock, contextlib.suppress(OSError, AttributeError):  # a connection that has ended
+            free = self.memory and [at for at in range(0, AREA, self.PLACE) if at not in self.used or self.is_free(at)]
+            if not free:
+                return {'status': 'succeeded'}, result, b''
+            self.used.add(free[0])
+            self.give(head, result, free[0])
+        return None
+
+
 class SlowClient:
     """Asks, and reads nothing until it is told to."""
 
@@ -140,6 +164,32 @@ class HeldResults(unittest.TestCase):
         self.assertFalse(self.worker.is_free())
         client.socket.close()
         wait_until(self.worker.is_free, 'the room is given back')
+
+    def test_results_of_many_slow_clients_are_never_mixed_whenever_connections_end(self):
+        self.worker.stop()
+        chance = random.Random(5)
+        succeeded = held = 0
+        with CarefulWorker(self.controller, name='w2', slots=8) as worker:
+            wait_until(lambda: worker.memory, 'memory is offered')
+            for begin in range(0, 96, 8):
+                clients = [(number, SlowClient(self.controller, '/v1/functions/f/invocations', number)) for number in range(begin, begin + 8)]
+                held += len(worker.used)
+                timer = threading.Timer(chance.random() * 0.05, worker.cut)
+                timer.start()
+                chance.shuffle(clients)
+                for number, client in clients:
+                    execution = json.loads(client.read()[1])
+                    if execution.get('status') == 'succeeded':
+                        self.assertTrue(execution['result'].encode() == worker.text(number)[1:-1], f'another result, number {number}')
+                        stored = self.controller.wait_execution(execution['id'])
+                        self.assertTrue(stored['result'].encode() == worker.text(number)[1:-1], f'another result is in the file, number {number}')
+                        succeeded += 1
+                    else:
+                        self.assertEqual(execution['error']['type'], 'Platform.WorkerLost')
+                timer.join()
+                wait_until(lambda: worker.memory, 'memory is offered')
+        self.assertGreater(succeeded, 10)
+        self.assertGreater(held, 0)
 
     def test_what_a_worker_has_left_is_answered_when_the_worker_is_gone(self):
         client = self.slow(1)

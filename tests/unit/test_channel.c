@@ -7,6 +7,7 @@
 
 #include <criterion/criterion.h>
 #include <endian.h>
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -267,6 +268,39 @@ Test(channel, sending_to_a_peer_that_is_gone_fails)
     peer = -1;
     cr_expect_lt(channel_send(channel, FRAME_INVOKE, 5, "id", "x", 1, &err), 0);
     cr_expect(channel_sending(channel), "so that the invocation may be tried elsewhere");
+}
+
+/* By the kernel, which is then kept from it, as one before Linux 6.16 is. */
+Test(channel, a_descriptor_is_refused_and_one_that_comes_nevertheless_ends_it)
+{
+    static const int passes = 1;
+    struct frame_header frame = frame_header_make(FRAME_READY, 0, 0, 0, 0);
+    union {
+        struct cmsghdr header;
+        char bytes[CMSG_SPACE(sizeof(int))];
+    } control = {.header = {.cmsg_level = SOL_SOCKET,
+                            .cmsg_type = SCM_RIGHTS,
+                            .cmsg_len = CMSG_LEN(sizeof(int))}};
+    struct iovec part = {&frame, sizeof(frame)};
+    struct msghdr message = {.msg_iov = &part,
+                             .msg_iovlen = 1,
+                             .msg_control = control.bytes,
+                             .msg_controllen = sizeof(control.bytes)};
+    int our_fd = -1;
+    memcpy(CMSG_DATA(&control.header), &peer, sizeof(peer));
+    cr_assert_eq(uv_fileno((uv_handle_t *)channel, &our_fd), 0); /* its first member */
+    if (sendmsg(peer, &message, MSG_NOSIGNAL) < 0) {
+        cr_assert_eq(errno, EPERM);
+        say(&frame, sizeof(frame));
+        cr_expect_eq(frames, 1);
+        cr_assert_eq(
+            setsockopt(our_fd, SOL_SOCKET, 83 /* SO_PASSRIGHTS */, &passes, sizeof(passes)), 0);
+        cr_assert_eq(sendmsg(peer, &message, MSG_NOSIGNAL), (ssize_t)sizeof(frame));
+    }
+    int before = frames;
+    uv_run(&loop, UV_RUN_NOWAIT);
+    cr_expect_eq(closed, 1);
+    cr_expect_eq(frames, before);
 }
 
 /* ---- memory of both sides ---- */
