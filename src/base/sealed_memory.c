@@ -12,7 +12,7 @@
 
 /* With strict accounting a page that nobody has touched yet need not be there when it is, and who touches it then is ended by SIGBUS. The
  * other side can use up what there is. */
-static int check_accounting(struct error *err)
+int sealed_memory_check(struct error *err)
 {
     static const char path[] = "/proc/sys/vm/overcommit_memory";
     autoclose int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -29,7 +29,7 @@ static int new_memory(const char *name, size_t size, struct error *err)
 {
     autoclose int fd = -1;
 
-    if (check_accounting(err) < 0)
+    if (sealed_memory_check(err) < 0)
         return -1;
     fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (fd < 0 || ftruncate(fd, (off_t)size) < 0)

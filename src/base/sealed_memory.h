@@ -8,6 +8,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+/* Whether there can be any here. */
+int sealed_memory_check(struct error *err);
 /* Its descriptor, closed on exec and the caller's; -1 on error. `name` is what /proc shows. */
 int sealed_memory_new(const char *name, size_t size, struct error *err);
 /* The same, but whoever else opens it can only read: `ret_mapping` is the one way to write to it, and is ended with munmap(2). Needs

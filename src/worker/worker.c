@@ -6,6 +6,7 @@
 #include "base/http_client.h"
 #include "base/log.h"
 #include "base/loop.h"
+#include "base/sealed_memory.h"
 #include "worker/instance_spec.h"
 #include "worker/orphans.h"
 #include "worker/outcome.h"
@@ -532,6 +533,18 @@ static int open_kept(struct worker *worker, struct error *err)
     return worker->kept ? 0 : -1;
 }
 
+/* With instances. */
+static bool shares_memory(const struct worker *worker)
+{
+    struct error why = {0};
+    if (!worker->settings->shared_memory || worker->without & LIMIT_BIT(LIMIT_SECCOMP))
+        return false;
+    if (sealed_memory_check(&why) == 0)
+        return true;
+    log_warn("large bodies of instances go over their sockets", LOG_ERR(&why));
+    return false;
+}
+
 static int open_pool(struct worker *worker, struct error *err)
 {
     const struct worker_settings *settings = worker->settings;
@@ -541,8 +554,7 @@ static int open_pool(struct worker *worker, struct error *err)
                    .result_max = (size_t)settings->result_max_bytes,
                    .log_max = (size_t)settings->log_max_bytes,
                    .start_timeout_ms = (uint64_t)settings->start_timeout_ms,
-                   .share_memory =
-                       settings->shared_memory && !(worker->without & LIMIT_BIT(LIMIT_SECCOMP))},
+                   .share_memory = shares_memory(worker)},
         .keep_alive_ms = (uint64_t)settings->keep_alive_ms,
         .memory_mb = settings->memory_mb,
         .max_instances = (size_t)settings->max_instances,
