@@ -9,6 +9,7 @@
 #include "worker/attach.h"
 #include "worker/cgroup.h"
 #include "worker/config.h"
+#include "worker/id_ranges.h"
 #include "worker/instance_spec.h"
 #include "worker/network.h"
 #include "worker/runtime.h"
@@ -29,8 +30,8 @@ struct container_runtime {
     char *bundles, *netns, *state, *attach, *resolv_conf, *image_index; /* owned paths */
     uv_fs_event_t *images_watch; /* of the image store's folder */
     bool has_resolv_conf, attach_open;
-    char *apparmor_profile;                  /* owned; NULL: none */
-    uint8_t slots[INSTANCE_ID_SLOTS / 8];    /* bits of those in use */
+    char *apparmor_profile; /* owned; NULL: none */
+    struct id_ranges ids;
     size_t running;                          /* OCI runtimes that start an instance */
     TAILQ_HEAD(, runtime_instance) prepared; /* generic ones that wait for one of those to end */
     size_t instances;                        /* not yet removed, those given up on included */
@@ -57,7 +58,7 @@ struct runtime_instance {
     struct attach_point point;        /* one that was generic has it */
     bool rewriting;                   /* the bundle, on a pool thread */
     int fds[INSTANCE_FD_COUNT];
-    int slot;
+    int slot; /* of the runtime's ids; -1: none */
     struct network_namespace *ns;
     int image_hold;
     pid_t pid;

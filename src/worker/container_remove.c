@@ -21,16 +21,11 @@
 #define REMOVE_LAST_MS 5000
 #define DELETE_TIMEOUT_MS 10000
 
-static void slot_release(struct container_runtime *runtime, int slot)
-{
-    if (slot >= 0)
-        runtime->slots[slot / 8] &= (uint8_t) ~(1u << slot % 8);
-}
-
 void container_destroy(struct runtime_instance *instance)
 {
     container_close_fds(instance);
-    slot_release(instance->runtime, instance->slot);
+    if (instance->slot >= 0)
+        id_ranges_give(&instance->runtime->ids, instance->slot);
     network_release(instance->runtime->network, instance->ns);
     if (instance->image_hold >= 0)
         close(instance->image_hold);

@@ -14,17 +14,6 @@
 #include <sys/pidfd.h>
 #include <unistd.h>
 
-static int slot_take(struct container_runtime *runtime)
-{
-    for (int slot = 0; slot < (int)INSTANCE_ID_SLOTS; slot++) {
-        if (!(runtime->slots[slot / 8] & 1u << slot % 8)) {
-            runtime->slots[slot / 8] |= (uint8_t)(1u << slot % 8);
-            return slot;
-        }
-    }
-    return -1;
-}
-
 void container_close_fds(struct runtime_instance *instance)
 {
     for (int i = 0; i < INSTANCE_FD_COUNT; i++) {
@@ -293,10 +282,9 @@ static int fill_instance(struct runtime_instance *instance, const struct runtime
     instance->command = instance_strings_join(start->command, NULL);
     if (!instance->id || !instance->bundle || !instance->cgroups_path || !instance->command)
         return error_set(err, ERROR_INTERNAL, "out of memory");
-    instance->slot = slot_take(runtime);
+    instance->slot = id_ranges_take(&runtime->ids, err);
     if (instance->slot < 0)
-        return error_set(err, ERROR_NO_CAPACITY, "all %u user namespace slots are in use",
-                         INSTANCE_ID_SLOTS);
+        return -1;
     instance->spec = start->spec;
     instance->code_dir = start->code_dir;
     instance->started_ns = clock_monotonic_ns();

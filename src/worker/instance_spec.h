@@ -11,7 +11,7 @@
 
 /* User and group of functions inside the container. */
 #define INSTANCE_UID 1000
-/* Each instance has ids of its own on the host: base + slot * count. */
+/* Each instance has ids of its own on the host, base + slot * count (worker/id_ranges.h); slot 0 is that of bundles run by hand. */
 #define INSTANCE_ID_BASE 0x20000000u
 #define INSTANCE_ID_COUNT 65536u
 #define INSTANCE_ID_SLOTS 16384u

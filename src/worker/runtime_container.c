@@ -77,6 +77,7 @@ static void runtime_destroy(struct container_runtime *runtime)
     worker_cgroup_free(runtime->cgroup);
     image_store_close(runtime->images);
     oci_runtime_deinit(&runtime->oci);
+    id_ranges_close(&runtime->ids);
     free(runtime->bundles);
     free(runtime->netns);
     free(runtime->state);
@@ -187,6 +188,18 @@ static int open_network(struct container_runtime *runtime, struct error *err)
     return 0;
 }
 
+/* After the predecessor's containers are gone, so that its ranges are free. */
+static int open_ids(struct container_runtime *runtime, struct error *err)
+{
+    autofree char *folder = strdup(ID_RANGES_FILE);
+    if (!folder)
+        return error_set(err, ERROR_INTERNAL, "out of memory");
+    *strrchr(folder, '/') = '\0';
+    if (make_directories(folder, 0711, err) < 0)
+        return -1;
+    return id_ranges_open(&runtime->ids, ID_RANGES_FILE, runtime->settings->run_dir, err);
+}
+
 /* A profile of this worker's own, so that it can go when the worker does. */
 static int open_apparmor(struct container_runtime *runtime, struct error *err)
 {
@@ -279,7 +292,8 @@ static int open_parts(struct container_runtime *runtime, struct error *err)
         return error_set_errno(err, ERROR_INTERNAL, errno, "cannot become a subreaper");
     if (check_limits(runtime, err) < 0)
         return error_wrap(err, "runtime \"container\"");
-    if (make_paths(runtime, err) < 0 || open_oci_runtime(runtime, err) < 0)
+    if (make_paths(runtime, err) < 0 || open_oci_runtime(runtime, err) < 0 ||
+        open_ids(runtime, err) < 0)
         return -1;
     runtime->cgroup = worker_cgroup_new(settings->name, err);
     if (!runtime->cgroup)
@@ -321,6 +335,7 @@ struct runtime *runtime_container_new(uv_loop_t *loop, const struct worker_setti
         return NULL;
     }
     runtime->base.ops = &ops;
+    runtime->ids = ID_RANGES_NONE;
     TAILQ_INIT(&runtime->prepared);
     runtime->loop = loop;
     runtime->settings = settings;

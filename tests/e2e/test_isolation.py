@@ -2,10 +2,12 @@
 import contextlib
 import json
 import os
+import re
 import socket
 import subprocess
 
-from faas_platform import PlatformTest, main
+from confinement import IS_V2, ROOT, read
+from faas_platform import Platform, PlatformTest, main
 
 PROBE = '''
 import ctypes, errno, json, os, socket, stat, sys
@@ -35,6 +37,12 @@ def host_descriptors(pid):
         with contextlib.suppress(FileNotFoundError), open(f'/proc/{pid}/fdinfo/{number}', encoding='ascii') as file:
             found[number] = (os.readlink(f'/proc/{pid}/fd/{number}'), next(line.split()[1] for line in file if line.startswith('mnt_id:')))
     return found
+
+
+def host_cgroup(pid, controller):
+    """The folder of the process's cgroup, as the host sees it."""
+    pattern = r'^0::(.*)$' if IS_V2 else rf'^\d+:(?:.*,)?{controller}(?:,.*)?:(.*)$'
+    return (ROOT if IS_V2 else f'{ROOT}/{controller}') + re.search(pattern, read(f'/proc/{pid}/cgroup'), re.MULTILINE)[1]
 
 
 class Isolation(PlatformTest):
@@ -70,9 +78,9 @@ class Isolation(PlatformTest):
         self.assertEqual(self.probe('open("/proc/1/attr/current").read().strip()'), f'faas-{self.platform.worker_name} (enforce)')
         self.assertRefused('os.write(os.open("/proc/self/attr/current", os.O_WRONLY), b"changeprofile unconfined")')
 
-    def oci_runtime(self, *words):
-        """What the OCI runtime says of this platform's containers."""
-        command = ['runc', '--root', f'/run/faas/{self.platform.worker_name}/runc', *words]
+    def oci_runtime(self, *words, platform=None):
+        """What the OCI runtime says of the platform's containers."""
+        command = ['runc', '--root', f'/run/faas/{(platform or self.platform).worker_name}/runc', *words]
         return json.loads(subprocess.run(command, capture_output=True, check=True).stdout or 'null')
 
     def check_from_outside(self, pid, container, host_mounts):
@@ -97,16 +105,73 @@ class Isolation(PlatformTest):
             host_mounts = {line.split()[0] for line in file}
             self.assertIn(host_descriptors(os.getpid())[str(file.fileno())][1], host_mounts, 'a descriptor of the host would not be seen')
         names, users = set(), {}
-        for container in [one['id'] for one in self.oci_runtime('list', '--format', 'json') if one['status'] == 'running']:
-            # One that has not begun yet is the OCI runtime itself, and others come and go meanwhile.
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError, subprocess.CalledProcessError):
-                for pid in self.oci_runtime('ps', '--format', 'json', container):
-                    if not host_status(pid)['Name'].startswith('runc'):
-                        names.add(self.check_from_outside(pid, container, host_mounts))
-                        users.setdefault(container, set()).add(os.readlink(f'/proc/{pid}/ns/user'))
+
+        def look(container, pid):
+            names.add(self.check_from_outside(pid, container, host_mounts))
+            users.setdefault(container, set()).add(os.readlink(f'/proc/{pid}/ns/user'))
+        self.each_process(look)
         self.assertLessEqual({'faas-init', 'python3', 'node'}, names)
         self.assertGreaterEqual(len(users), 3)
         self.assertEqual(len({user for one in users.values() for user in one}), len(users), 'a user namespace of its own for each instance')
+
+    def each_process(self, look, platform=None):
+        """look(container, pid) for every process of every instance."""
+        for container in [one['id'] for one in self.oci_runtime('list', '--format', 'json', platform=platform) if one['status'] == 'running']:
+            # One that has not begun yet is the OCI runtime itself, and others come and go meanwhile.
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError, subprocess.CalledProcessError):
+                for pid in self.oci_runtime('ps', '--format', 'json', container, platform=platform):
+                    if not host_status(pid)['Name'].startswith('runc'):
+                        look(container, pid)
+
+    def test_from_outside_every_process_of_every_instance_has_its_limits(self):
+        """What the kernel holds, of instances that were made for their function and of those that were ready before it."""
+        self.assertSucceeded(self.deploy_and_invoke('limited'), 1)
+        self.deploy('limited-alone', python='print(1)', memory_mb=64, pids=20, env={'PYTHONX': '1'})
+        self.assertSucceeded(self.invoke('limited-alone'), 1)
+        platform = max(int(read(f'/proc/{pid}/oom_score_adj')) for name, pid in self.platform.pids().items() if name != 'faas')
+        sizes = set()
+
+        def look(container, pid):
+            limits = {line[:25].strip(): line[25:].split()[:2] for line in read(f'/proc/{pid}/limits').splitlines()[1:]}
+            self.assertEqual(limits['Max core file size'], ['0', '0'], container)
+            self.assertEqual(limits['Max open files'], ['1024', '1024'], container)
+            score = int(read(f'/proc/{pid}/oom_score_adj'))
+            self.assertTrue(score >= 500 and score > platform, (container, score, platform))
+            self.assertLessEqual(int(read(host_cgroup(pid, 'pids') + '/pids.max')), 64 + 2, container)  # faas-init and the zygote are on top
+            sizes.add(self.memory_without_swap(host_cgroup(pid, 'memory')))
+        self.each_process(look)
+        self.assertLessEqual({64 << 20, 128 << 20}, sizes)
+
+    def memory_without_swap(self, folder):
+        """The limit, which swap adds nothing to."""
+        if IS_V2:
+            if os.path.exists(folder + '/memory.swap.max'):
+                self.assertEqual(read(folder + '/memory.swap.max'), '0\n', folder)
+            return int(read(folder + '/memory.max'))
+        limit = int(read(folder + '/memory.limit_in_bytes'))
+        if os.path.exists(folder + '/memory.memsw.limit_in_bytes'):
+            self.assertEqual(int(read(folder + '/memory.memsw.limit_in_bytes')), limit, folder)
+        return limit
+
+    def host_ids(self, platform):
+        """{container: the first host id of its range}"""
+        found = {}
+
+        def look(container, pid):
+            found[container] = int(read(f'/proc/{pid}/uid_map').split()[1])
+        self.each_process(look, platform)
+        return found
+
+    def test_no_two_live_instances_share_a_user_of_the_host_whichever_worker_they_are_of(self):
+        self.assertSucceeded(self.deploy_and_invoke('mine'), 1)
+        with Platform(self.settings) as other:
+            other.deploy('others', python='print(1)')
+            self.assertSucceeded(other.invoke('others'), 1)
+            mine, others = self.host_ids(self.platform), self.host_ids(other)
+            self.assertTrue(mine and others, (mine, others))
+            users = [*mine.values(), *others.values()]
+            self.assertEqual(len(set(users)), len(users), (mine, others))
+            self.assertTrue(all(base >= 0x20010000 and base % 65536 == 0 for base in users), users)
 
     def test_ids_are_mapped(self):
         outside = int(self.probe('open("/proc/self/uid_map").read().split()')[1])
