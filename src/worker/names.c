@@ -126,8 +126,8 @@ static void on_answer(void *data, const struct dns_answer *answer, const struct 
     name->settled = true;
     for (size_t i = 0; answer && i < answer->count; i++)
         changed = add_address(name, answer->addresses[i], now) || changed;
+    changed = drop_old_addresses(name, now) || changed;
     if (answer) {
-        changed = drop_old_addresses(name, now) || changed;
         wait = answer->ttl_s * NS_PER_S;
         wait = wait < REFRESH_MIN_NS   ? REFRESH_MIN_NS
                : wait > REFRESH_MAX_NS ? REFRESH_MAX_NS

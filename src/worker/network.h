@@ -7,7 +7,7 @@
  *     none    loopback only
  *     bridge  a veth pair to the bridge (CNI 1.0.0 plugins `bridge` and `host-local`), masqueraded
  *             and filtered by the worker's nftables tables (worker/network_filter.h): nothing to the
- *             host itself, to other functions, to 169.254.0.0/16, to what the operator forbids, and
+ *             host itself, to other functions, to metadata services, to what the operator forbids, and
  *             nothing with a source that is not its own. Bridge ports are isolated from each other.
  *             What one function may reach, and how fast, is put in force by network_apply().
  *

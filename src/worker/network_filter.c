@@ -19,6 +19,8 @@
 #define TOOL_TIMEOUT_MS 30000
 #define TEXT_MAX (64 * 1024)
 #define DENIED_MAX 256
+/* Where clouds answer their guests beside 169.254.0.0/16: Alibaba Cloud, Azure (its name server, too) and Oracle Cloud. */
+#define METADATA_ADDRESSES "100.100.100.200, 168.63.129.16, 192.0.0.192"
 /* Connections of one instance, and of all where the host does not say how many it tracks. */
 #define FLOWS_MAX 4096
 #define FLOWS_OF_ALL_DEFAULT 32768
@@ -42,7 +44,7 @@ static int run_nft(const char *commands, struct error *err)
     return error_wrap(err, "packet filter (nftables is needed for network \"bridge\")");
 }
 
-/* Calls `each` (may be NULL) with every network of the list. */
+/* Appends every network of the list to `out` (may be NULL). */
 static int read_list(const char *list, struct buffer *out, struct error *err)
 {
     size_t count = 0;
@@ -180,7 +182,8 @@ static int append_inet_table(struct buffer *text, const struct network_filter_op
 {
     with_cleanup(buffer_deinit) struct buffer denied = BUFFER_INIT(8192);
 
-    if (read_list(options->denied, &denied, err) < 0)
+    if (buffer_append_string(&denied, METADATA_ADDRESSES, err) < 0 ||
+        read_list(options->denied, &denied, err) < 0)
         return error_wrap(err, "forbidden networks");
     if (buffer_printf(text, err, "table inet %s {\n", options->table) < 0 ||
         append_set(text, "functions", "ipv4_addr", NULL, err) < 0 ||

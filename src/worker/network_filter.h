@@ -2,7 +2,7 @@
  *
  *     table bridge  a port of the bridge may send IPv4 and ARP with its own MAC and IPv4 address only, and nothing to
  *                   broadcast or multicast addresses but ARP
- *     table inet    nothing to the host, to other functions, to 169.254.0.0/16, to the operator's forbidden networks; what a
+ *     table inet    nothing to the host, to other functions, to metadata services, to the operator's forbidden networks; what a
  *                   function with an allow-list sends must be in it; connections are bounded, because the host's table of them is
  *                   for all; nothing reaches a function unasked; masquerading
  *

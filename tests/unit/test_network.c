@@ -110,18 +110,22 @@ Test(network, the_lan_reaches_no_function)
     close_network(network);
 }
 
-Test(network, link_local_metadata_addresses_are_dropped)
+Test(network, metadata_addresses_are_dropped)
 {
+    static const char *const addresses[] = {"169.254.169.254", "100.100.100.200", "168.63.129.16",
+                                            "192.0.0.192"};
     struct network *network = open_network(0);
     struct network_namespace *ns = take(network, NETWORK_BRIDGE);
-    autofree char *command = string_printf("nsenter --net=%s ip addr add 169.254.169.254/32 dev "
-                                           "lan0; ip route add 169.254.169.254/32 dev up0",
-                                           lan);
-
-    run(command);
     pid_t server = start_server(lan, 80);
-    cr_assert(reaches(NULL, "169.254.169.254", 80), "the host reaches its metadata service");
-    cr_expect_not(reaches(ns->path, "169.254.169.254", 80));
+
+    for (size_t i = 0; i < ARRAY_LENGTH(addresses); i++) {
+        autofree char *command = string_printf("nsenter --net=%s ip addr add %s/32 dev "
+                                               "lan0; ip route add %s/32 dev up0",
+                                               lan, addresses[i], addresses[i]);
+        run(command);
+        cr_assert(reaches(NULL, addresses[i], 80), "the host reaches its metadata service");
+        cr_expect_not(reaches(ns->path, addresses[i], 80), "%s", addresses[i]);
+    }
     stop_process(server);
     close_network(network);
 }
