@@ -14,6 +14,7 @@
 #define DEFAULT_TIMEOUT_MS 30000
 #define DEFAULT_CONNECT_TIMEOUT_MS 5000
 #define DEFAULT_RESPONSE_MAX (8UL * 1024 * 1024)
+#define CA_FILE_MAX_BYTES (16UL * 1024 * 1024)
 
 struct http_client {
     uv_loop_t *loop;
@@ -61,6 +62,25 @@ static void init_curl_once(void)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, init_curl);
+}
+
+/* ---- authorities ---- */
+
+int http_check_ca_file(const char *path, struct error *err)
+{
+    static const char begin[] = "CERTIFICATE-----";
+    with_cleanup(buffer_deinit) struct buffer text = BUFFER_INIT(CA_FILE_MAX_BYTES);
+    struct error why = {0};
+    if (!path || !*path)
+        return 0;
+    if (buffer_read_file(&text, path, &why) < 0)
+        return error_set(err, ERROR_INVALID_REQUEST, "%s", why.message);
+    if (text.len > 0 && memmem(text.data, text.len, begin, strlen(begin)))
+        return 0;
+    return error_set(err, ERROR_INVALID_REQUEST,
+                     "%s holds no certificate: it must have those of the authorities, in PEM form "
+                     "(-----BEGIN CERTIFICATE-----)",
+                     path);
 }
 
 /* ---- one request ---- */

@@ -48,6 +48,10 @@ struct http_answer {
  * its body may be taken with buffer_take(). */
 typedef void http_call_done_fn(void *data, struct http_answer *answer, const struct error *err);
 
+/* Whether a file of authorities can be used for `ca_file`: it can be read, and has a certificate. NULL and "" mean the system's. The error
+ * names the file. Blocks. */
+int http_check_ca_file(const char *path, struct error *err);
+
 struct http_client *http_client_new(uv_loop_t *loop, struct error *err);
 /* Cancels what is under way (no callbacks). */
 void http_client_free(struct http_client *client);

@@ -57,7 +57,10 @@ static struct addrinfo *read_address(const char *listen, struct error *err)
     if (split_address(listen, host, sizeof(host), &port, err))
         return NULL;
     if (getaddrinfo(host, port, &hints, &address)) {
-        error_set(err, ERROR_INVALID_REQUEST, "%s is no IP address to listen on", host);
+        error_set(err, ERROR_INVALID_REQUEST,
+                  "%s is no IP address to listen on (127.0.0.1, 0.0.0.0 for all of IPv4, [::] for "
+                  "all)",
+                  host);
         return NULL;
     }
     return address;
@@ -81,6 +84,15 @@ static bool is_bound_to(int fd, const struct addrinfo *address)
     const struct sockaddr_in6 *wanted = (const struct sockaddr_in6 *)address->ai_addr;
     return memcmp(&wanted->sin6_addr, &bound.in6.sin6_addr, sizeof(wanted->sin6_addr)) == 0 &&
            (!wanted->sin6_port || wanted->sin6_port == bound.in6.sin6_port);
+}
+
+int http_check_address(const char *listen, struct error *err)
+{
+    struct addrinfo *address = read_address(listen, err);
+    if (!address)
+        return -1;
+    freeaddrinfo(address);
+    return 0;
 }
 
 bool http_listens_at(int fd, const char *listen)

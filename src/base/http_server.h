@@ -81,6 +81,8 @@ struct http_server_options {
     size_t max_buffered_bytes; /* of all bodies under way together (503 over it); 0: 512 MiB */
 };
 
+/* Whether `listen` is an address and port that can be listened on, of this machine or not. */
+int http_check_address(const char *listen, struct error *err);
 /* Whether a listening socket is at that address; at any port where 0 is asked for. */
 bool http_listens_at(int fd, const char *listen);
 struct http_server *http_server_new(uv_loop_t *loop, const struct http_server_options *options,

@@ -2,6 +2,7 @@
 #include "base/settings_table.h"
 
 #include "base/cleanup.h"
+#include "base/log.h"
 #include "base/text.h"
 
 #include <errno.h>
@@ -111,6 +112,38 @@ static int load_environment(const struct settings_spec *spec, void *object, stru
             return -1;
     }
     return 0;
+}
+
+static bool is_known(const struct settings_spec *spec, const char *name, size_t len,
+                     struct nearest *nearest)
+{
+    for (size_t i = 0; i < spec->row_count; i++) {
+        if (strlen(spec->rows[i].name) == len && strncmp(spec->rows[i].name, name, len) == 0)
+            return true;
+        if (strncmp(spec->rows[i].name, spec->prefix, strlen(spec->prefix)) == 0)
+            nearest_offer(nearest, spec->rows[i].name + strlen(spec->prefix));
+    }
+    return false;
+}
+
+/* A variable with the program's prefix that is no setting was meant to be one, perhaps: a limit that does not hold. It is no error, because
+ * others than the operator set such variables, too. */
+static void tell_unknown(const struct settings_spec *spec)
+{
+    size_t prefix_len = strlen(spec->prefix);
+    for (char **at = environ; *at; at++) {
+        size_t len = strcspn(*at, "=");
+        if (strncmp(*at, spec->prefix, prefix_len) != 0 || len == prefix_len)
+            continue;
+        autofree char *name = strndup(*at, len);
+        struct nearest nearest = {.wanted = name ? name + prefix_len : ""};
+        if (!name || is_known(spec, name, len, &nearest))
+            continue;
+        autofree char *meant =
+            nearest.best ? string_printf("%s%s", spec->prefix, nearest.best) : NULL;
+        log_warn("a variable of the environment is no setting of this program",
+                 LOG_STR("variable", name), LOG_STR("did_you_mean", meant ? meant : ""));
+    }
 }
 
 static const struct setting *find_flag(const struct settings_spec *spec, const char *name,
@@ -261,6 +294,7 @@ static int load(const struct settings_spec *spec, int argc, char **argv, void *o
     }
     if (load_environment(spec, object, err) < 0)
         return -1;
+    tell_unknown(spec);
     bool action = false;
     for (int i = 1; i < argc;) {
         bool is_action = spec->action && strcmp(argv[i], spec->action) == 0;

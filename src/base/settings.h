@@ -52,7 +52,7 @@ enum settings_outcome {
 };
 
 /* Fills `object` (zeroed by the caller) from defaults, environment and argv[1..]. Fails on an
- * unknown flag or a bad value. */
+ * unknown flag or a bad value. Logs a warning for each variable that has the prefix and is no setting. */
 int settings_load(const struct settings_spec *spec, int argc, char **argv, void *object,
                   enum settings_outcome *ret_outcome, struct error *err);
 void settings_deinit(const struct settings_spec *spec, void *object);

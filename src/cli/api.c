@@ -122,8 +122,12 @@ int api_call(const struct api *api, const struct api_call *call, struct http_ans
     if (err && err->code == ERROR_UNAVAILABLE)
         error_wrap(err,
                    "no controller answers at %s (is `faas up` running? --url or FAAS_URL sets "
-                   "another address)",
-                   api->url);
+                   "another address%s)",
+                   api->url,
+                   strncmp(api->url, "https://", 8) == 0
+                       ? ", --ca-file or FAAS_CA_FILE the authorities that its certificate is "
+                         "checked against"
+                       : "");
     return -1;
 }
 

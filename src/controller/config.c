@@ -2,11 +2,15 @@
 #include "controller/config.h"
 
 #include "base/cleanup.h"
+#include "base/http_client.h"
+#include "base/http_server.h"
 #include "base/text.h"
 #include "controller/callback_guard.h"
 #include "store/store.h"
 
+#include <errno.h>
 #include <string.h>
+#include <unistd.h>
 
 #define AT(member_) .offset = offsetof(struct controller_config, member_)
 #define STRING(name_, member_, default_, text_)                                                    \
@@ -133,6 +137,30 @@ static const struct setting rows[] = {
     CHOICE("LOG_FORMAT", log_format, "text", "text|json", "Form of log lines, on stderr."),
 };
 
+static int check_readable(const char *setting, const char *path, struct error *err)
+{
+    if (!*path || access(path, R_OK) == 0)
+        return 0;
+    return error_set_errno(err, ERROR_INVALID_REQUEST, errno, "%s: %s cannot be read", setting,
+                           path);
+}
+
+static int check_tls(const struct controller_config *config, struct error *err)
+{
+    if (!*config->tls_cert_file != !*config->tls_key_file)
+        return error_set(err, ERROR_INVALID_REQUEST,
+                         "CONTROLLER_TLS_CERT_FILE and CONTROLLER_TLS_KEY_FILE go together: %s is "
+                         "missing",
+                         *config->tls_key_file ? "CONTROLLER_TLS_CERT_FILE"
+                                               : "CONTROLLER_TLS_KEY_FILE");
+    if (check_readable("CONTROLLER_TLS_CERT_FILE", config->tls_cert_file, err) < 0 ||
+        check_readable("CONTROLLER_TLS_KEY_FILE", config->tls_key_file, err) < 0)
+        return -1;
+    return http_check_ca_file(config->callback_ca_file, err) < 0
+               ? error_wrap(err, "CONTROLLER_CALLBACK_CA_FILE")
+               : 0;
+}
+
 static int check(const void *object, struct error *err)
 {
     const struct controller_config *config = object;
@@ -145,6 +173,10 @@ static int check(const void *object, struct error *err)
             err, ERROR_INVALID_REQUEST,
             "CONTROLLER_DATABASE_URL must begin with sqlite:// (sqlite:///path/to/file) "
             "or postgresql://");
+    if (http_check_address(config->listen, err) < 0)
+        return error_wrap(err, "CONTROLLER_LISTEN");
+    if (check_tls(config, err) < 0)
+        return -1;
     struct callback_guard guard;
     if (callback_guard_init(&guard, config->callback_allow, err) < 0)
         return error_wrap(err, "CONTROLLER_CALLBACK_ALLOW");

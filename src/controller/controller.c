@@ -272,11 +272,6 @@ static int read_tls(struct controller *controller, struct error *err)
     struct stat status;
     if (!*certificate && !*key)
         return 0;
-    if (!*certificate || !*key)
-        return error_set(err, ERROR_INVALID_REQUEST,
-                         "CONTROLLER_TLS_CERT_FILE and CONTROLLER_TLS_KEY_FILE go together: %s is "
-                         "missing",
-                         *key ? "CONTROLLER_TLS_CERT_FILE" : "CONTROLLER_TLS_KEY_FILE");
     if (stat(key, &status) == 0 && (status.st_mode & 0077))
         log_warn("others can read the private key", LOG_STR("file", key));
     if (read_pem("CONTROLLER_TLS_CERT_FILE", certificate, &controller->tls_certificate, err) < 0)

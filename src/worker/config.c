@@ -3,7 +3,10 @@
 
 #include "base/cleanup.h"
 #include "base/file.h"
+#include "base/http_client.h"
+#include "base/http_url.h"
 #include "base/text.h"
+#include "worker/cni.h"
 #include "worker/enforcement.h"
 #include "worker/network.h"
 
@@ -261,7 +264,47 @@ static int check_networks(const struct worker_settings *settings, struct error *
         return error_wrap(err, "WORKER_NETWORK_DENY");
     if (name_servers_parse(settings->dns, &servers, err) < 0)
         return error_wrap(err, "WORKER_DNS");
+    if (*settings->network_subnet && subnet_check(settings->network_subnet, err) < 0)
+        return error_wrap(err, "WORKER_NETWORK_SUBNET");
     return 0;
+}
+
+static int check_folders(const struct worker_settings *settings, struct error *err)
+{
+    const struct {
+        const char *name, *path;
+    } folders[] = {{"WORKER_DATA_DIR", settings->data_dir},
+                   {"WORKER_IMAGE_DIR", settings->image_dir},
+                   {"WORKER_RUN_DIR", settings->run_dir},
+                   {"WORKER_LIBEXEC_DIR", settings->libexec_dir}};
+    for (size_t i = 0; i < ARRAY_LENGTH(folders); i++)
+        if (*folders[i].path && folders[i].path[0] != '/')
+            return error_set(err, ERROR_INVALID_REQUEST, "%s must be an absolute path, not \"%s\"",
+                             folders[i].name, folders[i].path);
+    return 0;
+}
+
+static int check_controllers(const struct worker_settings *settings, struct error *err)
+{
+    autofree char *urls = strdup(settings->controller_url);
+    struct http_url url;
+    char *rest = NULL;
+    size_t count = 0;
+    if (!urls)
+        return error_set(err, ERROR_INTERNAL, "out of memory");
+    for (char *text = strtok_r(urls, ", ", &rest); text; text = strtok_r(NULL, ", ", &rest)) {
+        if (http_url_parse(text, &url, err) < 0)
+            return error_wrap(err, "WORKER_CONTROLLER_URL, address %zu", count + 1);
+        count++;
+    }
+    return count > 0 ? 0
+                     : error_set(err, ERROR_INVALID_REQUEST,
+                                 "WORKER_CONTROLLER_URL must name at least one controller");
+}
+
+static int check_authorities(const struct worker_settings *settings, struct error *err)
+{
+    return http_check_ca_file(settings->ca_file, err) < 0 ? error_wrap(err, "WORKER_CA_FILE") : 0;
 }
 
 static int check(const void *object, struct error *err)
@@ -272,6 +315,8 @@ static int check(const void *object, struct error *err)
         return -1;
     limit_set allowed;
     if (check_labels(settings, err) < 0 || check_networks(settings, err) < 0 ||
+        check_folders(settings, err) < 0 || check_controllers(settings, err) < 0 ||
+        check_authorities(settings, err) < 0 ||
         limit_set_parse(settings->allow_unenforced, &allowed, err) < 0)
         return -1;
     return worker_settings_runtime(settings, &kind, err);

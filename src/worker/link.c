@@ -48,12 +48,22 @@ static void disconnect(struct link *link)
     link->retry = NULL;
 }
 
+static void tell_failure(const struct link *link, const struct error *err)
+{
+    static const char words[] = "controller cannot be used, trying again";
+    const char *own = link->options.ca_file;
+    if (strncmp(link->url, "https://", 8) != 0)
+        log_warn(words, LOG_STR("controller", link->url), LOG_ERR(err));
+    else
+        log_warn(words, LOG_STR("controller", link->url), LOG_ERR(err),
+                 LOG_STR("authorities", own ? own : "the system's: WORKER_CA_FILE is not set"));
+}
+
 static void note_failure(struct link *link, const struct error *err)
 {
     link->failures++;
     if (link->reachable || link->failures == 1)
-        log_warn("controller cannot be used, trying again", LOG_STR("controller", link->url),
-                 LOG_ERR(err));
+        tell_failure(link, err);
     link->reachable = false;
     disconnect(link);
     link_note_announced(link);

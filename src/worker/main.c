@@ -86,6 +86,7 @@ int main(int argc, char **argv)
     enum settings_outcome outcome;
     struct error err = {0};
     memory_keep_freed();
+    log_init("worker", LOG_LEVEL_INFO, LOG_FORMAT_TEXT);
     int rc = settings_load(&worker_settings_spec, argc, argv, &settings, &outcome, &err);
     if (rc == 0 && outcome == SETTINGS_RUN)
         rc = run(&settings, &err);

@@ -603,11 +603,6 @@ static int add_link(struct worker *worker, const char *url, struct error *err)
         .announced = announced,
         .data = worker,
     };
-    if (strncmp(url, "http://", 7) != 0 && strncmp(url, "https://", 8) != 0)
-        return error_set(err, ERROR_INVALID_REQUEST,
-                         "WORKER_CONTROLLER_URL must be http:// or https:// addresses, separated "
-                         "by commas, not \"%s\"",
-                         url);
     if (worker->link_count == LINKS_MAX)
         return error_set(err, ERROR_INVALID_REQUEST,
                          "WORKER_CONTROLLER_URL must name at most %d controllers", LINKS_MAX);
@@ -629,9 +624,6 @@ static int open_links(struct worker *worker, struct error *err)
         if (add_link(worker, url, err) < 0)
             return -1;
     }
-    if (worker->link_count == 0)
-        return error_set(err, ERROR_INVALID_REQUEST,
-                         "WORKER_CONTROLLER_URL must name at least one controller");
     return 0;
 }
 

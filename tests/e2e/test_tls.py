@@ -8,7 +8,7 @@ import sys
 import tempfile
 import unittest
 
-from faas_platform import BIN, Platform, main
+from faas_platform import BIN, Platform, main, wait_until
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'integration'))
 from authority import Authority  # noqa: E402
@@ -70,6 +70,49 @@ class Tls(unittest.TestCase):
             refused = self.faas('list', **environment)
             self.assertEqual(refused.returncode, 7, refused)
             self.assertIn('certificate', refused.stderr.lower())
+
+    def refused_worker(self, name, **settings):
+        """What a worker says to whom the controller shows a certificate that it cannot trust; it must not get in."""
+        data_dir = os.path.join(self.folder, name)
+        environment = self.platform.environment() | {'WORKER_NAME': name, 'WORKER_DATA_DIR': data_dir, 'WORKER_RUNTIME_TYPE': 'simple',
+                                                     'WORKER_TOKEN_FILE': os.path.join(self.platform.data_dir, 'worker-token')} | settings
+        with subprocess.Popen([os.path.join(BIN, 'faas-worker')], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment) as worker:
+            try:
+                said = next((line for line in worker.stderr if 'controller cannot be used' in line or 'connected to controller' in line), 'nothing')
+            finally:
+                worker.terminate()
+                worker.stderr.read()
+        return said
+
+    def test_a_worker_connects_to_no_controller_whose_certificate_it_cannot_trust(self):
+        for number, (ca, words) in enumerate(((self.other.ca, self.other.ca), ('/etc/ssl/certs/ca-certificates.crt', '/etc/ssl/certs/ca-certificates.crt'), ('', 'WORKER_CA_FILE is not set'))):
+            said = self.refused_worker(f'stranger-{number}', WORKER_CONTROLLER_URL=self.platform.url, WORKER_CA_FILE=ca)
+            self.assertIn('controller cannot be used', said)
+            self.assertIn('certificate', said)
+            self.assertIn(words, said)
+        known = self.faas('workers', '--json')
+        self.assertEqual(known.returncode, 0, known.stderr)
+        self.assertNotIn('stranger', known.stdout)
+
+    def test_a_certificate_that_has_expired_or_is_for_another_address_is_refused(self):
+        for kind, fields, words in (('expired', {'days': -1}, 'expired'), ('elsewhere', {'address': '127.0.0.2'}, '127.0.0.1')):
+            authority = Authority(self.folder, kind, **fields)
+            data_dir = os.path.join(self.folder, 'controller-' + kind)
+            environment = {'PATH': os.environ['PATH'], 'CONTROLLER_TLS_CERT_FILE': authority.cert, 'CONTROLLER_TLS_KEY_FILE': authority.key, 'CONTROLLER_LISTEN': '127.0.0.1:0',
+                           'CONTROLLER_DATA_DIR': data_dir}
+            with subprocess.Popen([os.path.join(BIN, 'faas-controller')], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment) as controller:
+                try:
+                    wait_until(lambda: os.path.exists(data_dir + '/controller.url'), 60, 'it listens')
+                    with open(data_dir + '/controller.url', encoding='ascii') as file:
+                        url = file.read().strip()
+                    said = self.refused_worker('refuses-' + kind, WORKER_CONTROLLER_URL=url, WORKER_CA_FILE=authority.ca, WORKER_TOKEN_FILE=data_dir + '/worker-token')
+                    refused = self.faas('list', FAAS_URL=url, FAAS_CA_FILE=authority.ca)
+                finally:
+                    controller.terminate()
+            self.assertIn('controller cannot be used', said)
+            self.assertIn(words, said)
+            self.assertEqual(refused.returncode, 7, refused)
+            self.assertIn(words, refused.stderr)
 
     def test_the_flag_says_which_authority(self):
         self.assertEqual(self.faas('list', '--ca-file', self.own.ca, FAAS_CA_FILE='').returncode, 0)

@@ -231,6 +231,24 @@ Test(settings, check_config_shows_what_holds_but_no_secret)
     cr_assert_null(strstr(text.data, "hunter2"));
 }
 
+Test(settings, a_variable_that_is_no_setting_is_told_without_its_value)
+{
+    setenv("SAMPLE_COUNTS", "value", 1);
+    setenv("SAMPLE_", "value", 1);
+    setenv("SAMPLE_WHOLLY_UNKNOWN", "value", 1);
+    setenv("SAMPLE_COUNT", "7", 1);
+    setenv("SAMPLES_OF_OTHERS", "value", 1);
+    struct capture capture = capture_start(STDERR_FILENO);
+    autobuffer ignored = served("--check-config");
+    autobuffer told = capture_stop(&capture);
+    cr_expect_not_null(strstr(told.data, "variable=SAMPLE_COUNTS did_you_mean=SAMPLE_COUNT\n"),
+                       "%s", told.data);
+    cr_expect_not_null(strstr(told.data, "variable=SAMPLE_WHOLLY_UNKNOWN"), "%s", told.data);
+    cr_expect_null(strstr(told.data, "value"), "%s", told.data);
+    cr_expect_null(strstr(told.data, "OTHERS"), "%s", told.data);
+    cr_expect_null(strstr(told.data, "SAMPLE_COUNT "), "%s", told.data);
+}
+
 Test(settings, a_secret_does_not_stay_among_the_arguments)
 {
     struct sample sample = {0};
