@@ -14,7 +14,7 @@ import unittest
 import urllib.parse
 
 from confinement import Confinement, home
-from faas_platform import PlatformTest, Platform, main, wait_until
+from faas_platform import BIN, PlatformTest, Platform, main, wait_until
 
 FULL = 'No space left on device'
 SLOW = 'import json, sys, time\nseconds, size = json.load(sys.stdin)\ntime.sleep(seconds)\nprint(json.dumps("x" * size))'
@@ -82,6 +82,21 @@ class Exhaustion(PlatformTest):
             return answer.status == 200 and answer.json().get('result') == result
         wait_until(attempt, 60, f'{name} works again')
 
+    def flood(self, count, payload):
+        """So many calls with a large payload at once; their answers."""
+        answers = []
+
+        def call():
+            # Who still sends when the refusal comes may find the connection closed.
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                answers.append(self.api('POST', '/v1/functions/slow/invocations', payload))
+        threads = [threading.Thread(target=call) for _ in range(count)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return answers
+
     def assertAlive(self, pids):
         self.assertEqual(self.platform.pids(), pids, self.platform.log_tail())
 
@@ -147,6 +162,47 @@ class Disk(Exhaustion):
         os.unlink(filler)
         self.assertWorks('cold', 2)
         self.stop_and_check()
+
+    def test_a_full_disk_under_the_log_alone(self):
+        disk = self.mount_small(self.data_dir(), 2)
+        log = os.path.join(disk, 'log')
+        self.start({'LOG_LEVEL': 'debug'}, log=log)
+        pids = self.platform.pids()
+        self.deploy('warm', python='print(1)')
+        self.assertSucceeded(self.invoke('warm'), 1)
+        filler, before = fill(disk), os.path.getsize(log)
+        self.deploy('new', python='print(2)')
+        for name, result in (('warm', 1), ('new', 2)):
+            self.assertSucceeded(self.invoke(name), result)
+            self.assertSucceeded(self.platform.wait_execution(self.platform.invoke_async(name)), result)
+        self.assertLess(os.path.getsize(log) - before, 4096, 'there was room for more')
+        os.unlink(filler)
+        execution = self.invoke('warm')
+        wait_until(lambda: execution['id'] in self.platform.log_tail(100_000), 60, 'the log goes on')
+        self.assertAlive(pids)
+        self.stop_and_check()
+
+    def test_a_full_disk_under_the_images(self):
+        images = self.mount_small(self.data_dir(), 16)
+        folder = self.data_dir()
+        os.mkdir(folder + '/root')
+        with open(folder + '/root/data', 'wb') as file:
+            file.write(os.urandom(4 << 20))
+        filler = fill(images)
+        size = os.path.getsize(filler)
+
+        def bring_in():
+            return subprocess.run([os.path.join(BIN, 'faas'), 'image', 'import', 'small:latest', folder + '/root'], capture_output=True, text=True, check=False,
+                                  env={'PATH': os.environ['PATH'], 'WORKER_IMAGE_DIR': images})
+        for room in (0, 4096 * 2, 2 << 20):
+            os.truncate(filler, size - room)
+            refused = bring_in()
+            self.assertNotEqual(refused.returncode, 0)
+            self.assertIn(FULL, refused.stderr)
+        os.unlink(filler)
+        self.assertLess(sum(os.path.getsize(os.path.join(root, name)) for root, _, names in os.walk(images) for name in names), 65536, 'a part was left')
+        brought = bring_in()
+        self.assertEqual(brought.returncode, 0, brought.stderr)
 
     def test_a_bundle_that_cannot_be_written(self):
         folder = self.data_dir()
@@ -313,21 +369,6 @@ class Memory(Exhaustion):
         self.assertAlive(pids)
         self.stop_and_check()
 
-    def flood(self, count, payload):
-        """So many calls with a large payload at once; their answers."""
-        answers = []
-
-        def call():
-            # Who still sends when the refusal comes may find the connection closed.
-            with contextlib.suppress(OSError):
-                answers.append(self.api('POST', '/v1/functions/slow/invocations', payload))
-        threads = [threading.Thread(target=call) for _ in range(count)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        return answers
-
     def test_a_flood_of_large_payloads_is_refused_before_memory_is_out(self):
         self.start_confined(224, {'CONTROLLER_BODY_MEMORY_MB': '32', 'CONTROLLER_QUEUE_MAX_MB': '32', 'WORKER_CONCURRENCY': '2',
                                   'WORKER_POOL_SIZE': '1'})
@@ -346,6 +387,45 @@ class Memory(Exhaustion):
         self.assertAlive(pids)
         self.assertSucceeded(self.invoke('slow', 'x'), 3)
         self.stop_and_check()
+
+
+class OwnMemory(Exhaustion):
+    """A program that gets no more memory from the kernel: what it cannot do for it is told, and it needs no restart."""
+
+    def limit(self, pid, megabytes):
+        """So much more than it has; returns a call that lifts the limit again."""
+        with open(f'/proc/{pid}/statm', encoding='ascii') as file:
+            size = int(file.read().split()[0]) * resource.getpagesize()
+        soft, hard = resource.prlimit(pid, resource.RLIMIT_AS)
+        resource.prlimit(pid, resource.RLIMIT_AS, (size + (megabytes << 20), hard))
+        return lambda: resource.prlimit(pid, resource.RLIMIT_AS, (soft, hard))
+
+    def check(self, program, settings):
+        self.start({'WORKER_SHARED_MEMORY': 'false', **settings})
+        pids = self.platform.pids()
+        self.deploy('slow', python='import sys\nprint(len(sys.stdin.read()))')
+        self.assertSucceeded(self.invoke('slow', 'x'), 3)
+        lift = self.limit(pids[program], 4)
+        payload = ('"' + 'x' * (5 << 20) + '"').encode()
+        answers = self.flood(24, payload)
+        self.assertAlive(pids)
+        failed = [answer for answer in answers if answer.status != 200 or answer.json()['status'] != 'succeeded']
+        self.assertTrue(failed or len(answers) < 24, 'there was memory enough')
+        for answer in failed:
+            body = answer.json()
+            self.assertTrue(body['error']['message'], body)
+            self.assertIn(answer.status, (200, 429, 500, 503), body)
+        lift()
+        wait_until(lambda: self.call('slow').status == 200, 60, 'it goes on')
+        self.assertSucceeded(self.invoke('slow', payload), len(payload))
+        self.assertAlive(pids)
+        self.stop_and_check()
+
+    def test_of_the_controller(self):
+        self.check('faas-controller', {})
+
+    def test_of_the_worker(self):
+        self.check('faas-worker', {'WORKER_POOL_SIZE': '1'})
 
 
 if __name__ == '__main__':

@@ -14,18 +14,34 @@ from faas_platform import BIN, Platform
 
 
 
+def after(command):
+    """A command that runs the one behind it in a mount namespace of its own, in which `command` was run first."""
+    return ('unshare', '--mount', '--propagation', 'private', 'sh', '-c', f'{command} && exec "$@"', 'sh')
+
+
 def without(controller):
     """A command that runs the one behind it without that cgroup controller."""
-    return ('unshare', '--mount', '--propagation', 'private', 'sh', '-c', f'umount -l /sys/fs/cgroup/{controller} && exec "$@"', 'sh')
+    return after(f'umount -l /sys/fs/cgroup/{controller}')
+
+
+# How a kernel without them looks to who asks it.
+WITHOUT_PART = {'userns': after('mount --bind /dev/null /proc/sys/user/max_user_namespaces'),
+                'seccomp': after('mount -t tmpfs none /proc/sys/kernel/seccomp')}
+ROWS = ['user', 'kernel', 'cgroups', 'swap', 'disk I/O', 'namespaces', 'seccomp', 'AppArmor', 'mounts', 'OCI runtime', 'CNI plugins', 'nftables', 'faas-init', 'images']
 
 
 CODE = 'import json; print(json.dumps({"ok": True}))'
 
 
+def host_table(prefix=(), **settings):
+    """(exit status, lines)"""
+    done = subprocess.run([*prefix, os.path.join(BIN, 'faas-worker'), '--check-host'], capture_output=True, text=True, check=False, env={**os.environ, **settings})
+    return done.returncode, done.stdout.splitlines()
+
+
 def check_host(controller='pids', row='cgroups', **settings):
-    done = subprocess.run([*without(controller), os.path.join(BIN, 'faas-worker'), '--check-host'], capture_output=True, text=True, check=False,
-                          env={**os.environ, **settings})
-    return done.returncode, next(line for line in done.stdout.splitlines() if line.startswith(row))
+    status, lines = host_table(without(controller), **settings)
+    return status, next(line for line in lines if line.startswith(row))
 
 
 @unittest.skipUnless(all(map(os.path.ismount, ('/sys/fs/cgroup/memory', '/sys/fs/cgroup/cpu', '/sys/fs/cgroup/pids'))),
@@ -104,7 +120,51 @@ class Without(unittest.TestCase):
                 yield json.load(file)['linux']['resources']
 
 
+class WithoutPartOfTheKernel(unittest.TestCase):
+    def test_the_worker_does_not_start_and_names_limit_and_setting(self):
+        for part, prefix in WITHOUT_PART.items():
+            platform = Platform(prefix=prefix)
+            try:
+                with self.subTest(part):
+                    with self.assertRaises(AssertionError):
+                        platform.start()
+                    self.assertRegex(platform.log_tail(), rf'this host cannot enforce these limits: {part} .*WORKER_ALLOW_UNENFORCED')
+                    self.assertEqual(platform.leftovers(), [])
+            finally:
+                platform.kill()
+                platform.cleanup()
+
+    def test_the_table_of_the_host_says_so(self):
+        for part, row in (('userns', 'namespaces'), ('seccomp', 'seccomp')):
+            with self.subTest(part):
+                status, lines = host_table(WITHOUT_PART[part])
+                self.assertEqual(status, 1)
+                self.assertRegex(next(line for line in lines if line.startswith(row)), rf'no .*cannot enforce these limits: {part} .*WORKER_ALLOW_UNENFORCED')
+                status, lines = host_table(WITHOUT_PART[part], WORKER_ALLOW_UNENFORCED=part)
+                self.assertEqual(status, 0)
+                self.assertRegex(next(line for line in lines if line.startswith(row)), rf'warn .*functions run without a limit.*: {part}$')
+
+    def test_when_it_is_allowed_functions_run_and_everybody_is_told(self):
+        """Not without seccomp: containers get no /proc where something lies on the host's."""
+        with Platform({'WORKER_ALLOW_UNENFORCED': 'userns'}, prefix=WITHOUT_PART['userns']) as platform:
+            self.assertRegex(platform.log_tail(), r'FUNCTIONS RUN WITHOUT A LIMIT.* limit=userns')
+            platform.deploy('hello', python=CODE)
+            self.assertEqual(platform.invoke('hello')['result'], {'ok': True})
+            self.assertEqual(platform.api('GET', '/v1/workers').json()['workers'][0]['unenforced'], ['userns'])
+            self.assertEqual(platform.stop(), 0)
+            self.assertEqual(platform.leftovers(), [])
+
+
 class WithAll(unittest.TestCase):
+    def test_the_table_has_a_row_for_each_thing_that_a_worker_rests_on(self):
+        status, lines = host_table()
+        self.assertEqual(status, 0, lines)
+        self.assertEqual([line[:12].strip() for line in lines], ROWS)
+        for line in lines:
+            self.assertRegex(line, r'^.{12}  (ok  |warn)  \S')
+        runtime = next(line for line in lines if line.startswith('OCI runtime'))
+        self.assertRegex(runtime, r'/\S+, runc version [\d.]+')
+
     def test_a_limit_that_may_be_missing_is_enforced_where_it_can_be(self):
         with Platform({'WORKER_ALLOW_UNENFORCED': 'memory,swap,cpu,pids,userns,seccomp,io'}) as platform:
             platform.deploy('hello', python=CODE)
