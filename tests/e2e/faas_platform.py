@@ -113,6 +113,8 @@ def host_state():
     state |= {'nft ' + line for line in _lines('nft', 'list', 'tables')}
     state |= {'iptables ' + line for line in _lines('iptables-save') if line.startswith('-A') or line.startswith(':CNI')}
     state |= {'/tmp/' + name for name in os.listdir('/tmp') if name.startswith(('faas', 'runc'))}
+    with contextlib.suppress(OSError), open('/sys/kernel/security/apparmor/profiles', encoding='utf-8') as file:
+        state |= {'AppArmor profile ' + line.strip() for line in file if line.startswith('faas-')}
     return state
 
 

@@ -1,15 +1,19 @@
 """Attacks with files: code archives, image layers, image configurations."""
 import base64
+import glob
 import gzip
+import hashlib
 import io
 import json
 import os
 import tarfile
 import tempfile
+import threading
 import uuid
 import zipfile
 
 from hostile import NATIVE, group, tar
+from world import PATIENCE
 
 attack = group('archives')
 
@@ -37,6 +41,11 @@ class Canary:
         for name in os.listdir(self.folder):
             os.unlink(os.path.join(self.folder, name))
         os.rmdir(self.folder)
+
+
+def read_text(path):
+    with open(path, encoding='utf-8') as file:
+        return file.read()
 
 
 def code(data, **fields):
@@ -159,10 +168,9 @@ def _(suite):
 
 def docker_archive(layers, config=None):
     """What `docker save` writes, with these layers (tar bytes)."""
-    import hashlib
-    text = json.dumps({'architecture': 'amd64', 'os': 'linux', 'config': config or {},
-                       'rootfs': {'type': 'layers', 'diff_ids': ['sha256:' + hashlib.sha256(layer).hexdigest() for layer in layers]}}).encode()
-    entries = [(f'{number}/layer.tar', 'file', layer) for number, layer in enumerate(layers)]
+    digests = [hashlib.sha256(layer).hexdigest() for layer in layers]
+    text = json.dumps({'architecture': 'amd64', 'os': 'linux', 'config': config or {}, 'rootfs': {'type': 'layers', 'diff_ids': ['sha256:' + digest for digest in digests]}}).encode()
+    entries = [(f'{hashlib.sha256(b"%d" % number).hexdigest()}/layer.tar', 'file', layer) for number, layer in enumerate(layers)]
     manifest = [{'Config': 'config.json', 'RepoTags': ['hostile:latest'], 'Layers': [name for name, _, _ in entries]}]
     return tar(('config.json', 'file', text), ('manifest.json', 'file', json.dumps(manifest)), *entries)
 
@@ -218,7 +226,7 @@ def _(suite):
     return f'{seen.count("refused")} refused, {seen.count("beneath")} beneath the root'
 
 
-@attack('layer-special', 'devices and setuid programs in layers, used by the function', 'refused, or of no use', 'nodev and nosuid; device cgroup; user namespace')
+@attack('layer-special', 'devices in layers, used by the function', 'refused, or of no use', 'nodev and nosuid; device cgroup; user namespace')
 def _(suite):
     with Image(suite, [base_layer(('dev/mem', 'char', (1, 1)), ('disk', 'block', (254, 0)), ('kmsg', 'char', (1, 11)))]) as image:
         if image.refused:
@@ -227,6 +235,43 @@ def _(suite):
         suite.expect(execution, 'succeeded')
         assert not execution['result']['opened'], execution
         return 'not opened'
+
+
+@attack('layer-setuid', 'a program in a layer that is root\'s and setuid, and starts the function', 'runs without more rights', 'no_new_privs; nosuid; user namespace')
+def _(suite):
+    with Image(suite, [base_layer()]) as image:  # tar() makes every file root's, and setuid
+        assert not image.refused, image.refused
+        suite.deploy(runtime='native', image=image.name, code=tar(('bootstrap', 'file', '#!/bin/facts\n')), timeout_ms=int(3000 * PATIENCE))
+        result = suite.result()
+        assert {result[kind] for kind in ('uid', 'euid', 'gid', 'egid')} == {1000}, result
+        return 'uid 1000'
+
+
+@attack('layer-hard-links', 'hard links to files of the layers below and of other images, and to links that point out, then written to', 'refused, or in its own image only',
+        'openat2 with RESOLVE_BENEATH; a file is made anew, never written over; each image has its own files')
+def _(suite):
+    name = 'shared-' + uuid.uuid4().hex
+    store = os.environ.get('WORKER_IMAGE_DIR', '/var/lib/faas/images') + '/chains'
+
+    def copies():
+        return {path: read_text(path) for path in glob.glob(f'{store}/*/{name}')}
+    seen = []
+    with Canary() as canary:
+        below = [base_layer((name, 'file', 'mine'))]
+        with Image(suite, below) as image:
+            assert not image.refused, image.refused
+            before = copies()
+            assert set(before.values()) == {'mine'}, before
+            for layers in ([tar(('h', 'hard', name)), tar(('h', 'file', 'evil'))], [tar(('h', 'hard', name), ('h', 'file', 'evil'))], [tar(('h', 'hard', '/' + name), ('h', 'file', 'evil'))],
+                           [tar(('s', 'sym', canary.path), ('h', 'hard', 's')), tar(('h', 'file', 'evil'))], [tar(('s', 'sym', canary.folder)), tar(('h', 'hard', 's/canary'), ('h', 'file', 'evil'))],
+                           [tar(('h', 'hard', '../' * 9 + canary.path)), tar(('h', 'file', 'evil'))], [tar(('h', 'hard', '../' * 3 + os.path.basename(next(iter(before)))))]):
+                with Image(suite, below + layers) as other:
+                    seen.append('refused' if other.refused else 'in its own')
+                    now = copies()
+                    assert {path: now.get(path) for path in before} == before, now
+                    assert set(now.values()) == {'mine'}, f'the file itself was written: {now}'
+                canary.check()
+    return f'{seen.count("refused")} refused, {seen.count("in its own")} in their own image'
 
 
 @attack('image-config', 'an image that wants root, another working directory, privileged variables, an entry point (CVE-2024-21626)', 'ignored', 'only the environment is taken; uid, folder and program are the platform\'s')
@@ -272,10 +317,13 @@ def _(suite):
 @attack('runtime-race', 'an image whose mount points are swapped with links while containers are made (CVE-2019-16884, CVE-2021-30465, CVE-2025-31133)',
         'nothing to swap: the root is read-only', 'read-only root; a function cannot write where another container is made')
 def _(suite):
-    suite.deploy(native='swap', timeout_ms=3000)
-    suite.deploy(suite.attack.name + '-other', python='print(json.dumps(os.path.realpath("/tmp")))')
-    swaps = suite.result()
-    for _ in range(3):
-        assert suite.result(name=suite.attack.name + '-other') == '/tmp'
-    assert swaps['swapped'] == 0, swaps
-    return f'{swaps["tries"]} tries, none worked'
+    suite.deploy(native='swap', timeout_ms=int(5000 * PATIENCE))
+    results, made = [], 0
+    call = threading.Thread(target=lambda: results.append(suite.result()))
+    call.start()
+    while call.is_alive() or not made:
+        suite.deploy(suite.attack.name + '-other', python=f'print(json.dumps([os.path.realpath("/tmp"), {made}]))')
+        assert suite.result(name=suite.attack.name + '-other') == ['/tmp', made]
+        made += 1
+    assert results and results[0]['swapped'] == 0, results
+    return f'{results[0]["tries"]} tries while {made} containers were made, none worked'

@@ -1,17 +1,22 @@
 """Attacks on the kernel's interfaces: what a function may not even ask for."""
+import os
+
 from hostile import group
 
 attack = group('kernel')
 
 
-def calls(name, what, held_by):
+def calls(name, what, held_by, but=None):
+    """Each of the set must be refused as not permitted, or as a call that there is not: another error would be that of a call that was let
+    through and only had bad arguments. `but`: other errors that are as good, by the call."""
     @attack(name, what, 'refused', held_by)
     def _(suite):
         suite.deploy(native='calls')
         tried = suite.result({'set': name})
         assert tried
-        worked = [call for call, outcome in tried.items() if outcome[0] == 'done']
-        assert not worked, f'worked: {worked}'
+        through = {call: outcome for call, outcome in tried.items()
+                   if outcome[0] == 'done' or outcome[1] not in ('EPERM', 'ENOSYS', (but or {}).get(call))}
+        assert not through, f'not refused as such: {through}'
         return f'{len(tried)} refused ({", ".join(sorted({outcome[1] for outcome in tried.values()}))})'
 
 
@@ -22,6 +27,9 @@ calls('kernel-code', 'BPF, modules, kexec, I/O ports', SECCOMP)
 calls('interfaces', 'perf, io_uring, userfaultfd, fanotify, key rings, the kernel log', SECCOMP)
 calls('machine', 'reboot, clock, host name', SECCOMP)
 calls('privileges', 'other users, device nodes', 'no_new_privs; no capabilities; user namespace with one uid')
+if os.uname().machine == 'x86_64':
+    OTHER_ABIS = ('32-bit getpid', '32-bit unshare', 'x32 getpid', 'x32 unshare')
+    calls('other-abis', 'system calls of other architectures: 32-bit by interrupt, x32 by number', 'seccomp: one architecture', but=dict.fromkeys(OTHER_ABIS, 'killed'))
 calls('others', 'ptrace, process_vm, prlimit, affinity and priority of PID 1', SECCOMP)
 
 
@@ -36,7 +44,40 @@ kinds = {'raw icmp': (2, 3, 1), 'raw tcp': (2, 3, 6), 'raw any': (2, 3, 255), 'p
 for name, arguments in kinds.items():
     attempt(name, lambda: socket.socket(*arguments))
 attempt('pair of packet', lambda: socket.socketpair(17, 3, 0))
-''', network='bridge')
+''', reasons=('EPERM',), network='bridge')
+
+
+def has_apparmor():
+    try:
+        with open('/sys/module/apparmor/parameters/enabled', encoding='ascii') as file:
+            return file.read().startswith('Y')
+    except OSError:
+        return False
+
+
+@attack('apparmor', 'the AppArmor profile: left, exchanged, stacked, for oneself and for the next program', 'in force before and after, where the kernel has it',
+        'a profile of the worker\'s own; no_new_privs')
+def _(suite):
+    suite.deploy(python='''
+def profile(pid='self'):
+    try: return read(f'/proc/{pid}/attr/current').decode().strip('\\0\\n ')
+    except OSError: return None
+before = [profile(), profile(1)]
+for folder in ('attr', 'attr/apparmor'):
+    for file in ('current', 'exec', 'fscreate', 'sockcreate', 'keycreate'):
+        for words in ('changeprofile unconfined', 'exec unconfined', 'stack unconfined', 'changehat 0000000000000000^x', 'permprofile unconfined', 'unconfined'):
+            for pid in ('self', '1'): attempt(f'{pid}/{folder}/{file} {words}', lambda: write(f'/proc/{pid}/{folder}/{file}', words))
+import subprocess
+program = subprocess.run([sys.executable, '-c', 'print(open("/proc/self/attr/current").read())'], capture_output=True, text=True)
+print(json.dumps([before, [profile(), profile(1)], program.stdout.strip('\\0\\n '), sorted(name for name in tried if tried[name][0] == 'done')]))
+''')
+    before, after, program, done = suite.result()
+    if not has_apparmor():
+        return 'not on this kernel'
+    wanted = f'faas-{suite.platform.worker_name} (enforce)'
+    assert before == after == [wanted, wanted] and program == wanted, (before, after, program, done)
+    assert not done, done
+    return wanted
 
 
 @attack('terminal-injection', 'TIOCSTI, TIOCLINUX and other device controls', 'refused', 'seccomp by argument')
@@ -46,7 +87,7 @@ import fcntl
 for name, request in {'TIOCSTI': 0x5412, 'TIOCLINUX': 0x541c, 'TIOCSCTTY': 0x540e, 'TIOCCONS': 0x541d, 'TIOCSETD': 0x5423, 'FIBMAP': 1, 'FS_IOC_SETFLAGS': 0x40086602,
                       'SIOCSIFFLAGS': 0x8914, 'SIOCSIFADDR': 0x8916, 'SIOCADDRT': 0x890b, 'SIOCETHTOOL': 0x8946, 'TUNSETIFF': 0x400454ca}.items():
     with socket.socket() as s: attempt(name, lambda: fcntl.ioctl(s, request, b"\\0" * 64))
-''')
+''', reasons=('EPERM',))
 
 
 @attack('devices', 'device files: those that should not be there, and those of the host', 'not there, or refused', 'a /dev of its own; device cgroup')

@@ -1,5 +1,7 @@
 """Attacks on what the machine has for all: processes, memory, processors, files, time, output."""
+import contextlib
 import os
+import threading
 
 from hostile import group
 from world import PATIENCE, settle
@@ -230,10 +232,24 @@ def _(suite):
     return suite.expect(suite.invoke(), 'timed_out')
 
 
+def state(pid):
+    with contextlib.suppress(OSError), open(f'/proc/{pid}/stat', encoding='utf-8', errors='replace') as file:
+        return file.read().rsplit(')', 1)[1].split()[0]
+    return None
+
+
 @attack('sleeps-uninterruptibly', 'parents of vfork() whose children never end', 'timed_out; nothing left', 'SIGKILL to the pid namespace')
 def _(suite):
-    suite.deploy(native='vfork_sleep', timeout_ms=800)
-    return suite.expect(suite.invoke(), 'timed_out')
+    suite.deploy(native='vfork_sleep', timeout_ms=int(1500 * PATIENCE))
+    executions = []
+    call = threading.Thread(target=lambda: executions.append(suite.invoke()))
+    call.start()
+    asleep = settle(lambda: [pid for pid in named('sleeps-on!') if state(pid) == 'D'], 10)
+    call.join()
+    assert asleep, 'nothing slept uninterruptibly'
+    seen = suite.expect(executions[0], 'timed_out')
+    assert settle(lambda: not named('sleeps-on!')), f'processes {named("sleeps-on!")} are still there'
+    return f'{seen}, {len(asleep)} slept'
 
 
 @attack('outlives', 'children, orphans and new sessions that stay when the call is answered', 'gone after the call',

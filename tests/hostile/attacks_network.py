@@ -3,12 +3,15 @@
 import json
 import os
 import re
+import socket
+import struct
 import subprocess
 import threading
+import time
 
 from conntrack import tracked_to
 from hostile import group
-from world import DNS, LAN, METADATA, PATIENCE, PORTS, SECOND, WEB, Sniffer, in_namespace, settle
+from world import DNS, LAN, METADATA, NAMES, PATIENCE, PORTS, SECOND, WEB, Sniffer, in_namespace, settle
 
 attack = group('network')
 
@@ -26,8 +29,15 @@ def host_addresses():
 
 
 def reach(suite, targets, **fields):
-    """Which of these the function reaches over TCP."""
-    suite.deploy(python=f'print(json.dumps(connect(*{[tuple(target) for target in targets]!r})))', **({'network': 'bridge'} | fields))
+    """Which of these the function reaches over TCP. It sends each a datagram too: whether that arrives is for the sniffers."""
+    suite.deploy(python=f'''
+targets = {[tuple(target) for target in targets]!r}
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
+    for target in targets:
+        try: datagrams.sendto(b'x', target)
+        except OSError: pass
+print(json.dumps(connect(*targets)))
+''', **({'network': 'bridge'} | fields))
     return suite.result()
 
 
@@ -106,16 +116,21 @@ def _(suite):
 @attack('host-addresses', 'controller, worker and everything else on the host, by every address that it has', 'nothing reached',
         'nftables: nothing from the bridge to the host')
 def _(suite):
-    import socket
     port = int(suite.platform.url.rsplit(':', 1)[1])
-    with socket.create_server(('0.0.0.0', 0)) as server:
+    with socket.create_server(('0.0.0.0', 0)) as server, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
         own = server.getsockname()[1]
+        datagrams.bind(('0.0.0.0', own))
+        datagrams.setblocking(False)
         addresses = sorted(set(host_addresses()) | {'10.88.64.1', '127.0.0.1', '0.0.0.0'})
         reached = reach(suite, [(address, number) for address in addresses for number in (port, own, 22, 53)])
         server.settimeout(0.05)
         try:
             raise AssertionError(f'the host was reached by {server.accept()[1]}')
         except TimeoutError:
+            pass
+        try:
+            raise AssertionError(f'a datagram came from {datagrams.recvfrom(10)[1]}')
+        except BlockingIOError:
             pass
     assert not reached, reached
     return f'{len(addresses)} addresses'
@@ -136,9 +151,9 @@ print(json.dumps(connect(*targets)))
         return f'{address} not reached'
 
 
-@attack('metadata', 'the metadata services of clouds', 'no packet arrives', 'nftables: 169.254.0.0/16')
+@attack('metadata', 'the metadata services of clouds', 'no packet arrives', 'nftables: 169.254.0.0/16, and those that are elsewhere')
 def _(suite):
-    reached = reach(suite, [(METADATA, 80), ('169.254.170.2', 80)])
+    reached = reach(suite, [(address, 80) for address in suite.world.metadata.addresses])
     assert not reached, reached
     suite.nothing_arrived(suite.world.metadata)
     return 'nothing arrived'
@@ -157,7 +172,7 @@ def _(suite):
     targets = [(host, port) for host in (WEB, SECOND, DNS) for port in PORTS]
     reached = reach(suite, targets, network_allow=[f'{WEB}:443', f'{SECOND}:80-90/tcp'])
     assert reached == [f'{WEB}:443', f'{SECOND}:80'], reached
-    suite.nothing_arrived(suite.world.internet, but=lambda packet: (packet.target, packet.port) in ((WEB, 443), (SECOND, 80)))
+    suite.nothing_arrived(suite.world.internet, but=lambda packet: (packet.target, packet.port, packet.protocol) in ((WEB, 443, 6), (WEB, 443, 17), (SECOND, 80, 6)))
     return ', '.join(reached)
 
 
@@ -171,6 +186,28 @@ print(json.dumps([address, connect((address, 443), (address, 80), ({WEB!r}, 443)
     assert address == SECOND and reached == [f'{SECOND}:443'], (address, reached)
     suite.nothing_arrived(suite.world.internet, but=lambda packet: (packet.target, packet.port) in ((SECOND, 443), (DNS, 53)))
     return f'{address}, {reached}'
+
+
+@attack('allow-list-rebound', 'names in the allow-list whose name server gives addresses of the metadata service, the forbidden LAN, the gateway and the host', 'no packet arrives',
+        'what is forbidden comes before the allow-list')
+def _(suite):
+    names = ('metadata.example', 'lan.example', 'gateway.example', 'host.example')
+    with socket.create_server(('0.0.0.0', 0)) as server:
+        own = server.getsockname()[1]
+        suite.deploy(python=f'''
+addresses = [socket.gethostbyname(name) for name in {names!r}]
+print(json.dumps([addresses, connect(*((address, port) for address in addresses for port in (80, {own}, {int(suite.platform.url.rsplit(":", 1)[1])})))]))
+''', network='bridge', network_allow=list(names))
+        addresses, reached = suite.result()
+        server.setblocking(False)
+        try:
+            raise AssertionError(f'the host was reached by {server.accept()[1]}')
+        except BlockingIOError:
+            pass
+    assert addresses == [NAMES[name] for name in names] and not reached, (addresses, reached)
+    suite.nothing_arrived(suite.world.metadata)
+    suite.nothing_arrived(suite.world.lan)
+    return f'resolved, none of {len(addresses)} reached'
 
 
 @attack('dns', 'names (what a function may do)', 'resolved', 'WORKER_DNS')
@@ -219,8 +256,6 @@ attempt('raw', lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, 255))
 @attack('false-frames', 'frames and ARP claims with a neighbour\'s or the gateway\'s MAC and address, by somebody with every right over the namespace',
         'no frame passes the port', 'nftables in the bridge: own MAC and address only')
 def _(suite):
-    import socket
-    import struct
     gateway = socket.inet_aton('10.88.64.1')
 
     def checksum(header):
@@ -341,7 +376,7 @@ def _(suite):
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 start, until = time.monotonic(), time.monotonic() + 1.5
 while time.monotonic() < until:
-    try: s.send(b'x') if 0 else s.sendto(b'x' * 1400, ({WEB!r}, 9))
+    try: s.sendto(b'x' * 1400, ({WEB!r}, 9))
     except OSError: time.sleep(0.001)
 print(json.dumps(time.monotonic() - start))
 ''', network='bridge', network_kbps=4000)
@@ -350,3 +385,60 @@ print(json.dumps(time.monotonic() - start))
     rate = received * 8 / seconds / 1000
     assert 0 < rate < 4000 * 1.5, f'{rate:.0f} kbit/s of 4000'
     return f'{rate:.0f} kbit/s'
+
+
+class Pourer:
+    """A server of the internet that sends to whoever speaks to it, ten times as much as the rate, until the block ends."""
+
+    def __init__(self, suite, kbps):
+        self.socket = in_namespace(suite.world.internet.descriptor, self._bind)
+        self.pause, self.sent, self.stopped = 4 * 1400 * 8 / (10000 * kbps), 0, threading.Event()
+        self.thread = threading.Thread(target=self._pour)
+
+    @staticmethod
+    def _bind():
+        server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        server.bind((WEB, 7))
+        server.settimeout(0.1)
+        return server
+
+    def _pour(self):
+        client = None
+        while not self.stopped.is_set():
+            try:
+                client = client or self.socket.recvfrom(100)[1]
+                self.sent += sum(self.socket.sendto(b'x' * 1400, client) for _ in range(4))
+            except OSError:
+                continue
+            time.sleep(self.pause)
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.stopped.set()
+        self.thread.join()
+        self.socket.close()
+
+
+@attack('bandwidth-in', 'as much as a server can send to it, with network_kbps 4000', 'no more than the rate', 'token bucket on both ends of the veth pair')
+def _(suite):
+    suite.deploy(python=f'''
+s, received, seconds = socket.socket(socket.AF_INET, socket.SOCK_DGRAM), 0, 0
+s.sendto(b'x', ({WEB!r}, 7))
+s.settimeout(5 * PATIENCE)
+received = len(s.recv(2000))
+start = time.monotonic()
+while seconds < 1.5:
+    received += len(s.recv(2000))
+    seconds = time.monotonic() - start
+print(json.dumps([received, seconds]))
+''', network='bridge', network_kbps=4000)
+    with Pourer(suite, 4000) as server:
+        received, seconds = suite.result()
+        sent = server.sent
+    rate = received * 8 / seconds / 1000
+    assert sent > 2 * received, f'{sent} bytes were sent and {received} received: that was no attack'
+    assert 0 < rate < 4000 * 1.5, f'{rate:.0f} kbit/s of 4000'
+    return f'{rate:.0f} kbit/s of {sent * 8 / seconds / 1000:.0f}'

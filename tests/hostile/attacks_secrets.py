@@ -11,6 +11,8 @@ attack = group('secrets')
 SEARCH = '''
 event = json.loads(os.environ['FUNCTION_PAYLOAD'])
 words = [(a + b).encode() for a, b in event['words']]
+words.append(''.join(event['control']).encode())
+with open('/tmp/control', 'wb') as file: file.write(words[-1])
 found, looked = [], 0
 def look(path):
     global looked
@@ -40,7 +42,7 @@ def halves(word):
 @attack('others-secrets', 'code, environment, payloads and results of other functions, and the platform\'s tokens, in every file that can be read',
         'not found', 'a mount namespace, pid namespace and user of its own; tokens are in no container')
 def _(suite):
-    secrets = {what: f'secret-{what}-{uuid.uuid4().hex}' for what in ('env', 'code', 'payload', 'result')}
+    secrets = {what: f'secret-{what}-{uuid.uuid4().hex}' for what in ('env', 'code', 'payload')}
     suite.deploy('victim', python=f'# {secrets["code"]}\nprint(json.dumps(os.environ["SECRET"][::-1] + open(os.environ["FUNCTION_PAYLOAD_FILE"]).read()))',
                  env={'SECRET': secrets['env']})
     suite.invoke({'secret': secrets['payload']}, name='victim')
@@ -49,8 +51,8 @@ def _(suite):
     suite.deploy(python=SEARCH, timeout_ms=int(25000 * PATIENCE), memory_mb=256)
     words = [halves(word) for word in (secrets['env'], secrets['code'], secrets['payload'], suite.platform.token, worker_token)]
     # They are in the searcher's own payload, in halves; in nothing else.
-    found, looked = suite.result({'words': words})
-    assert looked > 100 and not found, (looked, found)
+    found, looked = suite.result({'words': words, 'control': halves(f'control-{uuid.uuid4().hex}')})
+    assert [path for path, _ in found] == ['/tmp/control'], (looked, found)
     return f'{looked} files'
 
 

@@ -146,8 +146,8 @@ class Suite:
         self.expect(execution, 'succeeded')
         return execution['result']
 
-    def refused(self, python=None, native=None, allowed=(), **fields):
-        """Runs code that fills `tried`; everything in it but `allowed` must be refused."""
+    def refused(self, python=None, native=None, allowed=(), reasons=(), **fields):
+        """Runs code that fills `tried`; everything in it but `allowed` must be refused, for one of these reasons where some are given."""
         if python is not None:
             fields['python'] = python + '\nprint(json.dumps(tried))'
         self.deploy(native=native, **fields)
@@ -157,6 +157,9 @@ class Suite:
         worked = {name: value[1] for name, value in tried.items() if value[0] != 'refused' and name not in allowed}
         if worked:
             raise AssertionError(f'worked: {worked}')
+        others = {name: value[1] for name, value in tried.items() if reasons and value[0] == 'refused' and value[1] not in reasons}
+        if others:
+            raise AssertionError(f'not refused as {", ".join(reasons)}: {others}')
         reasons = sorted({value[1] for value in tried.values() if value[0] == 'refused'})
         return f'{len(tried)} refused ({", ".join(reasons)})' if len(tried) > 1 else f'refused ({reasons[0]})'
 

@@ -5,7 +5,7 @@ defence lets through, no packet can leave the machine. World() then makes the pl
 
     internet  203.0.113.0/24    a web server at .10, a second host at .11, a name server at .53
     lan       192.168.77.0/24   a server at .20
-    metadata  169.254.0.0/16    the address that clouds have, 169.254.169.254
+    metadata  169.254.0.0/16    the addresses that clouds have: 169.254.169.254, and others outside of this network
 
 each a network namespace at the end of a veth pair, with a sniffer that sees every frame. There is no default route."""
 import contextlib
@@ -25,8 +25,9 @@ MARK = 'FAAS_HOSTILE_INSIDE'
 WEB, SECOND, DNS = '203.0.113.10', '203.0.113.11', '203.0.113.53'
 LAN = '192.168.77.20'
 METADATA = '169.254.169.254'
+OTHER_METADATA = ('100.100.100.200', '168.63.129.16', '192.0.0.192')
 PORTS = (53, 80, 443, 5432, 8080)
-NAMES = {'web.example': WEB, 'second.example': SECOND}
+NAMES = {'web.example': WEB, 'second.example': SECOND, 'metadata.example': METADATA, 'lan.example': LAN, 'gateway.example': '10.88.64.1', 'host.example': '203.0.113.1'}
 # How many times as long as usual the suite waits for what must come; for machines that are emulated.
 PATIENCE = float(os.environ.get('HOSTILE_PATIENCE', '1'))
 
@@ -45,12 +46,16 @@ def enter():
     if libc.unshare(CLONE_NEWNET | CLONE_NEWNS):
         raise OSError(ctypes.get_errno(), 'unshare')
     run('mount', '--make-rprivate', '/')
-    # /sys shows the interfaces of the namespace in which it was mounted; the cgroups below it come along.
+    # /sys shows the interfaces of the namespace in which it was mounted; what a worker needs below it comes along: cgroups, and the kernel's
+    # door for AppArmor profiles, without which containers would run under none.
     run('mount', '-t', 'tmpfs', 'tmpfs', '/mnt')
-    os.mkdir('/mnt/cgroup')
-    run('mount', '--rbind', '/sys/fs/cgroup', '/mnt/cgroup')
+    kept = [path for path in ('/sys/fs/cgroup', '/sys/kernel/security') if os.path.ismount(path)]
+    for path in kept:
+        os.makedirs('/mnt' + path)
+        run('mount', '--rbind', path, '/mnt' + path)
     run('mount', '-t', 'sysfs', 'sysfs', '/sys')
-    run('mount', '--rbind', '/mnt/cgroup', '/sys/fs/cgroup')
+    for path in kept:
+        run('mount', '--rbind', '/mnt' + path, path)
     run('umount', '-l', '/mnt')
     # What the workers of one machine share about its bridges is of this machine only.
     os.makedirs('/run/faas', exist_ok=True)
@@ -136,6 +141,13 @@ class Place:
         self.sniffer = in_namespace(self.descriptor, lambda: Sniffer('eth0'))
         self.servers = in_namespace(self.descriptor, self._listen)
 
+    def add(self, *addresses):
+        """More addresses, outside of its network."""
+        for address in addresses:
+            self._inside('ip', 'addr', 'add', address + '/32', 'dev', 'eth0')
+            run('ip', 'route', 'add', address, 'dev', self.host_interface)
+        self.addresses += addresses
+
     @staticmethod
     def _make_namespace():
         made = []
@@ -217,6 +229,7 @@ class World:
         self.internet = Place('internet', '203.0.113.1', [WEB, SECOND, DNS], 24)
         self.lan = Place('lan', '192.168.77.1', [LAN], 24)
         self.metadata = Place('metadata', '169.254.0.1', [METADATA, '169.254.170.2'], 16)
+        self.metadata.add(*OTHER_METADATA)
         self.places = (self.internet, self.lan, self.metadata)
         self.names = NameServer(self.internet)
         self.verify()

@@ -19,6 +19,10 @@
 #define ROOM ((long)(intptr_t)room)
 #define KEY_SPEC_SESSION_KEYRING (-3)
 
+/* System calls of other architectures that the processor can make: numbers of 32-bit programs with this bit, of x32 with that of the kernel. */
+#define ABI_32 (1L << 40)
+#define ABI_X32 (1L << 30)
+
 static char room[65536];
 /* struct clone_args (clone(2)): flags first, exit_signal fifth. */
 static unsigned long long clone_user[8] = {CLONE_NEWUSER, 0, 0, 0, SIGCHLD};
@@ -145,7 +149,15 @@ static const struct call calls[] = {
 #endif
     {"others", "migrate_pages", SYS_migrate_pages, {1, 8, ROOM, ROOM}},
     {"others", "move_pages", SYS_move_pages, {1, 0, 0, 0, 0, 0}},
+#ifdef __x86_64__
+    {"other-abis", "32-bit getpid", ABI_32 | 20, {0}},
+    {"other-abis", "32-bit unshare", ABI_32 | 310, {CLONE_NEWUSER}},
+    {"other-abis", "x32 getpid", ABI_X32 | SYS_getpid, {0}},
+    {"other-abis", "x32 unshare", ABI_X32 | SYS_unshare, {CLONE_NEWUSER}},
+#endif
 };
+
+#define KILLED 255 /* in the place of an errno */
 
 static const char *error_name(int number)
 {
@@ -154,7 +166,7 @@ static const char *error_name(int number)
         const char *name;
     } names[] = {{EPERM, "EPERM"},   {ENOSYS, "ENOSYS"}, {EACCES, "EACCES"}, {EINVAL, "EINVAL"},
                  {EFAULT, "EFAULT"}, {ENOENT, "ENOENT"}, {EBADF, "EBADF"},   {EROFS, "EROFS"},
-                 {ESRCH, "ESRCH"},   {ENODEV, "ENODEV"}};
+                 {ESRCH, "ESRCH"},   {ENODEV, "ENODEV"}, {KILLED, "killed"}};
 
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
         if (names[i].number == number)
@@ -162,11 +174,35 @@ static const char *error_name(int number)
     return "another error";
 }
 
+#ifdef __x86_64__
+static long call_32(long number, const long *a)
+{
+    long value;
+
+    __asm__ volatile("int $0x80"
+                     : "=a"(value)
+                     : "a"(number), "b"(a[0]), "c"(a[1]), "d"(a[2])
+                     : "memory", "cc", "r8", "r9", "r10", "r11");
+    if (value >= 0)
+        return value;
+    errno = (int)-value;
+    return -1;
+}
+#else
+static long call_32(long number, const long *a)
+{
+    (void)number, (void)a;
+    errno = ENOSYS;
+    return -1;
+}
+#endif
+
 /* In the child: 0 when it worked, else the errno. */
 static int try_call(const struct call *call)
 {
     const long *a = call->arguments;
-    long value = syscall(call->number, a[0], a[1], a[2], a[3], a[4], a[5]);
+    long value = call->number & ABI_32 ? call_32(call->number & ~ABI_32, a)
+                                       : syscall(call->number, a[0], a[1], a[2], a[3], a[4], a[5]);
 
     return value == -1 ? errno : 0;
 }
@@ -178,9 +214,9 @@ static int attempt(const struct call *call)
 
     if (child == 0)
         _exit(try_call(call));
-    if (child < 0 || waitpid(child, &status, 0) != child || !WIFEXITED(status))
+    if (child < 0 || waitpid(child, &status, 0) != child)
         return 0;
-    return WEXITSTATUS(status);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : KILLED;
 }
 
 int main(void)

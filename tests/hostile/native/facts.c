@@ -21,8 +21,10 @@ int main(void)
 
     if (!getcwd(folder, sizeof(folder)))
         folder[0] = '\0';
-    printf("{\"uid\": %d, \"gid\": %d, \"folder\": \"%s\", \"name\": \"%s\", \"opened\": %s}\n",
-           (int)getuid(), (int)getgid(), folder, name ? name : "",
+    printf("{\"uid\": %d, \"gid\": %d, \"euid\": %d, \"egid\": %d, \"folder\": \"%s\", \"name\": "
+           "\"%s\", "
+           "\"opened\": %s}\n",
+           (int)getuid(), (int)getgid(), (int)geteuid(), (int)getegid(), folder, name ? name : "",
            opened("/dev/mem") || opened("/disk") || opened("/kmsg") ? "true" : "false");
     return 0;
 }
