@@ -15,7 +15,9 @@ import sys
 import time
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-COLUMNS = ('target', 'seconds', 'executions', 'a second', 'new units', 'corpus', 'peak MB', 'found')
+# With more jobs than processors a target's seconds say little: `CPU s` is what it computed. `last new` is the second of the last input
+# that reached something new: when that is long ago, more time is unlikely to find more.
+COLUMNS = ('target', 'seconds', 'CPU s', 'executions', 'a CPU s', 'new units', 'last new', 'corpus', 'peak MB', 'found')
 # Beyond its time a target may still finish the input that it is at.
 GRACE_S = 60
 
@@ -28,7 +30,8 @@ class Target:
         self.log = os.path.join(options.logs, f'fuzz-{name}.log')
         self.program = os.path.join(options.dir, 'bin', f'fuzz_{name}')
         self.before = set(self.artifacts())
-        self.process = self.started = self.ended = None
+        self.process = self.started = self.started_at = self.ended = None
+        self.cpu_s = 0.0
         self.found = []
 
     def artifacts(self):
@@ -43,9 +46,13 @@ class Target:
                 [self.program, f'-max_total_time={seconds}', '-timeout=10', '-rss_limit_mb=2048', '-print_final_stats=1',
                  f'-artifact_prefix={self.crashes}/{self.name}-', self.corpus, os.path.join(TOP, 'tests', 'fuzz', 'corpus', self.name)],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
-        self.started = time.monotonic()
+        self.started, self.started_at = time.monotonic(), time.time()
 
     def end(self):
+        """Waits for its process."""
+        _, status, usage = os.wait4(self.process.pid, 0)
+        self.process.returncode = os.waitstatus_to_exitcode(status)
+        self.cpu_s = usage.ru_utime + usage.ru_stime
         self.ended = time.monotonic()
         new = sorted(set(self.artifacts()) - self.before)
         self.found = new or ([f'ended with status {self.process.returncode}'] if self.process.returncode else [])
@@ -55,13 +62,18 @@ class Target:
             found = dict(re.findall(r'^stat::(\w+):\s+(\d+)', log.read(), re.M))
         return collections.defaultdict(int, {name: int(number) for name, number in found.items()})
 
+    def last_new(self):
+        """Seconds after the start, '-' without any: libFuzzer writes such an input to the corpus at once."""
+        last = max((entry.stat().st_mtime for entry in os.scandir(self.corpus)), default=0)
+        return f'{last - self.started_at:.0f}' if last >= self.started_at else '-'
+
     def row(self):
         numbers = self.numbers()
         executions = numbers['number_of_executed_units']
-        seconds = (self.ended or time.monotonic()) - self.started
+        seconds = self.ended - self.started
         kinds = collections.Counter(name[len(self.name) + 1:].split('-')[0] if name.startswith(self.name) else name for name in self.found)
-        return (self.name, f'{seconds:.0f}', str(executions), f'{executions / max(seconds, 1):.0f}', str(numbers['new_units_added']),
-                str(len(os.listdir(self.corpus))), str(numbers['peak_rss_mb']),
+        return (self.name, f'{seconds:.0f}', f'{self.cpu_s:.0f}', str(executions), f'{executions / max(self.cpu_s, 1):.0f}',
+                str(numbers['new_units_added']), self.last_new(), str(len(os.listdir(self.corpus))), str(numbers['peak_rss_mb']),
                 ', '.join(f'{count} {kind}' if kind in ('crash', 'leak', 'timeout', 'oom') else kind for kind, count in kinds.items()) or '-')
 
 
@@ -95,7 +107,6 @@ def run(targets, seconds, jobs):
             running.append(waiting.pop(0))
             running[-1].start(seconds)
         for target in watch(running, seconds):
-            target.process.wait()
             target.end()
             running.remove(target)
             print(f'{target.name}: {", ".join(target.found) or "nothing found"}', flush=True)
@@ -115,10 +126,12 @@ def main():
     try:
         run(targets, options.seconds, options.jobs)
     finally:
-        for target in targets:
-            if target.process and target.process.poll() is None:
-                target.process.kill()
-                target.process.wait()
+        # libFuzzer answers SIGTERM with its figures, so what was interrupted has a true row, too.
+        interrupted = [target for target in targets if target.process and not target.ended]
+        for target in interrupted:
+            target.process.terminate()
+        for target in interrupted:
+            target.end()
         show_table([target.row() for target in targets if target.process])
     found = [(target, name) for target in targets for name in target.found]
     for target, name in found:
