@@ -221,8 +221,9 @@ static void command_build(struct command *command, struct spawn_options *options
     *options = (struct spawn_options){
         .argv = command->argv,
         .environment = call->unhurried ? unhurried : NULL,
-        /* A container's processes would inherit it. */
+        /* A container's processes would inherit how nice it is, but they leave its session's group for a cgroup of their own. */
         .background = call->unhurried && !verb_starts_process(call->verb),
+        .background_session = call->unhurried,
         .fds = command->fds,
         .fd_count = command->fd_count,
         .timeout_ms = call->timeout_ms ? call->timeout_ms : TIMEOUT_DEFAULT_MS,

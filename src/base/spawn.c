@@ -8,6 +8,7 @@
 
 #include "base/buffer.h"
 #include "base/cleanup.h"
+#include "base/file.h"
 #include "base/loop.h"
 
 #include <errno.h>
@@ -216,6 +217,8 @@ static void fill_attributes(posix_spawnattr_t *attributes, const struct spawn_op
         posix_spawnattr_setpgroup(attributes, 0);
         flags |= POSIX_SPAWN_SETPGROUP;
     }
+    if (options->background || options->background_session)
+        flags |= POSIX_SPAWN_SETSID;
     posix_spawnattr_setflags(attributes, flags);
 }
 
@@ -279,11 +282,25 @@ static void reap(struct child *child, int *ret_wait_status)
         *ret_wait_status = W_EXITCODE(255, 0); /* an end that nobody saw is no success */
 }
 
-/* From here, because there is no way to ask posix_spawn for it: at once, before the program has threads or children. */
-static void put_behind_others(pid_t pid)
+/* From here, because there is no way to ask posix_spawn for it: at once, before the program has threads or children. Where the kernel groups processes by
+ * session, nice counts within one session only: a program that is alone in its own takes as much as a busy one of another. */
+static void put_session_behind_others(pid_t pid)
 {
-    int nice = getpriority(PRIO_PROCESS, (id_t)pid);
-    (void)setpriority(PRIO_PROCESS, (id_t)pid, nice + SPAWN_BACKGROUND_NICE);
+    char path[64], nice[16];
+
+    snprintf(path, sizeof(path), "/proc/%d/autogroup", (int)pid);
+    snprintf(nice, sizeof(nice), "%d", SPAWN_BACKGROUND_NICE);
+    if (path_exists(path))
+        (void)write_file_value(path, nice, NULL);
+}
+
+static void put_behind_others(pid_t pid, const struct spawn_options *options)
+{
+    if (options->background || options->background_session)
+        put_session_behind_others(pid);
+    if (options->background)
+        (void)setpriority(PRIO_PROCESS, (id_t)pid,
+                          getpriority(PRIO_PROCESS, (id_t)pid) + SPAWN_BACKGROUND_NICE);
 }
 
 static int child_start(struct child *child, const struct spawn_options *options, struct error *err)
@@ -306,8 +323,7 @@ static int child_start(struct child *child, const struct spawn_options *options,
         child_deinit(child);
         return start_failed(options, status, err);
     }
-    if (options->background)
-        put_behind_others(child->pid);
+    put_behind_others(child->pid, options);
     child->pidfd = (int)syscall(SYS_pidfd_open, child->pid, 0);
     if (child->pidfd < 0) {
         int wait_status;

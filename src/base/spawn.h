@@ -36,6 +36,9 @@ struct spawn_options {
     bool new_process_group; /* signals from a terminal do not reach it */
     bool background; /* nobody waits for it: nicer by SPAWN_BACKGROUND_NICE, and so is all that it
                         starts */
+    bool
+        background_session; /* nobody waits for it, but for what it starts: in a session of its own that is nicer, where the
+                                kernel groups by session (sched(7), autogroup); what leaves that for a cgroup is not */
 };
 
 struct spawn_result {

@@ -11,6 +11,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#define NICEST 19
+
 TestSuite(spawn, .timeout = 60);
 
 static struct spawn_result run(struct spawn_options options)
@@ -106,8 +108,50 @@ Test(spawn, what_nobody_waits_for_is_behind_what_somebody_does)
             .background = background};
         struct spawn *spawn = spawn_start(loop, &options, forget_result, NULL, &err);
         cr_assert_not_null(spawn, "%s", err.message);
+        int wanted = own + background * SPAWN_BACKGROUND_NICE;
         cr_expect_eq(getpriority(PRIO_PROCESS, (id_t)spawn_pid(spawn)),
-                     own + background * SPAWN_BACKGROUND_NICE);
+                     wanted < NICEST ? wanted : NICEST);
+        close(ends[0]);
+        close(ends[1]);
+        uv_run(loop, UV_RUN_DEFAULT);
+    }
+}
+
+static void expect_session(pid_t pid, bool nicer)
+{
+    char path[64], said[64] = "", wanted[16];
+
+    snprintf(path, sizeof(path), "/proc/%d/autogroup", (int)pid);
+    FILE *file = fopen(path, "re");
+    if (!file)
+        return; /* a kernel without such groups */
+    cr_assert_not_null(fgets(said, sizeof(said), file));
+    fclose(file);
+    snprintf(wanted, sizeof(wanted), "nice %d\n", SPAWN_BACKGROUND_NICE);
+    if (strncmp(said, "/autogroup-", strlen("/autogroup-")) == 0)
+        cr_expect_eq(strstr(said, wanted) != NULL, nicer, "%s", said);
+    cr_expect_eq(getsid(pid) == pid, nicer);
+}
+
+Test(spawn, nor_does_its_session_take_as_much_as_another)
+{
+    uv_loop_t *loop = uv_default_loop();
+    for (int i = 0; i < 3; i++) {
+        int ends[2];
+        cr_assert_eq(pipe2(ends, O_CLOEXEC), 0);
+        struct error err = {0};
+        struct spawn_options options = {
+            .argv = (const char *const[]){"sh", "-c", "read word <&3", NULL},
+            .fds = ends,
+            .fd_count = 1,
+            .background = i == 1,
+            .background_session = i == 2};
+        struct spawn *spawn = spawn_start(loop, &options, forget_result, NULL, &err);
+        cr_assert_not_null(spawn, "%s", err.message);
+        expect_session(spawn_pid(spawn), i > 0);
+        if (i == 2)
+            cr_expect_eq(getpriority(PRIO_PROCESS, (id_t)spawn_pid(spawn)),
+                         getpriority(PRIO_PROCESS, 0));
         close(ends[0]);
         close(ends[1]);
         uv_run(loop, UV_RUN_DEFAULT);
