@@ -258,9 +258,8 @@ static void check_cni(struct finding *finding)
     struct cni_config config = {.path = CNI_PATH_DEFAULT};
     struct error err = {0};
     autofree char *bridge = cni_find_plugin(&config, "bridge", &err);
-    autofree char *addresses = bridge ? cni_find_plugin(&config, "host-local", &err) : NULL;
-    if (addresses)
-        say(finding, VERDICT_OK, "%s, %s", bridge, addresses);
+    if (bridge)
+        say(finding, VERDICT_OK, "%s", bridge);
     else
         say(finding, VERDICT_WARN, "functions with network bridge cannot run: %s", err.message);
 }

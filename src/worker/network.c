@@ -1,9 +1,9 @@
 /* The pool of network namespaces: what is wanted, what is ready, and each one's way from nothing to nothing.
  *
- *     MAKING -> WIRING -> READY -> TAKEN -> CLEARING -> UNWIRING -> REMOVING -> (freed)
+ *     MAKING -> WIRING -> READY -> TAKEN -> CLEARING -> REMOVING -> (freed)
  *
- * A namespace of kind none skips WIRING, CLEARING and UNWIRING; a failure on the way up goes straight to the way down. WIRING ends with
- * the port's isolation and its rules, CLEARING takes back what the packet filter has of it while its address is still its own. */
+ * A namespace of kind none skips WIRING and CLEARING; a failure on the way up goes straight to the way down. WIRING ends with
+ * its address, the port's isolation and its rules, CLEARING takes back what the packet filter has of it while its address is still its own. */
 #include "worker/network.h"
 
 #include "base/cleanup.h"
@@ -12,8 +12,10 @@
 #include "base/loop.h"
 #include "base/text.h"
 #include "worker/cni.h"
+#include "worker/network_addresses.h"
 #include "worker/network_conntrack.h"
 #include "worker/network_host.h"
+#include "worker/network_link.h"
 #include "worker/network_namespace.h"
 #include "worker/network_policy.h"
 
@@ -39,7 +41,7 @@
 static const char *const kind_prefixes[KINDS] = {
     [NETWORK_BRIDGE] = "faas-b-", [NETWORK_NONE] = "faas-n-"};
 
-enum item_state { MAKING, WIRING, READY, TAKEN, CLEARING, UNWIRING, REMOVING };
+enum item_state { MAKING, WIRING, READY, TAKEN, CLEARING, REMOVING };
 
 struct item {
     struct network_namespace public; /* first: a pointer to it is a pointer to the item */
@@ -50,7 +52,7 @@ struct item {
     char *path;     /* owned */
     const char *id; /* the file's name, in path: the CNI container id */
     struct cni_command command;
-    struct filter_port port; /* its interface is public.host_interface */
+    struct filter_port port; /* its interface is public.host_interface; address 0: none yet */
     bool filtered;           /* the packet filter has the port */
     bool to_clear;           /* CLEARING, and not yet of the job */
     struct network_policy *policy;
@@ -76,9 +78,11 @@ struct network {
     struct names *names;
     struct item *clearing[CLEARING_MAX]; /* those of the job that runs */
     size_t clearing_count;
+    struct subnet subnet_parsed;
     struct cni_config cni; /* borrows from the above */
     struct network_host *host;
-    struct error bridge_problem; /* code 0: none */
+    struct network_addresses *addresses; /* there with `host` */
+    struct error bridge_problem;         /* code 0: none */
     size_t pool[KINDS];
     bool stalled[KINDS]; /* the last attempt for the pool failed: no new one before somebody asks */
     struct item *items;  /* owned, all of them */
@@ -131,12 +135,20 @@ static void item_unlink_and_free(struct item *item)
 
 /* ---- the way down ---- */
 
+/* The link first: its other end, too, is gone when this returns; with the namespace it would go some time later. An address whose link may be there
+ * stays in use. */
 static void remove_work(void *job)
 {
     struct item *item = job;
+    struct error err = {0};
 
     item->err = (struct error){0};
-    network_namespace_remove(item->path, &item->err);
+    if (item->kind == NETWORK_BRIDGE && network_link_delete(item->path, &err) < 0)
+        item->err = err;
+    else if (item->port.address)
+        network_addresses_give_back(item->network->addresses, item->port.address);
+    if (network_namespace_remove(item->path, &err) < 0)
+        item->err = err;
 }
 
 static void removed(void *job)
@@ -145,7 +157,7 @@ static void removed(void *job)
     struct network *network = item->network;
 
     if (item->err.code)
-        log_warn("network namespace is left behind", LOG_STR("path", item->path),
+        log_warn("network namespace or interface is left behind", LOG_STR("path", item->path),
                  LOG_ERR(&item->err));
     item_unlink_and_free(item);
     refill(network);
@@ -159,39 +171,6 @@ static void start_removing(struct item *item)
         return;
     remove_work(item);
     removed(item);
-}
-
-static void unwired(void *data, const struct spawn_result *result)
-{
-    struct item *item = data;
-    struct error err = {0};
-
-    if (cni_check(result, "DEL", &err) < 0)
-        log_warn("network interface may be left behind", LOG_STR("namespace", item->id),
-                 LOG_ERR(&err));
-    start_removing(item);
-}
-
-/* `background`: nobody waits for it. */
-static int start_command(struct item *item, const char *verb, bool background, spawn_done_fn *done,
-                         struct error *err)
-{
-    cni_command_deinit(&item->command);
-    if (cni_command_init(&item->command, &item->network->cni, verb, item->id, item->path, err) < 0)
-        return -1;
-    item->command.options.background = background;
-    return spawn_start(item->network->loop, &item->command.options, done, item, err) ? 0 : -1;
-}
-
-static void start_unwiring(struct item *item)
-{
-    struct error err = {0};
-
-    item->state = UNWIRING;
-    if (start_command(item, "DEL", true, unwired, &err) == 0)
-        return;
-    log_warn("network interface may be left behind", LOG_STR("namespace", item->id), LOG_ERR(&err));
-    start_removing(item);
 }
 
 /* What the host has of these instances goes: their rules, then their connections. Their addresses are still their own. */
@@ -238,7 +217,7 @@ static void cleared(void *job)
         if (items[i]->err.code)
             log_warn("packet filter rules or connections of an instance are left behind",
                      LOG_STR("namespace", items[i]->id), LOG_ERR(&items[i]->err));
-        start_unwiring(items[i]);
+        start_removing(items[i]);
     }
     clear_next(network);
 }
@@ -268,7 +247,7 @@ static void start_clearing(void *data)
 
     item->policy = NULL;
     if (!item->filtered) {
-        start_unwiring(item);
+        start_removing(item);
         return;
     }
     item->to_clear = true;
@@ -389,12 +368,28 @@ static void came_up(struct item *item)
     refill(network);
 }
 
+static int give_address(struct item *item, struct error *err)
+{
+    const struct network *network = item->network;
+    struct in_addr address;
+
+    if (network_link_set_gateway(network->bridge, &network->subnet_parsed, err) < 0 ||
+        network_addresses_take(network->addresses, item->id, &item->port.address, err) < 0)
+        return -1;
+    address.s_addr = htonl(item->port.address);
+    inet_ntop(AF_INET, &address, item->public.address, sizeof(item->public.address));
+    return network_link_set_address(item->path, item->public.host_interface,
+                                    &network->subnet_parsed, item->port.address, item->port.mac,
+                                    err);
+}
+
 /* Nothing but its own frames may come from this port, and none go to other functions' ports. */
 static void protect_work(void *job)
 {
     struct item *item = job;
 
-    if (network_host_isolate(item->public.host_interface, &item->err) == 0)
+    if (network_host_isolate(item->public.host_interface, &item->err) == 0 &&
+        give_address(item, &item->err) == 0)
         item->filtered = network_filter_add_port(network_host_table(item->network->host),
                                                  &item->port, &item->err) == 0;
 }
@@ -411,19 +406,11 @@ static void protected(void *job)
 
 static int take_result(struct item *item, const struct spawn_result *result, struct error *err)
 {
-    struct cni_result parsed;
-    struct in_addr address = {0};
-
-    if (cni_check(result, "ADD", err) < 0 ||
-        cni_parse_result(result->output, result->output_len, item->network->bridge, &parsed, err) <
-            0)
+    if (cni_check(result, err) < 0 ||
+        cni_parse_result(result->output, result->output_len, item->network->bridge,
+                         item->public.host_interface, err) < 0)
         return -1;
-    memcpy(item->public.address, parsed.address, sizeof(parsed.address));
-    memcpy(item->public.host_interface, parsed.host_interface, sizeof(parsed.host_interface));
-    inet_pton(AF_INET, parsed.address, &address);
     item->port.interface = item->public.host_interface;
-    item->port.address = ntohl(address.s_addr);
-    memcpy(item->port.mac, parsed.mac, sizeof(parsed.mac));
     return 0;
 }
 
@@ -443,6 +430,16 @@ static void make_work(void *job)
     network_namespace_make(item->path, &item->err);
 }
 
+/* `background`: nobody waits for it. */
+static int start_wiring(struct item *item, bool background, struct error *err)
+{
+    item->state = WIRING;
+    if (cni_command_init(&item->command, &item->network->cni, item->id, item->path, err) < 0)
+        return -1;
+    item->command.options.background = background;
+    return spawn_start(item->network->loop, &item->command.options, wired, item, err) ? 0 : -1;
+}
+
 static void made(void *job)
 {
     struct item *item = job;
@@ -455,9 +452,8 @@ static void made(void *job)
         came_up(item);
         return;
     }
-    item->state = WIRING;
     bool spare = find_ready(item->network, item->kind) != NULL;
-    if (start_command(item, "ADD", spare, wired, &item->err) < 0)
+    if (start_wiring(item, spare, &item->err) < 0)
         failed_on_the_way_up(item);
 }
 
@@ -535,11 +531,23 @@ static void refill(struct network *network)
 
 /* ---- start ---- */
 
-/* A predecessor's namespace: the plugin takes back interface and address, then the file goes. */
-static void remove_leftover(struct network *network, const char *name)
+/* Connections that its address had, so that no answer of theirs goes to who has the address next. */
+static void take_back_address(const struct network *network, const char *id)
 {
-    with_cleanup(cni_command_deinit) struct cni_command command = {0};
-    with_cleanup(spawn_result_deinit) struct spawn_result result = {0};
+    uint32_t address;
+    struct error err = {0};
+
+    if (!network->addresses || !network_addresses_find(network->addresses, id, &address))
+        return;
+    if (network_conntrack_forget(&address, 1, &err) < 0)
+        log_warn("connections of an earlier worker's instance are left behind",
+                 LOG_STR("namespace", id), LOG_ERR(&err));
+    network_addresses_give_back(network->addresses, address);
+}
+
+/* A predecessor's namespace: its link, its address, its file. */
+static void remove_leftover(const struct network *network, const char *name)
+{
     autofree char *path = string_printf("%s/%s", network->directory, name);
     struct error err = {0};
 
@@ -547,11 +555,11 @@ static void remove_leftover(struct network *network, const char *name)
         return;
     bool bridged =
         strncmp(name, kind_prefixes[NETWORK_BRIDGE], strlen(kind_prefixes[NETWORK_BRIDGE])) == 0;
-    if (bridged &&
-        (cni_command_init(&command, &network->cni, "DEL", name, path, &err) < 0 ||
-         spawn_run(&command.options, &result, &err) < 0 || cni_check(&result, "DEL", &err) < 0))
+    if (bridged && network_link_delete(path, &err) < 0)
         log_warn("network interface of an earlier worker may be left behind",
                  LOG_STR("namespace", name), LOG_ERR(&err));
+    else if (bridged)
+        take_back_address(network, name);
     if (network_namespace_remove(path, &err) < 0)
         log_warn("network namespace of an earlier worker is left behind",
                  LOG_STR("namespace", name), LOG_ERR(&err));
@@ -570,21 +578,38 @@ static int remove_leftovers(struct network *network, struct error *err)
     return 0;
 }
 
-static int check_bridge(const struct network *network, struct error *err)
+static int check_bridge(struct network *network, struct error *err)
 {
-    static const char *const plugins[] = {"bridge", "host-local"};
-
     if (!interface_name_valid(network->bridge))
         return error_set(err, ERROR_INVALID_REQUEST, "\"%.32s\" cannot name a network bridge",
                          network->bridge);
-    if (subnet_check(network->subnet, err) < 0)
+    if (subnet_parse(network->subnet, &network->subnet_parsed, err) < 0)
         return -1;
-    for (size_t i = 0; i < ARRAY_LENGTH(plugins); i++) {
-        autofree char *path = cni_find_plugin(&network->cni, plugins[i], err);
-        if (!path)
-            return -1;
-    }
-    return 0;
+    autofree char *path = cni_find_plugin(&network->cni, "bridge", err);
+    return path ? 0 : -1;
+}
+
+static int join_bridge(struct network *network, struct error *err)
+{
+    const struct network_host_options options = {.worker = network->worker,
+                                                 .bridge = network->bridge,
+                                                 .subnet = network->subnet,
+                                                 .state = network->state,
+                                                 .denied = network->denied,
+                                                 .name_servers = &network->name_servers};
+
+    if (check_bridge(network, err) < 0)
+        return -1;
+    network->host = network_host_join(&options, err);
+    if (!network->host)
+        return -1;
+    autofree char *folder = string_printf("%s/addresses", network_host_folder(network->host));
+    network->addresses =
+        folder ? network_addresses_new(folder, &network->subnet_parsed, err) : NULL;
+    if (network->addresses)
+        return 0;
+    network_host_leave(steal_pointer(&network->host));
+    return folder ? -1 : error_set(err, ERROR_INTERNAL, "out of memory");
 }
 
 static char *copy_or(const char *value, const char *fallback)
@@ -609,10 +634,7 @@ static int copy_options(struct network *network, const struct network_options *o
     if (!network->worker || !network->directory || !network->state || !network->cni_path ||
         !network->bridge || !network->subnet || !network->denied)
         return error_set(err, ERROR_INTERNAL, "out of memory");
-    network->cni = (struct cni_config){.path = network->cni_path,
-                                       .bridge = network->bridge,
-                                       .subnet = network->subnet,
-                                       .state = network->state};
+    network->cni = (struct cni_config){.path = network->cni_path, .bridge = network->bridge};
     return 0;
 }
 
@@ -623,9 +645,7 @@ static int open_network(struct network *network, const struct network_options *o
         make_directories(network->directory, 0700, err) < 0)
         return -1;
     /* Before the leftovers: taking them back changes what the workers of a bridge share. */
-    if (check_bridge(network, &network->bridge_problem) == 0)
-        network->host = network_host_join(&network->cni, network->worker, network->denied,
-                                          &network->name_servers, &network->bridge_problem);
+    join_bridge(network, &network->bridge_problem);
     network->names = names_new(network->loop, &network->name_servers, err);
     if (!network->names)
         return -1;
@@ -732,6 +752,7 @@ static void teardown_work(void *job)
 {
     struct network *network = job;
 
+    network_addresses_free(steal_pointer(&network->addresses));
     network_host_leave(steal_pointer(&network->host));
     rmdir(network->directory);
 }
@@ -787,6 +808,7 @@ void network_free(struct network *network)
     if (!network)
         return;
     assert(!network->items && !network->takes);
+    network_addresses_free(network->addresses);
     network_host_leave(network->host);
     names_free(network->names);
     free(network->denied);

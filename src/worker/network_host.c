@@ -4,6 +4,7 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/spawn.h"
 #include "base/text.h"
 
 #include <ctype.h>
@@ -11,6 +12,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/sockios.h>
+#include <net/if.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
@@ -23,9 +25,7 @@
 #define TOOL_TIMEOUT_MS 30000
 
 struct network_host {
-    const struct cni_config *config;
-    const char *denied;
-    const struct name_servers *name_servers;
+    struct network_host_options options;
     char *table;     /* owned: name of the nftables tables */
     char *folder;    /* owned: <state>/<bridge> */
     char *user_path; /* owned */
@@ -72,10 +72,10 @@ static char *table_name(const char *worker)
 static int install_filter(const struct network_host *host, struct error *err)
 {
     struct network_filter_options options = {.table = host->table,
-                                             .bridge = host->config->bridge,
-                                             .subnet = host->config->subnet,
-                                             .denied = host->denied,
-                                             .name_servers = host->name_servers};
+                                             .bridge = host->options.bridge,
+                                             .subnet = host->options.subnet,
+                                             .denied = host->options.denied,
+                                             .name_servers = host->options.name_servers};
 
     return network_filter_install(&options, err);
 }
@@ -100,7 +100,7 @@ static bool forward_is_dropped(void)
 
 static int forward_rules(const struct network_host *host, const char *action, struct error *err)
 {
-    const char *bridge = host->config->bridge;
+    const char *bridge = host->options.bridge;
     const char *const out[] = {"iptables", "-w", action,   "FORWARD", "-i",
                                bridge,     "-j", "ACCEPT", NULL};
     const char *const in[] = {"iptables", "-w",     action,      "FORWARD",   "-o",
@@ -238,13 +238,13 @@ static void last_one_out(const struct network_host *host)
 {
     autofree char *lock = string_printf("%s.lock", host->folder);
 
-    delete_bridge(host->config->bridge);
+    delete_bridge(host->options.bridge);
     close_forward_chain(host);
     forward_as_before(host);
     remove_tree(host->folder, NULL);
     if (lock)
         unlink(lock);
-    rmdir(host->config->state);
+    rmdir(host->options.state);
 }
 
 /* ---- life ---- */
@@ -258,7 +258,7 @@ static int join_locked(struct network_host *host, struct error *err)
     if (make_directories(users, 0700, err) < 0)
         return -1;
     if (lock_file(host->user_path, &host->user_lock, err) < 0)
-        return error_wrap(err, "another worker of this name uses bridge %s", host->config->bridge);
+        return error_wrap(err, "another worker of this name uses bridge %s", host->options.bridge);
     if (install_filter(host, err) < 0)
         return -1;
     host->filtered = true;
@@ -267,20 +267,21 @@ static int join_locked(struct network_host *host, struct error *err)
     return open_forward_chain(host, err);
 }
 
-static int join(struct network_host *host, const char *worker, struct error *err)
+static int join(struct network_host *host, struct error *err)
 {
-    host->table = table_name(worker);
-    host->folder = string_printf("%s/%s", host->config->state, host->config->bridge);
+    const struct network_host_options *options = &host->options;
+
+    host->table = table_name(options->worker);
+    host->folder = string_printf("%s/%s", options->state, options->bridge);
     host->user_path =
-        string_printf("%s/%s/users/%s", host->config->state, host->config->bridge, worker);
+        string_printf("%s/%s/users/%s", options->state, options->bridge, options->worker);
     if (!host->table || !host->folder || !host->user_path)
         return error_set(err, ERROR_INTERNAL, "out of memory");
-    autoclose int lock = lock_state(host->config->state, host->folder, err);
+    autoclose int lock = lock_state(host->options.state, host->folder, err);
     return lock < 0 ? -1 : join_locked(host, err);
 }
 
-struct network_host *network_host_join(const struct cni_config *config, const char *worker,
-                                       const char *denied, const struct name_servers *name_servers,
+struct network_host *network_host_join(const struct network_host_options *options,
                                        struct error *err)
 {
     struct network_host *host = calloc(1, sizeof(*host));
@@ -289,9 +290,8 @@ struct network_host *network_host_join(const struct cni_config *config, const ch
         error_set(err, ERROR_INTERNAL, "out of memory");
         return NULL;
     }
-    *host = (struct network_host){
-        .config = config, .denied = denied, .name_servers = name_servers, .user_lock = -1};
-    if (join(host, worker, err) == 0)
+    *host = (struct network_host){.options = *options, .user_lock = -1};
+    if (join(host, err) == 0)
         return host;
     network_host_leave(host);
     return NULL;
@@ -302,7 +302,7 @@ static void leave_locked(struct network_host *host)
     if (host->filtered)
         remove_filter(host);
     unlink(host->user_path);
-    if (!has_other_users(host) && !has_ports(host->config->bridge))
+    if (!has_other_users(host) && !has_ports(host->options.bridge))
         last_one_out(host);
 }
 
@@ -311,7 +311,7 @@ void network_host_leave(struct network_host *host)
     if (!host)
         return;
     if (host->user_lock >= 0) {
-        autoclose int lock = lock_state(host->config->state, host->folder, NULL);
+        autoclose int lock = lock_state(host->options.state, host->folder, NULL);
         (void)lock; /* held to the end of this block */
         leave_locked(host);
         close(host->user_lock);
@@ -320,6 +320,11 @@ void network_host_leave(struct network_host *host)
     free(host->folder);
     free(host->user_path);
     free(host);
+}
+
+const char *network_host_folder(const struct network_host *host)
+{
+    return host->folder;
 }
 
 const char *network_host_table(const struct network_host *host)

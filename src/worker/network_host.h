@@ -5,16 +5,24 @@
  * the state. All calls block (they run nft): start-up and thread-pool jobs only. */
 #pragma once
 
-#include "worker/cni.h"
 #include "worker/network_filter.h"
 
 struct network_host;
 
-/* `denied`: networks that no function may reach, separated by commas (may be NULL); `name_servers`: what
- * functions may ask nevertheless (may be NULL). Everything is borrowed until network_host_leave(). */
-struct network_host *network_host_join(const struct cni_config *config, const char *worker,
-                                       const char *denied, const struct name_servers *name_servers,
+/* Everything is borrowed until network_host_leave(). */
+struct network_host_options {
+    const char *worker;
+    const char *bridge; /* name of its interface */
+    const char *subnet; /* "10.88.64.0/18" */
+    const char *state;  /* folder that all workers of all bridges share */
+    const char *denied; /* networks that no function may reach, separated by commas; may be NULL */
+    const struct name_servers *name_servers; /* may be asked nevertheless; may be NULL */
+};
+
+struct network_host *network_host_join(const struct network_host_options *options,
                                        struct error *err);
+/* <state>/<bridge>: goes when the last worker leaves. Borrowed. */
+const char *network_host_folder(const struct network_host *host);
 /* The name of the worker's nftables tables; borrowed. */
 const char *network_host_table(const struct network_host *host);
 /* Undoes it; accepts NULL. */

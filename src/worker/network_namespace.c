@@ -107,9 +107,6 @@ static int run_netlink(struct errand *errand, struct error *err)
     if (namespace_fd < 0 || setns(namespace_fd, CLONE_NEWNET) < 0)
         return error_set_errno(err, ERROR_UNAVAILABLE, errno, "enter %s", errand->path);
     errand->index = (int)if_nametoindex(errand->interface);
-    if (errand->index == 0)
-        return error_set_errno(err, ERROR_UNAVAILABLE, errno, "interface %s in %s",
-                               errand->interface, errand->path);
     errand->fd = netlink_open(NETLINK_ROUTE, err);
     return errand->fd < 0 ? -1 : 0;
 }

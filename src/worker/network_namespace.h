@@ -10,6 +10,6 @@
 int network_namespace_make(const char *path, struct error *err);
 /* Unbinds and removes the file; the namespace ends when nothing else uses it. 0 also when it does not exist. */
 int network_namespace_remove(const char *path, struct error *err);
-/* A NETLINK_ROUTE socket of that namespace, and the index of an interface in it. The caller closes the socket. */
+/* A NETLINK_ROUTE socket of that namespace, and the index of an interface in it, 0 when there is none. The caller closes the socket. */
 int network_namespace_netlink(const char *path, const char *interface, int *ret_index,
                               struct error *err);
