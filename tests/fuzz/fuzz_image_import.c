@@ -77,7 +77,7 @@ static void add_member(struct buffer *tar, char kind, const char *name, const ui
         __wrap_sha256_hex(content, len, blob + strlen(blob));
         name = blob;
     }
-    snprintf(head, 100, "%s", name);
+    snprintf(head, 100, "%.99s", name);
     snprintf(head + 100, 8, "%07o", 0755);
     snprintf(head + 124, 12, "%011o", is_link ? 0 : (unsigned)len);
     head[156] = kind;
