@@ -149,7 +149,7 @@ need_programs() {
     for library in yajl libcurl libarchive libmicrohttpd gnutls libuv sqlite3 libpq criterion; do
         pkg-config --exists "$library" 2>/dev/null || missing+=("library $library, with its headers")
     done
-    cni_plugins_exist || missing+=("the CNI plugins bridge, host-local, firewall and loopback, in /usr/lib/cni or /opt/cni/bin")
+    cni_plugins_exist || missing+=("the CNI plugin bridge, in /usr/lib/cni or /opt/cni/bin")
     [ ${#missing[@]} -gt 0 ] || return 0
     {
         echo "build.sh: packages can be installed by this script on Debian and Ubuntu only. Please install:"

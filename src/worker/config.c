@@ -6,9 +6,9 @@
 #include "base/http_client.h"
 #include "base/http_url.h"
 #include "base/text.h"
-#include "worker/cni.h"
 #include "worker/enforcement.h"
 #include "worker/network.h"
+#include "worker/network_addresses.h"
 
 #include <ctype.h>
 #include <stdlib.h>
@@ -264,7 +264,7 @@ static int check_networks(const struct worker_settings *settings, struct error *
         return error_wrap(err, "WORKER_NETWORK_DENY");
     if (name_servers_parse(settings->dns, &servers, err) < 0)
         return error_wrap(err, "WORKER_DNS");
-    if (*settings->network_subnet && subnet_check(settings->network_subnet, err) < 0)
+    if (*settings->network_subnet && subnet_parse(settings->network_subnet, NULL, err) < 0)
         return error_wrap(err, "WORKER_NETWORK_SUBNET");
     return 0;
 }

@@ -5,7 +5,7 @@
  * container has no rights over it. IPv6 is off inside.
  *
  *     none    loopback only
- *     bridge  a veth pair to the bridge (CNI 1.0.0 plugins `bridge` and `host-local`), masqueraded
+ *     bridge  a veth pair to the bridge (CNI 1.0.0 plugin `bridge`), masqueraded
  *             and filtered by the worker's nftables tables (worker/network_filter.h): nothing to the
  *             host itself, to other functions, to metadata services, to what the operator forbids, and
  *             nothing with a source that is not its own. Bridge ports are isolated from each other.

@@ -3,8 +3,8 @@
 #include "base/cleanup.h"
 #include "base/http_server.h"
 #include "model/destination.h"
-#include "worker/cni.h"
 #include "worker/network.h"
+#include "worker/network_addresses.h"
 
 #include <arpa/inet.h>
 #include <stdint.h>
@@ -163,7 +163,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (name_servers_parse(text, &servers, NULL) == 0 && servers.count > NAME_SERVERS_MAX)
         abort();
     try_listen(text);
-    if (subnet_check(text, NULL) == 0)
+    if (subnet_parse(text, NULL, NULL) == 0)
         require(network_range_parse(text, strlen(text), &first, &last, NULL) == 0);
     try_list(text);
     return 0;
