@@ -1,5 +1,5 @@
-/* A controller, whole, and a user with a token: up to four requests, each ended by NUL. Of one the first line is method and target, the lines up to
- * an empty one are headers, the rest is its body. There is no worker, so calls wait for as long as they may, which is no time at all.
+/* A controller, whole, and a user with a token: up to four requests, each ended by NUL. Of one the first line is method and target, in which "{id}"
+ * is the execution that was answered with last, the lines up to an empty one are headers, the rest is its body. There is no worker, so calls wait for as long as they may, which is no time at all.
  *
  * Each request is answered, with JSON where it says so, and never with what a user cannot help (500). The linker puts the functions below in the place of
  * those that reach for receivers of callbacks, and of the timer, so that the controller looks at what waits every millisecond. */
@@ -124,6 +124,11 @@ static void start(void)
 
 /* ---- a request ---- */
 
+static const char *find(const char *text, size_t len, const char *what)
+{
+    return memmem(text, len, what, strlen(what));
+}
+
 static void append(struct buffer *out, const char *text, size_t len)
 {
     require(buffer_append(out, text, len, NULL) == 0);
@@ -149,11 +154,24 @@ static bool frames(const char *line, size_t len)
     return len == 0 || line[0] == ' ' || line[0] == '\t';
 }
 
+static char last_id[TIME_ID_LEN + 1];
+
+static void write_target(struct buffer *out, const char *line, size_t len)
+{
+    const char *place = find(line, len, "{id}");
+    size_t before = place ? (size_t)(place - line) : len;
+    append(out, line, before);
+    if (!place)
+        return;
+    append(out, last_id, strlen(last_id));
+    append(out, place + 4, len - before - 4);
+}
+
 static void write_request(struct buffer *out, const char *at, const char *end)
 {
     const char *line = at;
     size_t len = take_line(&at, end);
-    append(out, line, len);
+    write_target(out, line, len);
     require(buffer_printf(out, NULL, " HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n",
                           token) == 0);
     while (at < end && (line = at, (len = take_line(&at, end)) > 0)) {
@@ -168,11 +186,6 @@ static void write_request(struct buffer *out, const char *at, const char *end)
 }
 
 /* ---- its answer ---- */
-
-static const char *find(const char *text, size_t len, const char *what)
-{
-    return memmem(text, len, what, strlen(what));
-}
 
 static void check_answer(const struct buffer *answer)
 {
@@ -192,6 +205,9 @@ static void check_answer(const struct buffer *answer)
             left); /* what libmicrohttpd takes for another request is answered behind it */
     autojson *value = json_parse(body + 4, body_len, NULL, NULL);
     require(value && (answer->data[9] < '4' || json_get(value, "error")));
+    const char *id = json_get_string(value, "id");
+    if (time_id_valid(id))
+        memcpy(last_id, id, sizeof(last_id));
 }
 
 static int connect_client(void)

@@ -33,7 +33,19 @@ static void handle(struct http_request *request, void *data)
     http_respond(request, 200, "application/octet-stream", body, len, NULL, 0);
 }
 
+/* Memory of the program's for a large body, which never comes whole. */
+static struct blob *make_room(struct http_request *request, const struct http_route *route,
+                              void *data, size_t announced)
+{
+    (void)request;
+    (void)route;
+    (void)data;
+    char *memory = announced <= 400000 ? malloc(announced) : NULL;
+    return memory ? blob_new(memory, announced) : NULL;
+}
+
 static const struct http_route routes[] = {
+    {.method = "PUT", .pattern = "/large", .handler = handle, .max_body_bytes = 400000},
     {.method = "POST", .pattern = "/echo", .handler = handle, .max_body_bytes = 1000},
     {.method = "*", .pattern = "/fn/{name}", .handler = handle, .max_body_bytes = 1000},
     {.method = "GET", .pattern = "/none/{rest...}", .handler = handle},
@@ -51,6 +63,8 @@ static void start(void)
     struct http_server_options options = {.listen = "127.0.0.1:0",
                                           .routes = routes,
                                           .route_count = sizeof(routes) / sizeof(routes[0]),
+                                          .room = make_room,
+                                          .max_buffered_bytes = 600000,
                                           .idle_timeout_seconds = 1,
                                           .receive_timeout_seconds = 1};
     if (server)

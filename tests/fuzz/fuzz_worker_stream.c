@@ -1,5 +1,5 @@
 /* A controller, whole, whose worker is a stranger with the worker token. The input is messages, a head and a body each, both ended by NUL.
- * An empty head cuts the connection and makes another; "+N" lets N seconds pass. Two functions serve and one is to be compiled; calls wait from the beginning, and
+ * What comes behind a head that begins with a blank comes at the same time. An empty head cuts the connection and makes another; "+N" lets N seconds pass. Two functions serve and one is to be compiled; calls wait from the beginning, and
  * have the ids that counted_id() gives.
  *
  * Whatever is said: no call is lost and none ends twice, what is written of one keeps the rules of a record, and what the controller
@@ -504,6 +504,8 @@ static void talk(const char *at, const char *end)
         }
         const char *body = next(&at, end, &body_len);
         say(head, head_len, body, body_len);
+        if (head[0] != ' ')
+            turn();
     }
     if (wire.open)
         cut();
