@@ -168,7 +168,8 @@ static void check_body(struct seen *seen, const struct message_in *in)
     if (message->body_len > MAX_BODY || (in->cut && message->body_len > 0))
         abort();
     if (in->memory && (in->memory != seen->memory || in->place->len != message->body_len ||
-                       shared_memory_at(in->memory, in->place) != message->body))
+                       shared_memory_at(in->memory, in->place) != message->body ||
+                       (!seen->opener && in->place->at >= SHARED_AREA_SIZE)))
         abort();
     uint64_t before = sum_of(message->body, message->body_len);
     change(seen);
