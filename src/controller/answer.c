@@ -102,10 +102,21 @@ static struct json *parse_foreign(const struct execution *record, struct error *
     return tree;
 }
 
+static bool is_foreign(const struct execution *record)
+{
+    return record->shared && record->shared->foreign;
+}
+
+/* One that its worker can change stays what it was when it was taken. */
+static bool is_text(const struct execution *record)
+{
+    return is_foreign(record) ? record->taken_as_text : record->result && record->result[0] == '"';
+}
+
 static struct json *parse_result(const struct execution *record, struct error *err)
 {
     struct json_limits limits = {.max_bytes = SIZE_MAX};
-    if (record->shared && record->shared->foreign)
+    if (is_foreign(record))
         return parse_foreign(record, err);
     return json_parse(record->result, record->result_len, &limits, err);
 }
@@ -138,7 +149,7 @@ static void answer_result(struct live_execution *execution, struct http_request 
     with_cleanup(buffer_deinit) struct buffer body = BUFFER_INIT(ANSWER_MAX);
     struct blob *shared = NULL;
     int outcome = 0;
-    if (record->result && record->result[0] == '"') {
+    if (is_text(record)) {
         type = record->result_base64 ? "application/octet-stream" : "text/plain; charset=utf-8";
         outcome = unwrap_string(record, &body, &err);
     } else if (!(shared = share_large(record))) {

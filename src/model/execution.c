@@ -79,6 +79,7 @@ struct blob *execution_share_result(struct execution *execution)
 void execution_take_result(struct execution *execution, struct blob *result)
 {
     execution->shared = result;
+    execution->taken_as_text = result->len > 0 && result->bytes[0] == '"';
     execution->result = (char *)result->bytes; /* which nobody writes to */
     execution->result_len = result->len;
 }

@@ -75,6 +75,7 @@ struct execution {
     size_t result_len;
     struct blob
         *shared; /* owned: `result` is its, and not NUL-terminated; NULL: `result` is malloc'd */
+    bool taken_as_text; /* of a shared one: it was a JSON string when it was taken */
     bool
         result_base64; /* the result is a JSON string holding base64 of bytes that were not UTF-8 */
     bool has_error;

@@ -160,15 +160,30 @@ Test(answer, bytes_that_their_worker_has_made_no_base64_of_are_an_error)
     expect_error("the worker has made no base64 of the result");
 }
 
-/* No text any more: it goes out as it is, under its length, as any result of this worker would. */
-Test(answer, what_its_worker_has_made_no_text_of_goes_out_as_it_is)
+Test(answer, what_its_worker_has_made_no_text_of_is_an_error)
+{
+    static const char *const spoils[] = {"{", "1", " ", "["};
+    for (size_t i = 0; i < sizeof(spoils) / sizeof(spoils[0]); i++) {
+        spoil = spoils[i];
+        expect_error("the worker has made no ");
+    }
+}
+
+/* Under its length, as any result of this worker would. */
+Test(answer, what_was_no_text_goes_out_as_it_is)
 {
     size_t len;
-    spoil = "{";
+    checked[0] = '[';
+    memset(checked + 1, ' ', SIZE - 2);
+    checked[SIZE - 1] = ']';
     const char *body = ask("200", &len);
     cr_assert_eq(len, SIZE);
-    cr_expect_eq(body[0], '{');
-    cr_expect_eq(body[SIZE - 1], '{');
+    cr_expect_eq(memcmp(body, checked, len), 0);
+    spoil = "\"";
+    body = ask("200", &len);
+    cr_assert_eq(len, SIZE);
+    cr_expect_eq(body[0], '"');
+    cr_expect_eq(body[SIZE - 1], '"');
     cr_expect(strcasestr(answer, "Content-Type: application/json"));
 }
 
