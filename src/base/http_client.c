@@ -252,6 +252,9 @@ static int call_outcome(struct http_call *call, CURLcode code, struct error *err
         return error_set(err, ERROR_TIMED_OUT, "%s: %s", call->url, words);
     if (code == CURLE_URL_MALFORMAT || code == CURLE_UNSUPPORTED_PROTOCOL)
         return error_set(err, ERROR_INVALID_REQUEST, "%s: %s", call->url, words);
+    if (code == CURLE_SSL_CONNECT_ERROR)
+        return error_set(err, ERROR_UNAVAILABLE, "%s: %s (does it speak TLS there?)", call->url,
+                         words);
     return error_set(err, ERROR_UNAVAILABLE, "%s: %s", call->url, words);
 }
 

@@ -126,8 +126,9 @@ static int identify(const struct controller *controller, const struct http_reque
     if (*ret_role != AUTH_NOBODY)
         return 0;
     return error_set(err, ERROR_UNAUTHORIZED,
-                     "the token is not known here (the one of DATA_DIR/token is, and those that "
-                     "were made with POST /v1/tokens)");
+                     "the token is not known here (known are, of the controller's data folder, "
+                     "the one in token for users and the one in worker-token for workers, and "
+                     "those that were made with POST /v1/tokens)");
 }
 
 static int check_role(const struct controller *controller, const struct http_request *request,

@@ -430,6 +430,7 @@ class Service(ApiTest):
             self.assertError(self.api("GET", path, token=worker), 403, "forbidden")
         self.assertError(self.api("GET", "/v1/worker/stream", token=user), 403, "forbidden")
         self.assertError(self.api("GET", "/v1/worker/stream", token=None), 401, "unauthorized")
+        self.assertIn("worker-token", self.api("GET", "/v1/worker/stream", token="wrong").json()["error"]["message"])
         self.assertError(self.api("GET", "/v1/functions", token=None, headers={"Authorization": "Basic eDp5"}), 401, "unauthorized")
 
     def test_token_files_are_the_owners_only_and_tokens_are_not_logged(self):

@@ -136,6 +136,19 @@ Test(http_client, nobody_there_is_unavailable_and_names_the_address)
     cr_expect_not_null(strstr(err.message, "http://127.0.0.1:1/x"));
 }
 
+Test(http_client, who_speaks_no_tls_is_asked_whether_he_does)
+{
+    char tls_url[160];
+    struct http_answer answer;
+    struct error err = {0};
+    snprintf(tls_url, sizeof(tls_url), "https%s", url("/echo") + strlen("http"));
+    cr_expect_eq(
+        http_fetch(&(struct http_call_options){.method = "GET", .url = tls_url}, &answer, &err),
+        -1);
+    cr_expect_eq(err.code, ERROR_UNAVAILABLE);
+    cr_expect_not_null(strstr(err.message, "does it speak TLS there?"), "%s", err.message);
+}
+
 Test(http_client, an_answer_that_does_not_come_times_out)
 {
     struct http_answer answer;
