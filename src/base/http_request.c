@@ -193,11 +193,38 @@ static void set_refusal(const struct http_request *request, enum error_code code
         error_set(err, code, "too many large requests are under way; try again soon");
 }
 
+/* How often the headers say where the body ends: libmicrohttpd believes the first. */
+struct framing {
+    unsigned lengths, codings;
+};
+
+static enum MHD_Result note_header(void *data, enum MHD_ValueKind kind, const char *name,
+                                   const char *value)
+{
+    struct framing *framing = data;
+    (void)kind;
+    (void)value;
+    framing->lengths += strcasecmp(name, MHD_HTTP_HEADER_CONTENT_LENGTH) == 0;
+    framing->codings += strcasecmp(name, MHD_HTTP_HEADER_TRANSFER_ENCODING) == 0;
+    return MHD_YES;
+}
+
+/* Somebody in between may have found the request's end elsewhere: nothing behind it can be believed to be a request. */
+static bool is_ambiguous(struct http_request *request)
+{
+    struct framing framing = {0};
+    MHD_get_connection_values(request->connection, MHD_HEADER_KIND, note_header, &framing);
+    return framing.lengths > 1 || framing.codings > 1;
+}
+
 /* Libmicrohttpd reads a body of any other coding until the client hangs up, and believes
  * Transfer-Encoding where somebody in between may have believed Content-Length. */
 static int check_body_form(struct http_request *request, struct error *err)
 {
     const char *coding = http_request_header(request, MHD_HTTP_HEADER_TRANSFER_ENCODING);
+    if (is_ambiguous(request))
+        return error_set(err, ERROR_INVALID_REQUEST,
+                         "Content-Length and Transfer-Encoding can be given once");
     if (!coding)
         return 0;
     if (strcasecmp(coding, "chunked") != 0)
@@ -278,7 +305,8 @@ static enum MHD_Result begin_request(struct http_request *request)
     request->body_unread =
         request->phase == HTTP_PHASE_ANSWERED &&
         (content_length(request) > 0 ||
-         http_request_header(request, MHD_HTTP_HEADER_TRANSFER_ENCODING) != NULL);
+         http_request_header(request, MHD_HTTP_HEADER_TRANSFER_ENCODING) != NULL ||
+         is_ambiguous(request));
     return result;
 }
 

@@ -211,6 +211,25 @@ Test(http_server, a_query_that_cannot_be_read_is_refused)
     cr_expect_not_null(strstr(answer, "<a||->"), "%s", answer);
 }
 
+/* Where another length is believed, a body becomes a request of somebody else's. */
+Test(http_server, nothing_behind_a_request_of_two_lengths_is_taken_for_another)
+{
+    static const char *const heads[] = {
+        "GET /hello HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nContent-Length: 40\r\n",
+        "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nContent-Length: 40\r\n",
+        "GET /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nContent-Length: 40\r\n",
+        "POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: "
+        "gzip\r\n",
+    };
+    for (size_t i = 0; i < sizeof(heads) / sizeof(heads[0]); i++) {
+        char request[512];
+        snprintf(request, sizeof(request), "%s\r\nGET /hello HTTP/1.1\r\n" CLOSE "\r\n", heads[i]);
+        const char *answer = exchange(request);
+        cr_expect(strncmp(answer, "HTTP/1.1 40", 11) == 0, "%zu: %s", i, answer);
+        cr_expect_null(strstr(answer + 1, "HTTP/1.1 "), "%zu: %s", i, answer);
+    }
+}
+
 Test(http_server, a_body_whose_length_is_ambiguous_is_refused)
 {
     expect_error(exchange("POST /echo HTTP/1.1\r\n" CLOSE "Content-Length: 5\r\n"
