@@ -340,6 +340,9 @@ struct runtime *runtime_container_new(uv_loop_t *loop, const struct worker_setti
     runtime->loop = loop;
     runtime->settings = settings;
     if (open_parts(runtime, err) < 0) {
+        /* Made for the OCI runtime; with containers of a predecessor in it, it stays. */
+        if (runtime->state)
+            rmdir(runtime->state);
         runtime_destroy(runtime);
         return NULL;
     }

@@ -179,6 +179,17 @@ class WithAll(unittest.TestCase):
                 self.assertIn('seccomp', linux)
                 self.assertIn('user', [namespace['type'] for namespace in linux['namespaces']])
 
+    def test_a_worker_that_cannot_start_leaves_nothing_behind(self):
+        platform = Platform({'WORKER_IMAGE_DIR': '/dev/null/images'})
+        try:
+            with self.assertRaises(AssertionError):
+                platform.start()
+            self.assertIn('WORKER_IMAGE_DIR', platform.log_tail())
+            self.assertEqual(platform.leftovers(), [])
+        finally:
+            platform.kill()
+            platform.cleanup()
+
     def test_a_name_that_is_none_is_refused(self):
         done = subprocess.run([os.path.join(BIN, 'faas-worker'), '--check-config', '--allow-unenforced', 'ram'], capture_output=True,
                               text=True, check=False)
