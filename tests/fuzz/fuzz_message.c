@@ -1,6 +1,8 @@
 /* A stream of messages from a stranger, who also has memory with the reader: see struct input. However the bytes come, the same messages are
- * told, each within what was received, and the stream ends once. What was found out about a body that was copied holds for what is told,
- * and of those that stay where they are no more is held than may be. */
+ * told, each within what was received, and the stream ends once. A body that was copied is what was there, what was found out about it holds
+ * for what is told, and of those that stay where they are no more is held than may be.
+ *
+ * The linker puts the functions below in the place of those that tell where a body is, and that look at it while it is copied. */
 #include "base/json_tree.h"
 #include "base/message_stream.h"
 #include "shared_ends.h"
@@ -38,7 +40,7 @@ struct input {
 
 struct change {
     uint8_t after; /* so many messages were told */
-    uint8_t at[3]; /* its highest bit: of what is shown */
+    uint8_t at[3]; /* its highest bit: of what is shown; the next: not before a body is looked at */
     uint8_t byte;
 };
 
@@ -68,6 +70,9 @@ struct seen {
 };
 
 static struct shared_ends ends;
+static struct seen *reading;
+static const char
+    *told_at; /* the last body, for the reader; NULL: not known, or it was changed since */
 static uv_loop_t loop;
 static int ended; /* a pipe without a writer */
 
@@ -118,14 +123,35 @@ static char *changed_at(const struct seen *seen, const struct change *to)
 }
 
 /* All that are to come after so many messages. */
-static void change(struct seen *seen)
+static void change(struct seen *seen, bool looks)
 {
     for (; seen->changed < seen->change_count; seen->changed++) {
         const struct change *next = &seen->changes[seen->changed];
-        if (next->after > seen->messages)
+        bool waits = (next->at[2] & 0x40) && next->after == seen->messages && !looks;
+        if (next->after > seen->messages || waits)
             break;
         *changed_at(seen, next) = (char)next->byte;
+        told_at = NULL;
     }
+}
+
+const char *__real_shared_memory_at(const struct shared_memory *memory,
+                                    const struct shared_place *place);
+const char *__wrap_shared_memory_at(const struct shared_memory *memory,
+                                    const struct shared_place *place);
+const char *__wrap_shared_memory_at(const struct shared_memory *memory,
+                                    const struct shared_place *place)
+{
+    told_at = __real_shared_memory_at(memory, place);
+    return told_at;
+}
+
+void __real_json_ahead_look(struct json_ahead *ahead, const char *text, size_t len);
+void __wrap_json_ahead_look(struct json_ahead *ahead, const char *text, size_t len);
+void __wrap_json_ahead_look(struct json_ahead *ahead, const char *text, size_t len)
+{
+    change(reading, true);
+    __real_json_ahead_look(ahead, text, len);
 }
 
 static void take_back_changes(struct seen *seen)
@@ -171,8 +197,11 @@ static void check_body(struct seen *seen, const struct message_in *in)
                        shared_memory_at(in->memory, in->place) != message->body ||
                        (!seen->opener && in->place->at >= SHARED_AREA_SIZE)))
         abort();
+    if (told_at && !in->cut && memcmp(message->body, told_at, message->body_len) != 0)
+        abort();
+    told_at = NULL;
     uint64_t before = sum_of(message->body, message->body_len);
-    change(seen);
+    change(seen, false);
     if (!in->memory && sum_of(message->body, message->body_len) != before)
         abort();
     if (message->ahead)
@@ -290,7 +319,9 @@ static struct seen run(const struct input *input, size_t size, size_t piece)
         seen.memory = seen.opener ? ends.opener : ends.maker;
         message_stream_share(seen.stream, shared_memory_ref(seen.memory));
     }
-    change(&seen);
+    told_at = NULL;
+    reading = &seen;
+    change(&seen, false);
     uv_run(&loop, UV_RUN_DEFAULT);
     if (seen.closed != 1)
         abort();
