@@ -116,7 +116,7 @@ class Isolation(PlatformTest):
 
     def each_process(self, look, platform=None):
         """look(container, pid) for every process of every instance."""
-        for container in [one['id'] for one in self.oci_runtime('list', '--format', 'json', platform=platform) if one['status'] == 'running']:
+        for container in [one['id'] for one in self.oci_runtime('list', '--format', 'json', platform=platform) if one['status'] in ('running', 'paused')]:
             # One that has not begun yet is the OCI runtime itself, and others come and go meanwhile.
             with contextlib.suppress(FileNotFoundError, ProcessLookupError, subprocess.CalledProcessError):
                 for pid in self.oci_runtime('ps', '--format', 'json', container, platform=platform):
