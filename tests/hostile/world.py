@@ -90,6 +90,7 @@ class Packet:
 
     def __init__(self, frame):
         self.type = struct.unpack('!H', frame[12:14])[0]
+        self.mac = frame[6:12]
         self.source = self.target = self.port = self.protocol = None
         self.broadcast = bool(frame[0] & 1)
         if self.type == 0x0800 and len(frame) >= 34:
@@ -100,7 +101,7 @@ class Packet:
                 self.port = struct.unpack('!H', frame[14 + header + 2:14 + header + 4])[0]
 
     def __repr__(self):
-        return f'{self.source or hex(self.type)}>{self.target}:{self.port}'
+        return f'{self.source or hex(self.type)}>{self.target}:{self.port} from {self.mac.hex(":")}'
 
 
 class Sniffer:
