@@ -7,6 +7,7 @@
 #include "base/http_client.h"
 #include "base/log.h"
 #include "controller/controller.h"
+#include "read_log.h"
 #include "scratch.h"
 
 #include <arpa/inet.h>
@@ -61,17 +62,6 @@ struct loop_timer *__wrap_loop_timer_start(uv_loop_t *on, uint64_t after_ms, uin
     bool is_tick = after_ms == 100 && repeat_ms == 100;
     return __real_loop_timer_start(on, is_tick ? 1 : after_ms, is_tick ? 1 : repeat_ms, fn, data,
                                    err);
-}
-
-void __wrap_log_write(enum log_level level, const char *message, const struct log_field *fields,
-                      size_t count);
-void __wrap_log_write(enum log_level level, const char *message, const struct log_field *fields,
-                      size_t count)
-{
-    (void)level;
-    (void)message;
-    for (size_t i = 0; i < count; i++) /* a text that is none shows here */
-        require(!fields[i].string || strlen(fields[i].string) < SIZE_MAX);
 }
 
 /* ---- the controller ---- */
