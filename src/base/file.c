@@ -123,8 +123,7 @@ int write_file_value(const char *path, const char *value, struct error *err)
     return 0;
 }
 
-/* Whoever holds the lock may remove the file, and another may have made it anew by now. */
-static bool is_file_at(int fd, const char *path)
+bool is_file_at(int fd, const char *path)
 {
     struct stat held, there;
     return fstat(fd, &held) == 0 && stat(path, &there) == 0 && held.st_dev == there.st_dev &&

@@ -23,6 +23,8 @@ int remove_tree_at(int parent, const char *name, struct error *err);
 /* Exclusive lock on a file (made if needed), held while the descriptor is open. ERROR_CONFLICT when
  * another process has it. The holder may remove the file before it closes the descriptor. */
 int lock_file(const char *path, int *ret_fd, struct error *err);
+/* Whether the path still leads to the open file: whoever had it locked may have removed it, and another may have made it anew by now. */
+bool is_file_at(int fd, const char *path);
 bool path_exists(const char *path);
 /* The folder that holds this program's executable file; malloc'd. */
 char *program_directory(void);

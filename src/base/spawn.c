@@ -290,8 +290,7 @@ static void put_session_behind_others(pid_t pid)
 
     snprintf(path, sizeof(path), "/proc/%d/autogroup", (int)pid);
     snprintf(nice, sizeof(nice), "%d", SPAWN_BACKGROUND_NICE);
-    if (path_exists(path))
-        (void)write_file_value(path, nice, NULL);
+    (void)write_file_value(path, nice, NULL); /* not there: no such groups */
 }
 
 static void put_behind_others(pid_t pid, const struct spawn_options *options)

@@ -14,7 +14,6 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #define TABLE_BYTES (INSTANCE_ID_SLOTS * sizeof(uint64_t))
@@ -28,15 +27,6 @@ static uint64_t owner_of(const char *text)
     return strtoull(hex, NULL, 16) | 1;
 }
 
-/* Whether the path still leads to the file: the last one to leave may have removed it before it was locked. */
-static bool is_at(int fd, const char *path)
-{
-    struct stat own, there;
-
-    return fstat(fd, &own) == 0 && stat(path, &there) == 0 && own.st_dev == there.st_dev &&
-           own.st_ino == there.st_ino;
-}
-
 static int open_locked(const char *path, int *ret_fd, struct error *err)
 {
     for (;;) {
@@ -44,7 +34,7 @@ static int open_locked(const char *path, int *ret_fd, struct error *err)
         if (fd < 0 || flock(fd, LOCK_SH) < 0)
             return error_set_errno(err, ERROR_UNAVAILABLE, errno,
                                    "cannot use the table of user namespaces, %s", path);
-        if (is_at(fd, path)) {
+        if (is_file_at(fd, path)) {
             *ret_fd = steal_fd(&fd);
             return 0;
         }
@@ -101,7 +91,7 @@ void id_ranges_close(struct id_ranges *ranges)
 {
     if (ranges->markers) {
         if (flock(ranges->fd, LOCK_EX | LOCK_NB) == 0 && is_empty(ranges) &&
-            is_at(ranges->fd, ranges->path))
+            is_file_at(ranges->fd, ranges->path))
             unlink(ranges->path);
         munmap((void *)ranges->markers, TABLE_BYTES);
     }

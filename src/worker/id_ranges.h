@@ -13,7 +13,8 @@
 
 #include <stdint.h>
 
-#define ID_RANGES_FILE "/run/faas/ids"
+#define ID_RANGES_FOLDER "/run/faas"
+#define ID_RANGES_FILE ID_RANGES_FOLDER "/ids"
 
 struct id_ranges {
     int fd;                    /* -1: not open */

@@ -18,7 +18,6 @@
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #define FORWARD_SWITCH "/proc/sys/net/ipv4/ip_forward"
@@ -163,7 +162,6 @@ static int lock_state(const char *state, const char *folder, struct error *err)
     if (!path)
         return error_set(err, ERROR_INTERNAL, "out of memory");
     for (;;) {
-        struct stat opened, named;
         if (make_directories(state, 0700, err) < 0)
             return -1;
         int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
@@ -171,8 +169,7 @@ static int lock_state(const char *state, const char *folder, struct error *err)
             continue;
         if (fd < 0)
             return error_set_errno(err, ERROR_UNAVAILABLE, errno, "open %s", path);
-        if (flock(fd, LOCK_EX) == 0 && fstat(fd, &opened) == 0 && stat(path, &named) == 0 &&
-            opened.st_ino == named.st_ino)
+        if (flock(fd, LOCK_EX) == 0 && is_file_at(fd, path))
             return fd;
         close(fd);
     }

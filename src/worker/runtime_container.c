@@ -191,11 +191,7 @@ static int open_network(struct container_runtime *runtime, struct error *err)
 /* After the predecessor's containers are gone, so that its ranges are free. */
 static int open_ids(struct container_runtime *runtime, struct error *err)
 {
-    autofree char *folder = strdup(ID_RANGES_FILE);
-    if (!folder)
-        return error_set(err, ERROR_INTERNAL, "out of memory");
-    *strrchr(folder, '/') = '\0';
-    if (make_directories(folder, 0711, err) < 0)
+    if (make_directories(ID_RANGES_FOLDER, 0711, err) < 0)
         return -1;
     return id_ranges_open(&runtime->ids, ID_RANGES_FILE, runtime->settings->run_dir, err);
 }

@@ -93,27 +93,42 @@ Test(spawn, a_child_is_reaped_after_its_end_was_told)
     cr_expect_eq(kill(ending.pid, 0), -1);
 }
 
+/* A program that lives until it is told to end. */
+struct waiting {
+    pid_t pid;
+    int ends[2];
+};
+
+static struct waiting start_waiting(struct spawn_options options)
+{
+    struct waiting waiting;
+    struct error err = {0};
+    cr_assert_eq(pipe2(waiting.ends, O_CLOEXEC), 0);
+    options.argv = (const char *const[]){"sh", "-c", "read word <&3", NULL};
+    options.fds = waiting.ends;
+    options.fd_count = 1;
+    struct spawn *spawn = spawn_start(uv_default_loop(), &options, forget_result, NULL, &err);
+    cr_assert_not_null(spawn, "%s", err.message);
+    waiting.pid = spawn_pid(spawn);
+    return waiting;
+}
+
+static void end_waiting(const struct waiting *waiting)
+{
+    close(waiting->ends[0]);
+    close(waiting->ends[1]);
+    uv_run(uv_default_loop(), UV_RUN_DEFAULT);
+}
+
 Test(spawn, what_nobody_waits_for_is_behind_what_somebody_does)
 {
-    uv_loop_t *loop = uv_default_loop();
     int own = getpriority(PRIO_PROCESS, 0);
     for (int background = 0; background < 2; background++) {
-        int ends[2];
-        cr_assert_eq(pipe2(ends, O_CLOEXEC), 0);
-        struct error err = {0};
-        struct spawn_options options = {
-            .argv = (const char *const[]){"sh", "-c", "read word <&3", NULL},
-            .fds = ends,
-            .fd_count = 1,
-            .background = background};
-        struct spawn *spawn = spawn_start(loop, &options, forget_result, NULL, &err);
-        cr_assert_not_null(spawn, "%s", err.message);
+        struct waiting waiting = start_waiting((struct spawn_options){.background = background});
         int wanted = own + background * SPAWN_BACKGROUND_NICE;
-        cr_expect_eq(getpriority(PRIO_PROCESS, (id_t)spawn_pid(spawn)),
+        cr_expect_eq(getpriority(PRIO_PROCESS, (id_t)waiting.pid),
                      wanted < NICEST ? wanted : NICEST);
-        close(ends[0]);
-        close(ends[1]);
-        uv_run(loop, UV_RUN_DEFAULT);
+        end_waiting(&waiting);
     }
 }
 
@@ -135,26 +150,14 @@ static void expect_session(pid_t pid, bool nicer)
 
 Test(spawn, nor_does_its_session_take_as_much_as_another)
 {
-    uv_loop_t *loop = uv_default_loop();
     for (int i = 0; i < 3; i++) {
-        int ends[2];
-        cr_assert_eq(pipe2(ends, O_CLOEXEC), 0);
-        struct error err = {0};
-        struct spawn_options options = {
-            .argv = (const char *const[]){"sh", "-c", "read word <&3", NULL},
-            .fds = ends,
-            .fd_count = 1,
-            .background = i == 1,
-            .background_session = i == 2};
-        struct spawn *spawn = spawn_start(loop, &options, forget_result, NULL, &err);
-        cr_assert_not_null(spawn, "%s", err.message);
-        expect_session(spawn_pid(spawn), i > 0);
+        struct waiting waiting = start_waiting(
+            (struct spawn_options){.background = i == 1, .background_session = i == 2});
+        expect_session(waiting.pid, i > 0);
         if (i == 2)
-            cr_expect_eq(getpriority(PRIO_PROCESS, (id_t)spawn_pid(spawn)),
+            cr_expect_eq(getpriority(PRIO_PROCESS, (id_t)waiting.pid),
                          getpriority(PRIO_PROCESS, 0));
-        close(ends[0]);
-        close(ends[1]);
-        uv_run(loop, UV_RUN_DEFAULT);
+        end_waiting(&waiting);
     }
 }
 
