@@ -344,11 +344,12 @@ int network_host_link_down(const char *interface, struct error *err)
 int network_host_isolate(const char *interface, struct error *err)
 {
     autofree char *path = string_printf("/sys/class/net/%s/brport/isolated", interface);
+    autofree char *ipv6 = string_printf("/proc/sys/net/ipv6/conf/%s/disable_ipv6", interface);
 
-    if (!path)
+    if (!path || !ipv6)
         return error_set(err, ERROR_INTERNAL, "out of memory");
     if (write_file_value(path, "1", err) < 0)
         return error_wrap(err, "functions cannot be kept apart on the bridge (kernel 4.18 or newer "
                                "and /sys are needed)");
-    return 0;
+    return path_exists(ipv6) ? write_file_value(ipv6, "1", err) : 0;
 }

@@ -28,7 +28,7 @@ const char *network_host_table(const struct network_host *host);
 /* Undoes it; accepts NULL. */
 void network_host_leave(struct network_host *host);
 
-/* No direct path between this port of the bridge and the other isolated ones. */
+/* No direct path between this port of the bridge and the other isolated ones, and nothing said on it by the host's IPv6. */
 int network_host_isolate(const char *interface, struct error *err);
 /* Nothing passes through it any more. */
 int network_host_link_down(const char *interface, struct error *err);

@@ -205,6 +205,20 @@ Test(network, ipv6_is_off_inside)
     close_network(network);
 }
 
+/* Nobody there speaks it, so the host has nothing to say either. */
+Test(network, ipv6_is_off_at_the_hosts_end)
+{
+    struct network *network = open_network(0);
+    struct network_namespace *ns = take(network, NETWORK_BRIDGE);
+    autofree char *addresses =
+        string_printf("ip -o -6 addr show dev %s; cat /proc/sys/net/ipv6/conf/%s/disable_ipv6",
+                      ns->host_interface, ns->host_interface);
+    autofree char *told = shell(addresses);
+
+    cr_expect_str_eq(told, "1\n");
+    close_network(network);
+}
+
 static int sleep_forever(const char *namespace_path)
 {
     int fd = open(namespace_path, O_RDONLY);
