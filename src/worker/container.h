@@ -69,6 +69,7 @@ struct runtime_instance {
     int counters;
     bool start_over; /* the start has succeeded or failed */
     bool created;    /* the OCI runtime may know it */
+    bool may_live;   /* created, and its cgroup was not yet seen gone */
     bool queued;     /* in the runtime's list `prepared` */
     TAILQ_ENTRY(runtime_instance) prepared;
     bool stopping;

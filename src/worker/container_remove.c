@@ -24,7 +24,8 @@
 void container_destroy(struct runtime_instance *instance)
 {
     container_close_fds(instance);
-    if (instance->slot >= 0)
+    /* What may still have processes keeps its range of ids, as one does whose worker died: the next start frees it. */
+    if (instance->slot >= 0 && !instance->may_live)
         id_ranges_give(&instance->runtime->ids, instance->slot);
     network_release(instance->runtime->network, instance->ns);
     if (instance->image_hold >= 0)
@@ -117,7 +118,10 @@ static int remove_cgroup(struct runtime_instance *instance, struct error *err)
 {
     instance_cgroup_close(instance->cgroup);
     instance->cgroup = NULL;
-    return worker_cgroup_remove(instance->runtime->cgroup, instance->id, err);
+    if (worker_cgroup_remove(instance->runtime->cgroup, instance->id, err) < 0)
+        return -1;
+    instance->may_live = false;
+    return 0;
 }
 
 static void on_deleted(void *data, const struct oci_outcome *outcome, const struct error *err)

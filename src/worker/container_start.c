@@ -178,7 +178,7 @@ static void run(struct runtime_instance *instance)
                             .fd_count = INSTANCE_FD_COUNT,
                             .unhurried = !instance->code_dir,
                             .timeout_ms = (uint64_t)runtime->settings->start_timeout_ms};
-    instance->created = true;
+    instance->created = instance->may_live = true;
     if (worker_cgroup_prepare(
             runtime->cgroup, instance->id,
             instance_cgroup_limits(instance->spec, false, runtime->base.without, runtime->disk)

@@ -6,8 +6,8 @@ import re
 import socket
 import subprocess
 
-from confinement import IS_V2, ROOT, read
-from faas_platform import Platform, PlatformTest, main
+from confinement import Confinement, IS_V2, ROOT, read, write
+from faas_platform import Platform, PlatformTest, host_state, main
 
 PROBE = '''
 import ctypes, errno, json, os, socket, stat, sys
@@ -172,6 +172,50 @@ class Isolation(PlatformTest):
             users = [*mine.values(), *others.values()]
             self.assertEqual(len(set(users)), len(users), (mine, others))
             self.assertTrue(all(base >= 0x20010000 and base % 65536 == 0 for base in users), users)
+
+    def test_an_instance_that_cannot_be_killed_keeps_its_users_of_the_host(self):
+        if IS_V2:
+            self.skipTest('what is frozen can be killed with cgroup v2')
+        frozen = Confinement('freezer')
+        stuck = Platform({**self.settings, 'WORKER_POOL_SIZE': '0', 'WORKER_OCI_RUNTIME': self.runtime_that_deletes_nothing()})
+        self.addCleanup(frozen.remove)
+        self.addCleanup(stuck.cleanup)
+        with frozen.inside():
+            stuck.start()
+        stuck.deploy('stuck', python='print(1)')
+        self.assertSucceeded(stuck.invoke('stuck'), 1)
+        ((container, kept),) = self.host_ids(stuck).items()
+        pid = self.oci_runtime('ps', '--format', 'json', container, platform=stuck)[0]
+        for own in frozen.pids():
+            write(f'{frozen.home}/cgroup.procs', own)
+        write(f'{frozen.folder}/freezer.state', 'FROZEN')
+        try:
+            stuck.stop()
+            self.assertTrue(os.path.exists(f'/proc/{pid}'), 'it was to outlive its worker')
+            self.assertNotIn(kept, self.bases_of_a_new_worker())
+        finally:
+            write(f'{frozen.folder}/freezer.state', 'THAWED')
+            del stuck.settings['WORKER_OCI_RUNTIME']
+            with frozen.inside():
+                stuck.start()
+            status = stuck.stop()
+        self.assertEqual(status, 0)
+        self.assertFalse([line for line in host_state() if stuck.worker_name in line])
+        self.assertIn(kept, self.bases_of_a_new_worker())
+
+    def runtime_that_deletes_nothing(self):
+        path = os.path.join(self.platform.data_dir, 'runtime')
+        with open(path, 'w', encoding='ascii') as file:
+            file.write('#!/bin/sh\nfor word; do [ "$word" = delete ] && exit 1; done\nexec runc "$@"\n')
+        os.chmod(path, 0o755)
+        return path
+
+    def bases_of_a_new_worker(self):
+        with Platform({**self.settings, 'WORKER_POOL_SIZE': '0'}) as other:
+            for number in range(2):
+                other.deploy(f'other-{number}', python='print(1)')
+                self.assertSucceeded(other.invoke(f'other-{number}'), 1)
+            return self.host_ids(other).values()
 
     def test_ids_are_mapped(self):
         outside = int(self.probe('open("/proc/self/uid_map").read().split()')[1])
