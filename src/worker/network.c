@@ -372,6 +372,7 @@ static void teardown_work(void *job)
 {
     struct network *network = job;
 
+    (void)network_items_remove_left(network, NULL);
     network_addresses_free(steal_pointer(&network->addresses));
     network_host_leave(steal_pointer(&network->host));
     rmdir(network->directory);

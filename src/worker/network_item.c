@@ -33,8 +33,10 @@ void network_item_free(struct item *item)
 
 /* ---- the way down ---- */
 
-/* The link first: its other end, too, is gone when this returns; with the namespace it would go some time later. An address whose link may be there
- * stays in use. */
+/* The link first: its other end, too, is gone when this returns; with the namespace it would go some time later.
+ *
+ * An address whose link, rules or connections may be there stays in use, or another instance would have them, too. Its namespace's file stays
+ * with it: by that the end of this worker, or the next one's start, finds both. */
 static void remove_work(void *job)
 {
     struct item *item = job;
@@ -43,8 +45,11 @@ static void remove_work(void *job)
     item->err = (struct error){0};
     if (item->kind == NETWORK_BRIDGE && network_link_delete(item->path, &err) < 0)
         item->err = err;
-    else if (item->port.address)
+    if (item->port.address) {
+        if (item->err.code || item->uncleared)
+            return;
         network_addresses_give_back(item->network->addresses, item->port.address);
+    }
     if (network_namespace_remove(item->path, &err) < 0)
         item->err = err;
 }
@@ -70,26 +75,36 @@ static void start_removing(struct item *item)
     removed(item);
 }
 
-/* What the host has of these instances goes: their rules, then their connections. Their addresses are still their own. */
-static void clear_batch(struct network *network, struct item **items, size_t count)
+/* In one transaction, or each by itself: one that fails would keep the others' rules. */
+static void remove_rules(const struct network *network, struct item **items, size_t count)
 {
+    const char *table = network_host_table(network->host);
     const struct filter_port *ports[NETWORK_CLEARING_MAX];
+
+    for (size_t i = 0; i < count; i++)
+        ports[i] = &items[i]->port;
+    bool all = network_filter_remove_ports(table, ports, count, NULL) == 0;
+    for (size_t i = 0; i < count; i++)
+        items[i]->filtered =
+            !all && network_filter_remove_ports(table, &ports[i], 1, &items[i]->err) < 0;
+}
+
+/* What the host has of these instances goes: their rules, then their connections. Their addresses are still their own. */
+static void clear_batch(const struct network *network, struct item **items, size_t count)
+{
     uint32_t addresses[NETWORK_CLEARING_MAX];
     struct error err = {0};
 
     for (size_t i = 0; i < count; i++) {
-        ports[i] = &items[i]->port;
         addresses[i] = items[i]->port.address;
-        if (network_host_link_down(items[i]->public.host_interface, &err) < 0)
-            items[i]->err = err;
+        network_host_link_down(items[i]->public.host_interface, &items[i]->err);
     }
-    bool filtered =
-        network_filter_remove_ports(network_host_table(network->host), ports, count, &err) < 0;
+    remove_rules(network, items, count);
     bool tracked = network_conntrack_forget(addresses, count, &err) < 0;
     for (size_t i = 0; i < count; i++) {
-        items[i]->filtered = filtered;
-        if (filtered || tracked)
+        if (tracked)
             items[i]->err = err;
+        items[i]->uncleared |= items[i]->filtered || tracked;
     }
 }
 
@@ -139,17 +154,27 @@ static void clear_next(struct network *network)
     cleared(network);
 }
 
-static void start_clearing(void *data)
+static void start_clearing(struct item *item)
 {
-    struct item *item = data;
-
-    item->policy = NULL;
     if (!item->filtered) {
         start_removing(item);
         return;
     }
     item->to_clear = true;
     clear_next(item->network);
+}
+
+static void on_policy_closed(void *data, const struct error *err)
+{
+    struct item *item = data;
+
+    item->policy = NULL;
+    if (err) {
+        log_warn("an instance's allow-list is left behind", LOG_STR("namespace", item->id),
+                 LOG_ERR(err));
+        item->uncleared = true;
+    }
+    start_clearing(item);
 }
 
 void network_item_destroy(struct item *item)
@@ -160,7 +185,7 @@ void network_item_destroy(struct item *item)
     }
     item->state = CLEARING;
     if (item->policy)
-        network_policy_close(item->policy, start_clearing, item);
+        network_policy_close(item->policy, on_policy_closed, item);
     else
         start_clearing(item);
 }

@@ -30,6 +30,7 @@ struct item {
     struct filter_port port; /* its interface is public.host_interface; address 0: none yet */
     bool filtered;           /* the packet filter has the port */
     bool to_clear;           /* CLEARING, and not yet of the job */
+    bool uncleared;          /* rules or connections that its address has are still there */
     struct network_policy *policy;
     network_applied_fn *applied;
     void *applied_data;
@@ -67,7 +68,7 @@ int network_item_start(struct network *network, enum function_network kind, stru
 void network_item_destroy(struct item *item);
 /* At once: nothing of it must be there. */
 void network_item_free(struct item *item);
-/* What a worker of this name left in the folder. Blocks. */
+/* What a worker of this name left in the folder, or this one could not clear. Blocks. */
 int network_items_remove_left(struct network *network, struct error *err);
 
 /* ---- what the pool makes of it (network.c) ---- */

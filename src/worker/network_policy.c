@@ -22,7 +22,7 @@ struct network_policy {
     struct error err; /* of the last job */
     void (*ready)(void *data, const struct error *err);
     void *ready_data;
-    void (*closed)(void *data);
+    void (*closed)(void *data, const struct error *err);
     void *closed_data;
 };
 
@@ -116,14 +116,12 @@ static void start_job(void *data);
 
 static void finish_close(struct network_policy *policy)
 {
-    void (*closed)(void *data) = policy->closed;
+    void (*closed)(void *, const struct error *) = policy->closed;
     void *data = policy->closed_data;
+    struct error err = policy->err;
 
-    if (policy->err.code)
-        log_warn("an instance's packet filter rules are left behind",
-                 LOG_STR("namespace", policy->options.path), LOG_ERR(&policy->err));
     policy_free(policy);
-    closed(data);
+    closed(data, err.code ? &err : NULL);
 }
 
 static void tell_ready(struct network_policy *policy)
@@ -246,7 +244,8 @@ struct network_policy *network_policy_start(uv_loop_t *loop, struct names *names
     return policy;
 }
 
-void network_policy_close(struct network_policy *policy, void (*closed)(void *data), void *data)
+void network_policy_close(struct network_policy *policy,
+                          void (*closed)(void *data, const struct error *err), void *data)
 {
     names_unwatch(policy->watch);
     policy->watch = NULL;

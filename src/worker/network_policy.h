@@ -36,5 +36,7 @@ struct network_policy *network_policy_start(uv_loop_t *loop, struct names *names
                                             const struct function_spec *spec,
                                             void (*ready)(void *data, const struct error *err),
                                             void *data, struct error *err);
-/* Takes the rules back; `closed` follows, never from inside this call, and then it is freed. `ready` is not called any more. */
-void network_policy_close(struct network_policy *policy, void (*closed)(void *data), void *data);
+/* Takes the rules back; `closed` follows, never from inside this call, with NULL or why some are still there, and then it is freed. `ready` is not
+ * called any more. */
+void network_policy_close(struct network_policy *policy,
+                          void (*closed)(void *data, const struct error *err), void *data);
