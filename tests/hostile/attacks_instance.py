@@ -102,7 +102,8 @@ def handler(event, context):
         execution = suite.invoke({'n': number})
         seen.append(suite.expect(execution, 'succeeded', 'failed', 'lost'))
         if execution['status'] == 'succeeded':
-            assert execution['result'] in ({'n': number}, 'forged'), execution
+            # Where a call took the forged one, its own is left for the call behind it: a function can do that to itself.
+            assert execution['result'] in ('forged', *({'n': earlier} for earlier in range(number + 1))), execution
     alive(suite)
     return ', '.join(sorted(set(seen)))
 
