@@ -12,6 +12,7 @@ from rows_call import HANDLER, HELLO_HANDLER, HELLO_PYTHON
 from rows_start import new_code
 
 IDLE = ('idle', 'frozen')
+PAUSING_HANDLER = "import time\ndef handler(event, context):\n    time.sleep(event.get('pause_s', 0))\n    return {'hello': event}\n"
 
 
 def idle_memory(bench, row):
@@ -51,14 +52,19 @@ def idle_python_bytes(bundle):
 
 
 def memory_flat(bench, row):
+    """All instances that there will be are there from the beginning: each is known to the worker, which takes memory, and on a fast machine
+    1,000 calls are over before the second one has started."""
     row.use_unit('MB')
-    few, many = bench.sized(1000, 100), bench.sized(100000, 1000)
+    few, many, clients = bench.sized(1000, 100), bench.sized(100000, 1000), 32
+    pause = bench.file('pause.json', b'{"pause_s": 3}')
     for _ in range(bench.rounds):
         site = bench.site()
-        name = site.deploy(python=HELLO_HANDLER, **HANDLER)
-        site.call(name, few - 64, clients=32, warmup=64)
+        name = site.deploy(python=PAUSING_HANDLER, **HANDLER)
+        site.call(name, clients, clients=clients, warmup=0, body=pause)
+        site.wait_instances(clients, *IDLE)
+        site.call(name, few - 64, clients=clients, warmup=64)
         row.baseline.add(resting_bytes(site) / 1e6)
-        site.call(name, many - few, clients=32, warmup=0)
+        site.call(name, many - few, clients=clients, warmup=0)
         row.ours.add(resting_bytes(site) / 1e6)
         bench.end_row()
 
