@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "base/listen_fds.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "base/notify.h"
 #include "controller/refresh.h"
 #include "controller/routes.h"
@@ -445,6 +446,8 @@ int controller_start(struct controller *controller, struct error *err)
     watch_parent(controller);
     if (write_url_file(controller, err) < 0)
         return -1;
+    /* Without it, memory is kept. */
+    controller->rest = memory_rest_start(&controller->loop, NULL);
     controller->notify = notify_ready(&controller->loop);
     if (!controller->listener_kept)
         controller->listener_kept = notify_keep_fd(controller->notify, LISTENER_NAME,
@@ -469,6 +472,8 @@ static void close_timers(struct controller *controller)
     }
     notify_free(controller->notify);
     controller->notify = NULL;
+    memory_rest_stop(controller->rest);
+    controller->rest = NULL;
     if (controller->signals)
         loop_signals_stop(controller->signals);
     controller->signals = NULL;

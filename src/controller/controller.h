@@ -48,7 +48,8 @@ struct controller {
     struct loop_timer *tick, *retention, *ping;
     struct loop_signals *signals;
     struct notify *notify; /* to a service manager; NULL: none */
-    uv_poll_t parent;      /* readable when the parent has ended */
+    struct memory_rest *rest;
+    uv_poll_t parent; /* readable when the parent has ended */
     bool watches_parent;
     double machine_cpus;
     size_t deploys;       /* under way */

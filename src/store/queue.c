@@ -3,15 +3,15 @@
 
 #include "base/log.h"
 #include "base/loop.h"
+#include "base/memory.h"
 
-#include <malloc.h>
 #include <stdlib.h>
 
 #define NS_PER_MS 1000000ULL
 #define COMPANY_WAIT_NS (2 * NS_PER_MS)
-/* After so much has waited, and then nothing came for so long, what it took goes back to the system. */
-#define BACKLOG_JOBS 256
-#define BACKLOG_REST_MS 500
+/* After so many, and then none for so long, what they took goes back to the system. */
+#define REST_JOBS 256
+#define REST_MS 500
 
 struct job_list {
     struct store_job *first, **last;
@@ -35,7 +35,7 @@ struct store_queue {
         callers; /* the store's thread: jobs in the last batch, and those that waited at its end */
     uint64_t batch_ns; /* how long it took */
     bool told;         /* the store's thread: that jobs are held */
-    bool swollen; /* the store's thread: there was a backlog, and its memory is the heap's still */
+    size_t since_rest; /* the store's thread: jobs whose memory may be the heap's still */
 };
 
 static void list_init(struct job_list *list)
@@ -340,7 +340,6 @@ static void await_connection(struct store_queue *queue)
 static void take_batch(struct store_queue *queue, struct job_list *batch)
 {
     list_init(batch);
-    queue->swollen |= queue->waiting.jobs >= BACKLOG_JOBS;
     while (
         queue->waiting.first && batch->jobs < STORE_BATCH_JOBS_MAX &&
         (batch->jobs == 0 || batch->bytes + queue->waiting.first->bytes <= STORE_BATCH_BYTES_MAX)) {
@@ -358,15 +357,15 @@ static void await_work(struct store_queue *queue)
             uint64_t now_ns = clock_monotonic_ns();
             if (now_ns < queue->held_until_ns)
                 uv_cond_timedwait(&queue->work_came, &queue->lock, queue->held_until_ns - now_ns);
-        } else if (!queue->swollen) {
+        } else if (queue->since_rest < REST_JOBS) {
             uv_cond_wait(&queue->work_came, &queue->lock);
-        } else if (uv_cond_timedwait(&queue->work_came, &queue->lock,
-                                     BACKLOG_REST_MS * NS_PER_MS) == UV_ETIMEDOUT) {
+        } else if (uv_cond_timedwait(&queue->work_came, &queue->lock, REST_MS * NS_PER_MS) ==
+                   UV_ETIMEDOUT) {
             uv_mutex_unlock(&queue->lock);
             if (queue->engine->rest)
                 queue->engine->rest(queue->db);
-            malloc_trim(0);
-            queue->swollen = false;
+            memory_give_back();
+            queue->since_rest = 0;
             uv_mutex_lock(&queue->lock);
         }
     }
@@ -399,6 +398,7 @@ static void serve_batch(struct store_queue *queue)
     await_company(queue);
     take_batch(queue, &batch);
     queue->callers = batch.jobs;
+    queue->since_rest += batch.jobs;
     uv_mutex_unlock(&queue->lock);
     uint64_t began_ns = clock_monotonic_ns();
     if (batch.first)

@@ -12,6 +12,7 @@ struct program {
     struct worker *worker;
     struct loop_signals *signals;
     struct notify *notify; /* to a service manager; NULL: none */
+    struct memory_rest *rest;
     bool draining;
 };
 
@@ -35,6 +36,8 @@ static void on_stopped(void *data)
     program->signals = NULL;
     notify_free(program->notify);
     program->notify = NULL;
+    memory_rest_stop(program->rest);
+    program->rest = NULL;
 }
 
 static int fail(const struct error *err)
@@ -63,6 +66,8 @@ static int run(struct worker_settings *settings, struct error *err)
         loop_raise_priority();
         worker_start(program.worker);
         program.notify = notify_ready(&loop);
+        /* Without it, memory is kept. */
+        program.rest = memory_rest_start(&loop, NULL);
         uv_run(&loop, UV_RUN_DEFAULT);
     }
     if (program.signals)
