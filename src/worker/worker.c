@@ -303,6 +303,8 @@ static void finish_stop(struct worker *worker)
 {
     loop_timer_stop(worker->deadline);
     worker->deadline = NULL;
+    loop_timer_stop(worker->check); /* it may be due still, and who has been told frees */
+    worker->check = NULL;
     orphans_stop(worker->orphans);
     worker->orphans = NULL;
     if (worker->idle_table)
@@ -344,19 +346,18 @@ static void on_delivery_deadline(void *data)
     finish_stop(worker);
 }
 
-static void deferred_finish(void *data)
+static void check_stop(void *data);
+
+/* From the loop, never from inside of a callback that wants it; once for all that happens until then. */
+static void check_soon(struct worker *worker)
 {
-    struct worker *worker = data;
-    if (worker->http && undelivered(worker) == 0)
-        finish_stop(worker);
+    if (!worker->check)
+        worker->check = loop_timer_start(worker->loop, 0, 0, check_stop, worker, NULL);
 }
 
-/* From inside of a link's callback, so not at once. */
 static void on_delivered(void *data)
 {
-    struct worker *worker = data;
-    if (undelivered(worker) == 0)
-        loop_defer(worker->loop, deferred_finish, worker, NULL);
+    check_soon(data);
 }
 
 static void on_runtime_closed(void *data)
@@ -368,6 +369,7 @@ static void on_runtime_closed(void *data)
         finish_stop(worker);
         return;
     }
+    worker->delivering = true;
     for (size_t i = 0; i < worker->link_count; i++)
         link_on_delivered(worker->links[i], on_delivered);
     worker->deadline =
@@ -394,10 +396,16 @@ static void stop_pool(struct worker *worker)
     pool_stop(worker->pool, on_pool_stopped, worker);
 }
 
-static void deferred_check(void *data)
+static void check_stop(void *data)
 {
     struct worker *worker = data;
-    worker->checking = false;
+    loop_timer_stop(worker->check);
+    worker->check = NULL;
+    if (worker->delivering) {
+        if (undelivered(worker) == 0)
+            finish_stop(worker);
+        return;
+    }
     if (worker->stopping) {
         if (!worker->pool && builds_count(worker->builds) == 0 && !worker->closing)
             on_pool_stopped(worker);
@@ -407,11 +415,11 @@ static void deferred_check(void *data)
         stop_pool(worker);
 }
 
-/* Called whenever something has ended, often from inside of the pool: so not at once. */
+/* Called whenever something has ended, often from inside of the pool. */
 static void check_drained(struct worker *worker)
 {
-    if (worker->draining && !worker->checking)
-        worker->checking = loop_defer(worker->loop, deferred_check, worker, NULL) == 0;
+    if (worker->draining)
+        check_soon(worker);
 }
 
 static void on_drain_deadline(void *data)

@@ -44,10 +44,11 @@ struct worker {
     struct invocation_list backlog; /* more than the concurrency: they wait here */
     struct invocation *arriving;    /* its payload is borrowed; NULL: no one's */
     size_t running;                 /* in functions or pool */
-    bool draining, stopping, closing, checking;
+    bool draining, stopping, closing, delivering;
     /* By an operator, a controller's last word: no more calls come until it is resumed. */
     bool drained;
     struct loop_timer *deadline; /* of the drain, then of the delivery */
+    struct loop_timer *check;    /* at once, whether the stop may go on; NULL: none is due */
     void (*stopped)(void *data);
     void *data;
 };
