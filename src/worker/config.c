@@ -100,7 +100,9 @@ static const struct setting rows[] = {
         .text = "An instance that was idle for so long is frozen (its processes are stopped) until "
                 "its next invocation; 0: at once, -1: never."),
     ROW("WORKER_START_PARALLEL", INT, start_parallel, .default_value = "0", .min = 0, .max = 256,
-        .text = "Instances started at the same time; 0: twice the number of CPUs."),
+        .text =
+            "Instances started at the same time; 0: twice the number of CPUs. Fewer while calls of "
+            "others come, which need the processors."),
     ROW("WORKER_POOL_SIZE", INT, pool_size, .default_value = "4", .min = 0, .max = 64,
         .text = "Containers kept ready for functions that have no instance yet, of each image, "
                 "runtime and "

@@ -29,6 +29,7 @@ struct pool *pool_new(uv_loop_t *loop, const struct pool_options *options, struc
     TAILQ_INIT(&pool->idle);
     TAILQ_INIT(&pool->kinds);
     TAILQ_INIT(&pool->unfrozen);
+    TAILQ_INIT(&pool->rising);
     pool->cpus = (size_t)get_nprocs();
     pool->start_ns = FIRST_START_NS;
     pool->load_ns = FIRST_LOAD_NS;
@@ -156,15 +157,6 @@ void pool_member_give(struct member *member, struct pool_slot *slot)
     count(member, slot->function->spec.memory_mb);
 }
 
-static void note_started(struct member *member)
-{
-    if (member->starting && member->slot)
-        member->pool->starting--;
-    else if (member->starting)
-        member->pool->refilling--;
-    member->starting = false;
-}
-
 static bool is_rising(const struct member *member)
 {
     enum instance_state state = instance_state(member->instance);
@@ -174,6 +166,7 @@ static bool is_rising(const struct member *member)
 /* It will not become ready, or has become so. */
 static void note_risen(struct member *member)
 {
+    pool_start_risen(member);
     if (member->slot)
         member->slot->creating--;
     else
@@ -197,7 +190,7 @@ void pool_member_stop(struct member *member)
     set_open(member, false);
     if (is_rising(member))
         note_risen(member);
-    note_started(member);
+    pool_start_over(member);
     if (member->slot) {
         member->slot->stopping++;
         pool->lacking |= member->slot->kept > 0;
@@ -234,6 +227,8 @@ static void dispatch(struct member *member, struct invocation *invocation, bool 
     struct execution *execution = &invocation->execution;
     execution->cold_start = cold;
     execution->metrics.start_time = waited ? clock_monotonic_ns() - invocation->received_ns : 0;
+    if (!cold)
+        member->slot->warm_ns = clock_monotonic_ns();
     member->used = true;
     pool_idle_used(member, invocation->received_ns);
     instance_run(member->instance, invocation);
@@ -272,7 +267,7 @@ static void on_started(void *data, struct instance *instance)
 {
     struct member *member = data;
     (void)instance;
-    note_started(member);
+    pool_start_over(member);
     pool_schedule(member->pool);
 }
 

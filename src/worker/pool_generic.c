@@ -277,7 +277,6 @@ static int start_one(struct pool *pool, struct generic_kind *kind, struct error 
         return error_set(err, ERROR_INTERNAL, "out of memory");
     member->pool = pool;
     member->kind = kind;
-    member->starting = true;
     member->instance =
         instance_new_generic(pool->loop, pool->options.runtime, &kind->spec, kind->command,
                              &pool->options.limits, &pool_instance_events, member, err);
@@ -286,8 +285,8 @@ static int start_one(struct pool *pool, struct generic_kind *kind, struct error 
         return -1;
     }
     kind->creating++;
-    pool->refilling++;
-    pool->rise_ns = clock_monotonic_ns();
+    pool_start_begun(member);
+    pool->rise_ns = member->begun_ns;
     pool_member_add(member, kind->spec.memory_mb);
     return 0;
 }
@@ -366,7 +365,7 @@ void pool_generic_refill(struct pool *pool)
         pool->trim = loop_timer_start(pool->loop, TRIM_MS, TRIM_MS, trim, pool, NULL);
     while ((kind = neediest(pool, now_ns)) && has_room(pool, kind->spec.memory_mb)) {
         if (pool->starting + pool->refilling >= pool->options.start_parallel + PREPARED_AHEAD ||
-            !may_refill(pool, now_ns) || gives_way(pool, now_ns))
+            !may_refill(pool, now_ns) || gives_way(pool, now_ns) || !pool_may_start(pool, NULL))
             return;
         if (start_one(pool, kind, &err) < 0)
             pool_generic_failed(kind, err.message);

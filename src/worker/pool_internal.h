@@ -16,6 +16,8 @@ struct member {
     struct instance *instance;
     int64_t memory_mb; /* that it is counted with */
     bool starting;     /* the runtime is not done with starting it */
+    bool rising;       /* is in the pool's list of those */
+    uint64_t begun_ns; /* when that was begun */
     bool used;         /* has run an invocation */
     bool stopping;
     uint64_t idle_since_ns;
@@ -24,6 +26,7 @@ struct member {
     bool unfrozen; /* is in the pool's list of those */
     bool open;     /* is in its slot's list of those */
     TAILQ_ENTRY(member) all;
+    TAILQ_ENTRY(member) rises; /* by begun_ns */
     TAILQ_ENTRY(member)
     idle; /* of its slot: last used first; or warm ones of its kind: newest first */
     TAILQ_ENTRY(member) opens;
@@ -50,6 +53,8 @@ struct pool_slot {
         service_ns;  /* how long its invocations take when nothing is in their way; 0: not known */
     uint64_t cpu_ns; /* the CPU time that they take then */
     uint64_t finished_ns; /* when the last one ended */
+    uint64_t warm_ns;     /* when an instance that it had was last given one; 0: never */
+    uint64_t served_ns;   /* when an instance was last made for it; 0: never */
     bool forgotten;
     size_t busy;   /* invocations that run */
     size_t places; /* of each of its instances; what its function says until one says what it has */
@@ -88,7 +93,8 @@ struct pool {
     struct kind_list kinds;
     size_t kind_count;
     struct member_list members;
-    struct member_list idle; /* by age */
+    struct member_list idle;   /* by age */
+    struct member_list rising; /* that are being started, until they are ready or warm */
     size_t count;
     int64_t memory_mb; /* of all members */
     size_t waiting;    /* invocations, in all slots */
@@ -149,6 +155,12 @@ void pool_fail_lost(struct invocation *invocation, const char *type, const struc
 void pool_schedule(struct pool *pool);
 /* Soon, because it may finish invocations. Not in a pool that stops: it has nothing to start. */
 void pool_schedule_later(struct pool *pool);
+/* A member is being started; the runtime is done with that; it has become ready or warm. Either will not be if it is not yet. */
+void pool_start_begun(struct member *member);
+void pool_start_over(struct member *member);
+void pool_start_risen(struct member *member);
+/* Whether one more may be started now for the slot, NULL: for nobody yet. If not, it is asked about again in time. */
+bool pool_may_start(struct pool *pool, const struct pool_slot *slot);
 /* Learns from an invocation that has ended, and from an instance that has become ready. */
 void pool_note_service(struct pool_slot *slot, const struct execution_metrics *metrics);
 void pool_note_ready(struct pool *pool, const struct member *member);

@@ -12,6 +12,10 @@
 #define NS_PER_MS 1000000ull
 /* Weight of the newest value in a moving average: one part of so many. */
 #define AVERAGE_PARTS 4
+/* A function is being called for so long after a call. */
+#define CALLED_MS 500
+/* The OCI runtime takes some 25 ms of a processor to start a container, on a slow machine 100. */
+#define START_COUNTS_MS 250
 
 /* ---- what was seen ---- */
 
@@ -106,7 +110,14 @@ static void rethink_at(struct pool *pool, uint64_t at_ns, uint64_t now_ns)
         loop_timer_start(pool->loop, (at_ns - now_ns) / NS_PER_MS + 1, 0, on_rethink, pool, NULL);
 }
 
-/* The slot whose first waiting invocation has no instance on its way, should have one, and is the oldest. */
+/* Since when it is the slot's turn: functions for which many wait and those for which one does get an instance in turn. */
+static uint64_t turn_ns(const struct pool_slot *slot)
+{
+    uint64_t received_ns = TAILQ_FIRST(&slot->waiting)->received_ns;
+    return received_ns > slot->served_ns ? received_ns : slot->served_ns;
+}
+
+/* The slot that lacks an instance for those who wait, should have one, and whose turn it is for longest. */
 static struct pool_slot *most_urgent(struct pool *pool)
 {
     struct pool_slot *urgent = NULL, *slot;
@@ -120,11 +131,85 @@ static struct pool_slot *most_urgent(struct pool *pool)
             rethink_at(pool, at_ns, now_ns);
             continue;
         }
-        if (!urgent ||
-            TAILQ_FIRST(&slot->waiting)->received_ns < TAILQ_FIRST(&urgent->waiting)->received_ns)
+        if (!urgent || turn_ns(slot) < turn_ns(urgent))
             urgent = slot;
     }
     return urgent;
+}
+
+/* ---- policy: how many are started at once ---- */
+
+void pool_start_begun(struct member *member)
+{
+    struct pool *pool = member->pool;
+    member->starting = true;
+    member->begun_ns = clock_monotonic_ns();
+    member->rising = true;
+    TAILQ_INSERT_TAIL(&pool->rising, member, rises);
+    if (member->slot)
+        pool->starting++;
+    else
+        pool->refilling++;
+}
+
+void pool_start_over(struct member *member)
+{
+    struct pool *pool = member->pool;
+    if (!member->starting)
+        return;
+    member->starting = false;
+    if (member->slot)
+        pool->starting--;
+    else
+        pool->refilling--;
+}
+
+void pool_start_risen(struct member *member)
+{
+    if (!member->rising)
+        return;
+    member->rising = false;
+    TAILQ_REMOVE(&member->pool->rising, member, rises);
+}
+
+/* Calls of other functions come, and find an instance: they are what more starts at once would slow down. */
+static bool others_are_called(const struct pool *pool, const struct pool_slot *slot,
+                              uint64_t now_ns)
+{
+    const struct pool_slot *other;
+    TAILQ_FOREACH(other, &pool->slots, slots)
+    {
+        if (other != slot && other->warm_ns && now_ns - other->warm_ns < CALLED_MS * NS_PER_MS)
+            return true;
+    }
+    return false;
+}
+
+/* Half of the processors are left to calls. So many starts at once take the other half; one that takes long waits for something, most
+ * likely, and counts no more. */
+static bool leaves_processors(struct pool *pool, uint64_t now_ns)
+{
+    const struct member *member, *oldest = NULL;
+    size_t count = 0;
+    TAILQ_FOREACH_REVERSE(member, &pool->rising, member_list, rises)
+    {
+        if (now_ns - member->begun_ns >= START_COUNTS_MS * NS_PER_MS)
+            break;
+        oldest = member;
+        count++;
+    }
+    if (count == 0 || count < pool->cpus / 2)
+        return true;
+    rethink_at(pool, oldest->begun_ns + START_COUNTS_MS * NS_PER_MS, now_ns);
+    return false;
+}
+
+bool pool_may_start(struct pool *pool, const struct pool_slot *slot)
+{
+    uint64_t now_ns = clock_monotonic_ns();
+    if (slot && pool->starting >= pool->options.start_parallel)
+        return false;
+    return !others_are_called(pool, slot, now_ns) || leaves_processors(pool, now_ns);
 }
 
 /* ---- policy: who makes room ---- */
@@ -183,14 +268,13 @@ static int start_for(struct pool *pool, struct pool_slot *slot, struct error *er
         return error_set(err, ERROR_INTERNAL, "out of memory");
     member->pool = pool;
     member->slot = slot;
-    member->starting = true;
     member->instance = instance_new(pool->loop, pool->options.runtime, slot->function,
                                     &pool->options.limits, &pool_instance_events, member, err);
     if (!member->instance) {
         free(member);
         return -1;
     }
-    pool->starting++;
+    pool_start_begun(member);
     slot->creating++;
     pool_member_add(member, slot->function->spec.memory_mb);
     return 0;
@@ -235,7 +319,7 @@ static enum step serve(struct pool *pool, struct pool_slot *slot, struct error *
         slot->promised++;
         return STEP_DONE;
     }
-    if (pool->starting >= pool->options.start_parallel)
+    if (!pool_may_start(pool, slot))
         return STEP_LATER;
     if (!has_room(pool, 1, memory_mb))
         return STEP_FULL;
@@ -272,6 +356,8 @@ static bool serve_all(struct pool *pool)
         enum step step = too_large ? refuse_too_large(pool, slot, &err) : serve(pool, slot, &err);
         if (step == STEP_FULL)
             return false;
+        if (step == STEP_DONE)
+            slot->served_ns = clock_monotonic_ns();
         if (step == STEP_LATER)
             slot->promised = slot->waiting_count;
         if (step == STEP_FAILED) {

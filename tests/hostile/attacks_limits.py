@@ -369,3 +369,23 @@ try:
 except OSError:
     print(json.dumps(kept_bytes()))
 ''')
+
+
+@attack('start-storm', 'calls at once that need an instance each, without a pause', 'they wait for each other; what others keep warm answers',
+        'starts at once are bounded, and leave processor time for calls')
+def _(suite):
+    suite.deploy(python='print(1)', keep_alive_ms=0)
+    wrong = []
+
+    def caller():
+        for _ in range(4):
+            execution = suite.invoke()
+            if execution['status'] != 'succeeded':
+                wrong.append(execution)
+    callers = [threading.Thread(target=caller) for _ in range(16)]
+    for thread in callers:
+        thread.start()
+    for thread in callers:
+        thread.join()
+    assert not wrong, wrong[0]
+    return f'{4 * len(callers)} instances'

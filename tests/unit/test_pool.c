@@ -175,27 +175,6 @@ Test(pool, forgetting_removes_idle_ones_now_and_busy_ones_afterwards)
     cr_expect(fakes[1].stopped);
 }
 
-Test(pool, starts_at_the_same_time_are_bounded)
-{
-    open_pool(60000, 1000, 1);
-    char id[TIME_ID_LEN + 1];
-    for (int i = 0; i < 3; i++) {
-        time_id(id);
-        struct invocation *invocation = invocation_new(id, 1, "alpha", 1, NULL);
-        invocation->function = function_ref(alpha);
-        invocation->timeout_ms = 60000;
-        invocation->done = on_done;
-        invocation->data = &outcomes[invoked++];
-        pool_run(pool, invocation);
-    }
-    uv_run(&loop, UV_RUN_NOWAIT);
-    cr_expect_leq(fake_count, 1);
-    settle();
-    cr_expect_eq(fake_count, 3);
-    for (size_t i = 0; i < 3; i++)
-        fake_answer(&fakes[i], "1", 0);
-}
-
 Test(pool, stopping_ends_everything)
 {
     open_pool(60000, 200, 4);

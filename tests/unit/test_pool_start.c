@@ -1,0 +1,152 @@
+/* Who gets an instance next, and how many are started at once. */
+#include "pool_fixture.h"
+#include "worker/pool_internal.h"
+
+#define SECOND 1000000000ull
+
+TestSuite(pool_start, .fini = close_pool);
+
+static void invoke_many(struct function *function, int count)
+{
+    for (int i = 0; i < count; i++)
+        invoke_soon(function);
+}
+
+/* Everybody who waits gets an answer. */
+static void answer_all(void)
+{
+    for (size_t i = 0, tries = 0; i < fake_count && tries < 100; i++, tries++) {
+        if (!fake_was_asked(&fakes[i]))
+            continue;
+        fake_answer(&fakes[i], "1", 0);
+        i = (size_t)-1; /* the next one may have gone to any of them */
+    }
+}
+
+static void expect_functions(const char *const *names, size_t count)
+{
+    cr_assert_eq(fake_count, count);
+    for (size_t i = 0; i < count; i++)
+        cr_expect_str_eq(fakes[i].function, names[i], "instance %zu", i);
+}
+
+Test(pool_start, starts_at_the_same_time_are_bounded)
+{
+    open_pool(60000, 1000, 1);
+    invoke_many(alpha, 3);
+    uv_run(&loop, UV_RUN_NOWAIT);
+    cr_expect_leq(fake_count, 1);
+    settle();
+    cr_expect_eq(fake_count, 3);
+    answer_all();
+}
+
+Test(pool_start, functions_take_turns_however_many_wait_for_each)
+{
+    static const char *const turns[] = {"alpha", "beta", "alpha", "beta", "alpha", "alpha"};
+    open_pool(60000, 1000, 1);
+    invoke_many(alpha, 4);
+    invoke_many(beta, 2);
+    settle();
+    expect_functions(turns, 6);
+    answer_all();
+}
+
+Test(pool_start, who_came_first_is_first_where_none_has_had_its_turn)
+{
+    static const char *const turns[] = {"beta", "alpha"};
+    open_pool(60000, 1000, 1);
+    invoke_many(beta, 1);
+    invoke_many(alpha, 1);
+    settle();
+    expect_functions(turns, 2);
+    answer_all();
+}
+
+/* Beta has an instance, which has just been called; starts hang from now on. */
+static void open_called_pool(size_t cpus)
+{
+    open_pool(60000, 1000, 4);
+    pool->cpus = cpus;
+    for (int i = 0; i < 2; i++) {
+        invoke(beta);
+        answer_all();
+    }
+    fake_starts_hang = true;
+}
+
+static void let_starts_go_on(void)
+{
+    fake_starts_hang = false;
+    for (size_t i = 1; i < fake_count; i++)
+        fake_say(&fakes[i], 0, FRAME_READY, 0, "");
+    settle();
+    answer_all();
+}
+
+Test(pool_start, while_others_are_called_half_of_the_processors_start)
+{
+    open_called_pool(4);
+    invoke_many(alpha, 4);
+    settle();
+    cr_expect_eq(fake_count, 1 + 2);
+    fake_starts_hang = false;
+    fake_say(&fakes[1], 0, FRAME_READY, 0, "");
+    settle();
+    cr_expect_geq(fake_count, 1 + 3, "one is ready, so another may start");
+    let_starts_go_on();
+}
+
+Test(pool_start, one_processor_starts_one)
+{
+    open_called_pool(1);
+    invoke_many(alpha, 4);
+    settle();
+    cr_expect_eq(fake_count, 1 + 1);
+    let_starts_go_on();
+}
+
+Test(pool_start, a_functions_own_calls_do_not_hold_up_its_starts)
+{
+    open_called_pool(2);
+    beta->slot->service_ns = 10 * SECOND; /* too long to wait for the instance that there is */
+    beta->slot->cpu_ns = 1;
+    invoke_many(beta, 5);
+    settle();
+    cr_expect_eq(fake_count, 1 + 4);
+    let_starts_go_on();
+}
+
+Test(pool_start, first_calls_are_no_calls_of_others)
+{
+    open_pool(60000, 1000, 4);
+    pool->cpus = 2;
+    invoke(beta);
+    answer_all();
+    fake_starts_hang = true;
+    invoke_many(alpha, 4);
+    settle();
+    cr_expect_eq(fake_count, 1 + 4);
+    let_starts_go_on();
+}
+
+Test(pool_start, when_others_are_called_no_more_all_may_start)
+{
+    open_called_pool(2);
+    beta->slot->warm_ns -= SECOND;
+    invoke_many(alpha, 4);
+    settle();
+    cr_expect_eq(fake_count, 1 + 4);
+    let_starts_go_on();
+}
+
+Test(pool_start, one_that_takes_long_holds_up_the_others_for_a_while_only)
+{
+    open_called_pool(2);
+    invoke_many(alpha, 2);
+    settle();
+    cr_assert_eq(fake_count, 1 + 1);
+    await_fakes(1 + 2);
+    cr_expect_eq(count_state(INSTANCE_CREATING), 2);
+    let_starts_go_on();
+}
