@@ -410,6 +410,7 @@ static void stop_step(void *data)
         if (item->state == READY || item->state == TAKEN)
             network_item_destroy(item);
     }
+    network_items_clear_now(network);
     check_stopped(network);
 }
 

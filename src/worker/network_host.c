@@ -341,6 +341,15 @@ int network_host_link_down(const char *interface, struct error *err)
     return 0;
 }
 
+bool network_host_link_spoke(const char *interface)
+{
+    with_cleanup(buffer_deinit) struct buffer packets = BUFFER_INIT(64);
+    autofree char *path = string_printf("/sys/class/net/%s/statistics/rx_packets", interface);
+
+    return !path || buffer_read_file(&packets, path, NULL) < 0 || packets.len != 2 ||
+           memcmp(packets.data, "0\n", 2) != 0;
+}
+
 int network_host_isolate(const char *interface, struct error *err)
 {
     autofree char *path = string_printf("/sys/class/net/%s/brport/isolated", interface);

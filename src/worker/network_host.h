@@ -32,3 +32,5 @@ void network_host_leave(struct network_host *host);
 int network_host_isolate(const char *interface, struct error *err);
 /* Nothing passes through it any more. */
 int network_host_link_down(const char *interface, struct error *err);
+/* Whether ever a packet came from it; also true when that cannot be told. */
+bool network_host_link_spoke(const char *interface);

@@ -15,6 +15,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define NS_PER_MS 1000000ull
+/* After the table of connections was read, nothing is cleared for so many times as long. */
+#define REST_PARTS 4
+
 /* File names in the worker's folder begin with these, which tells what kind a predecessor left. */
 static const char *const kind_prefixes[NETWORK_KINDS] = {
     [NETWORK_BRIDGE] = "faas-b-", [NETWORK_NONE] = "faas-n-"};
@@ -89,33 +93,78 @@ static void remove_rules(const struct network *network, struct item **items, siz
             !all && network_filter_remove_ports(table, &ports[i], 1, &items[i]->err) < 0;
 }
 
-/* What the host has of these instances goes: their rules, then their connections. Their addresses are still their own. */
-static void clear_batch(const struct network *network, struct item **items, size_t count)
+/* Reading the table of connections takes longer than all else, whatever is in it: who never sent a packet has none there. */
+static void forget_connections(struct network *network, struct item **items, size_t count)
 {
+    uint64_t begin_ns = clock_monotonic_ns();
     uint32_t addresses[NETWORK_CLEARING_MAX];
     struct error err = {0};
+    size_t speakers = 0;
 
+    for (size_t i = 0; i < count; i++)
+        if (network_host_link_spoke(items[i]->public.host_interface))
+            addresses[speakers++] = items[i]->port.address;
+    if (speakers == 0)
+        return;
+    int rc = network_conntrack_forget(addresses, speakers, &err);
+    network->table_ns = clock_monotonic_ns() - begin_ns;
+    if (rc == 0)
+        return;
     for (size_t i = 0; i < count; i++) {
-        addresses[i] = items[i]->port.address;
+        items[i]->err = err;
+        items[i]->uncleared = true;
+    }
+}
+
+/* What the host has of these instances goes: their rules, then their connections. Their addresses are still their own. */
+static void clear_batch(struct network *network, struct item **items, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
         network_host_link_down(items[i]->public.host_interface, &items[i]->err);
-    }
     remove_rules(network, items, count);
-    bool tracked = network_conntrack_forget(addresses, count, &err) < 0;
-    for (size_t i = 0; i < count; i++) {
-        if (tracked)
-            items[i]->err = err;
-        items[i]->uncleared |= items[i]->filtered || tracked;
-    }
+    for (size_t i = 0; i < count; i++)
+        items[i]->uncleared |= items[i]->filtered;
+    forget_connections(network, items, count);
 }
 
 static void clear_work(void *job)
 {
     struct network *network = job;
 
+    network->table_ns = 0;
     clear_batch(network, network->clearing, network->clearing_count);
 }
 
 static void clear_next(struct network *network);
+
+static void stop_rest(struct network *network)
+{
+    loop_timer_stop(network->rest);
+    network->rest = NULL;
+}
+
+static void on_rested(void *data)
+{
+    struct network *network = data;
+
+    stop_rest(network);
+    clear_next(network);
+}
+
+/* Instances that speak once and end, one after the other, would have the table read without a pause. */
+static void begin_rest(struct network *network)
+{
+    if (network->table_ns > 0 && !network->stopping)
+        network->rest =
+            loop_timer_start(network->loop, network->table_ns * REST_PARTS / NS_PER_MS + 1, 0,
+                             on_rested, network, NULL);
+}
+
+void network_items_clear_now(struct network *network)
+{
+    stop_rest(network);
+    clear_next(network);
+}
 
 static void cleared(void *job)
 {
@@ -131,13 +180,14 @@ static void cleared(void *job)
                      LOG_STR("namespace", items[i]->id), LOG_ERR(&items[i]->err));
         start_removing(items[i]);
     }
+    begin_rest(network);
     clear_next(network);
 }
 
 /* One job at a time, for all that wait: what the kernel takes for it does not grow with their number. */
 static void clear_next(struct network *network)
 {
-    if (network->clearing_count > 0)
+    if (network->clearing_count > 0 || network->rest)
         return;
     for (struct item *item = network->items; item; item = item->next) {
         if (item->state != CLEARING || !item->to_clear ||

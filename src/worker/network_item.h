@@ -44,6 +44,8 @@ struct network {
     struct names *names;
     struct item *clearing[NETWORK_CLEARING_MAX]; /* those of the job that runs */
     size_t clearing_count;
+    uint64_t table_ns;       /* how long that job read the table of connections; 0: not at all */
+    struct loop_timer *rest; /* until the next job may begin */
     struct subnet subnet_parsed;
     struct cni_config cni; /* borrows from the above */
     struct network_host *host;
@@ -66,6 +68,8 @@ struct network {
 int network_item_start(struct network *network, enum function_network kind, struct error *err);
 /* On its way down, from WIRING, READY or TAKEN; it ends in network_item_gone(). */
 void network_item_destroy(struct item *item);
+/* What waits to be cleared waits no longer for the rest between two jobs; the network is stopping. */
+void network_items_clear_now(struct network *network);
 /* At once: nothing of it must be there. */
 void network_item_free(struct item *item);
 /* What a worker of this name left in the folder, or this one could not clear. Blocks. */

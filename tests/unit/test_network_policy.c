@@ -3,6 +3,7 @@
 #include "network_fixture.h"
 
 #include "worker/dns_message.h"
+#include "worker/network_item.h"
 #include "worker/network_policy.h"
 
 #include <linux/if_ether.h>
@@ -204,6 +205,57 @@ Test(network_policy, connections_are_gone_with_the_instance)
     while (tracked_connections() > before - 3)
         uv_run(&loop, UV_RUN_ONCE);
     cr_expect_eq(tracked_connections(), before - 3, "the others' are still there");
+    stop_process(server);
+    close_network(network);
+}
+
+static bool is_there(const struct network *network, const char *id)
+{
+    for (const struct item *item = network->items; item; item = item->next)
+        if (strcmp(item->id, id) == 0)
+            return true;
+    return false;
+}
+
+/* Returns when nothing of it is left. */
+static void release(struct network *network, struct network_namespace *ns)
+{
+    autofree char *id = strdup(strrchr(ns->path, '/') + 1);
+
+    network_release(network, ns);
+    while (is_there(network, id))
+        uv_run(&loop, UV_RUN_ONCE);
+}
+
+Test(network_policy, who_has_never_spoken_costs_no_look_at_the_table_of_connections)
+{
+    struct network *network = open_with(NULL, "");
+
+    release(network, take(network, NETWORK_BRIDGE));
+    cr_expect_eq(network->table_ns, 0);
+    cr_expect_null(network->rest);
+    close_network(network);
+}
+
+Test(network_policy, the_table_of_connections_is_not_read_without_a_pause)
+{
+    struct network *network = open_with(NULL, "");
+    struct network_namespace *first = take(network, NETWORK_BRIDGE),
+                             *second = take(network, NETWORK_BRIDGE);
+    pid_t server = start_server(lan, 80);
+
+    cr_assert(reaches(first->path, LAN_ADDRESS, 80));
+    cr_assert(reaches(second->path, LAN_ADDRESS, 80));
+    long before = tracked_connections();
+    network_release(network, first);
+    while (!network->rest)
+        uv_run(&loop, UV_RUN_ONCE);
+    cr_expect_gt(network->table_ns, 0);
+    network_release(network, second);
+    cr_expect_eq(network->clearing_count, 0, "not yet");
+    while (network->rest || network->clearing_count > 0)
+        uv_run(&loop, UV_RUN_ONCE);
+    cr_expect_leq(tracked_connections(), before - 2);
     stop_process(server);
     close_network(network);
 }
