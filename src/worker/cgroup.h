@@ -97,6 +97,9 @@ int instance_cgroup_kill(struct instance_cgroup *instance, struct error *err);
 int instance_cgroup_freeze(struct instance_cgroup *instance, struct error *err);
 int instance_cgroup_thaw(struct instance_cgroup *instance, struct error *err);
 
+/* When it shares the processors with other instances, it counts as one part in so many of one that has its whole weight. */
+int instance_cgroup_weigh(struct instance_cgroup *instance, unsigned parts, struct error *err);
+
 /* What an instance may use, 0: no limit; as the OCI runtime sets it from struct oci_runtime_spec. */
 struct cgroup_limits {
     int64_t memory_bytes;

@@ -80,6 +80,14 @@ static int limit_cpu(struct instance_cgroup *instance, const struct cgroup_limit
     return write_limit(folder, "cpu.max", text, err);
 }
 
+int instance_cgroup_weigh(struct instance_cgroup *instance, unsigned parts, struct error *err)
+{
+    bool v2 = instance->version == CGROUP_V2;
+    unsigned weight = (v2 ? 100 : 1024) / parts; /* what the kernel gives at first */
+    autofree char *folder = instance_cgroup_folder(instance, "cpu");
+    return write_number(folder, v2 ? "cpu.weight" : "cpu.shares", weight > 0 ? weight : 1, err);
+}
+
 static int limit_pids(struct instance_cgroup *instance, const struct cgroup_limits *to,
                       struct error *err)
 {

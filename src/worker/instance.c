@@ -575,6 +575,12 @@ int instance_freeze(struct instance *instance, struct error *err)
     return 0;
 }
 
+int instance_weigh(struct instance *instance, unsigned parts)
+{
+    const struct runtime_ops *ops = instance->runtime->ops;
+    return ops->weigh ? ops->weigh(instance->runtime_instance, parts) : -1;
+}
+
 const char *instance_id(const struct instance *instance)
 {
     return instance->id;

@@ -91,6 +91,8 @@ void instance_stop(struct instance *instance);
 /* Only when gone. Accepts NULL. */
 void instance_free(struct instance *instance);
 
+/* From now on it counts as one part in so many when instances share the processors; -1 where the runtime cannot. Of one that is started. */
+int instance_weigh(struct instance *instance, unsigned parts);
 /* idle -> frozen; -1 where the runtime cannot, and it stays idle. */
 int instance_freeze(struct instance *instance, struct error *err);
 /* idle or frozen -> busy, or busy with a place left; finished() follows, never from inside this call. `invocation` and its

@@ -42,6 +42,7 @@ void pool_free(struct pool *pool)
         return;
     assert(TAILQ_EMPTY(&pool->members));
     pool_idle_stop(pool);
+    pool_weight_stop(pool);
     loop_timer_stop(pool->rethink);
     pool_kinds_free(pool);
     free(pool);
@@ -64,6 +65,7 @@ static struct pool_slot *slot_get(struct pool *pool, struct function *function)
     TAILQ_INIT(&slot->idle);
     TAILQ_INIT(&slot->open);
     TAILQ_INIT(&slot->waiting);
+    slot->parts = 1;
     slot->places = pool_fixed_keep_alive_ms(pool, slot) ? (size_t)function->spec.concurrency : 1;
     TAILQ_INSERT_TAIL(&pool->slots, slot, slots);
     function->slot = slot;
@@ -131,6 +133,7 @@ void pool_member_add(struct member *member, int64_t memory_mb)
 {
     struct pool *pool = member->pool;
     TAILQ_INSERT_TAIL(&pool->members, member, all);
+    member->parts = 1;
     pool->count++;
     count(member, memory_mb);
     if (member->slot) {
@@ -231,6 +234,7 @@ static void dispatch(struct member *member, struct invocation *invocation, bool 
         member->slot->warm_ns = clock_monotonic_ns();
     member->used = true;
     pool_idle_used(member, invocation->received_ns);
+    pool_weight_changed(member->pool, member->slot);
     instance_run(member->instance, invocation);
 }
 
@@ -268,6 +272,8 @@ static void on_started(void *data, struct instance *instance)
     struct member *member = data;
     (void)instance;
     pool_start_over(member);
+    if (member->slot)
+        pool_weight_joined(member);
     pool_schedule(member->pool);
 }
 
@@ -537,6 +543,7 @@ void pool_stop(struct pool *pool, void (*stopped)(void *data), void *data)
     pool->stopped_data = data;
     loop_timer_stop(pool->rethink);
     pool->rethink = NULL;
+    pool_weight_stop(pool);
     pool_idle_stop(pool);
     fail_all_waiting(pool);
     /* `next` stays valid: a member leaves the list in on_gone() only, which comes later. */

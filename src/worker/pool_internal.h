@@ -1,6 +1,6 @@
 /* What the files of the pool share: pool.c (interface, events of instances), pool_start.c (which instances are made for those who
  * wait, and who goes to make room), pool_generic.c (generic instances that are kept ready), pool_idle.c (what becomes of
- * idle instances, and which are made before anybody waits for them). */
+ * idle instances, and which are made before anybody waits for them), pool_weight.c (what each counts when processors are shared out). */
 #pragma once
 
 #include "worker/eviction.h"
@@ -20,6 +20,7 @@ struct member {
     uint64_t begun_ns; /* when that was begun */
     bool used;         /* has run an invocation */
     bool stopping;
+    unsigned parts; /* it counts as one part in so many; see pool_weight.c */
     uint64_t idle_since_ns;
     uint64_t uses;
     double worth;  /* see eviction.h */
@@ -55,6 +56,8 @@ struct pool_slot {
     uint64_t finished_ns; /* when the last one ended */
     uint64_t warm_ns;     /* when an instance that it had was last given one; 0: never */
     uint64_t served_ns;   /* when an instance was last made for it; 0: never */
+    unsigned parts;       /* each of its instances counts as one in so many */
+    size_t most_at_work;  /* instances, of late */
     bool forgotten;
     size_t busy;   /* invocations that run */
     size_t places; /* of each of its instances; what its function says until one says what it has */
@@ -126,6 +129,7 @@ struct pool {
     uint64_t rise_ns;          /* when the last generic one was begun */
     bool nothing_ahead;        /* see pool_make_ahead() */
     struct loop_timer *trim;
+    struct loop_timer *weight;
     void (*stopped)(void *data);
     void *stopped_data;
     bool deferred;  /* `stopped` is on its way */
@@ -164,6 +168,16 @@ bool pool_may_start(struct pool *pool, const struct pool_slot *slot);
 /* Learns from an invocation that has ended, and from an instance that has become ready. */
 void pool_note_service(struct pool_slot *slot, const struct execution_metrics *metrics);
 void pool_note_ready(struct pool *pool, const struct member *member);
+
+/* ---- pool_weight.c ---- */
+
+/* The slot has more at work, or may have. */
+void pool_weight_changed(struct pool *pool, struct pool_slot *slot);
+/* A member of a slot has been started, or given to it: it weighs what the others do. */
+void pool_weight_joined(struct member *member);
+/* What the pool's timer calls: what was at work before the last time counts no more. */
+void pool_weight_look(struct pool *pool);
+void pool_weight_stop(struct pool *pool);
 
 /* ---- pool_generic.c ---- */
 

@@ -286,6 +286,7 @@ static void load(struct member *member, struct pool_slot *slot)
     struct error err = {0};
     pool_member_give(member, slot);
     slot->creating++;
+    pool_weight_joined(member);
     if (instance_load(member->instance, slot->function, &err) == 0)
         return;
     log_info("generic instance cannot be loaded",

@@ -77,6 +77,8 @@ struct runtime_ops {
     /* Stops every process of a started instance, or lets them go on; stop() needs no thaw before it. NULL: this runtime
      * cannot. */
     int (*freeze)(struct runtime_instance *instance, bool frozen, struct error *err);
+    /* When started instances share the processors, it counts as one part in so many; 1 at the start. NULL: this runtime cannot. */
+    int (*weigh)(struct runtime_instance *instance, unsigned parts);
     /* pid of faas-init on the host; 0 before it is started. */
     pid_t (*pid)(const struct runtime_instance *instance);
     /* Instances whose removal is still being tried in the background. */

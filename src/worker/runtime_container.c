@@ -47,6 +47,11 @@ static int container_freeze(struct runtime_instance *instance, bool frozen, stru
                   : instance_cgroup_thaw(instance->cgroup, err);
 }
 
+static int container_weigh(struct runtime_instance *instance, unsigned parts)
+{
+    return instance->cgroup ? instance_cgroup_weigh(instance->cgroup, parts, NULL) : -1;
+}
+
 static void container_reset_usage(struct runtime_instance *instance)
 {
     /* A kernel that cannot reset gives the peak of the instance's life. */
@@ -321,6 +326,7 @@ struct runtime *runtime_container_new(uv_loop_t *loop, const struct worker_setti
         .usage = container_usage,
         .reset_usage = container_reset_usage,
         .freeze = container_freeze,
+        .weigh = container_weigh,
         .pid = container_pid,
         .leftovers = container_leftovers,
         .close = container_close,

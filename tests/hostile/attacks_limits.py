@@ -371,21 +371,38 @@ except OSError:
 ''')
 
 
-@attack('start-storm', 'calls at once that need an instance each, without a pause', 'they wait for each other; what others keep warm answers',
-        'starts at once are bounded, and leave processor time for calls')
-def _(suite):
-    suite.deploy(python='print(1)', keep_alive_ms=0)
+def storm(suite, clients, calls):
+    """So many clients at once, each with so many calls one after the other."""
     wrong = []
 
-    def caller():
-        for _ in range(4):
+    def client():
+        for _ in range(calls):
             execution = suite.invoke()
             if execution['status'] != 'succeeded':
                 wrong.append(execution)
-    callers = [threading.Thread(target=caller) for _ in range(16)]
-    for thread in callers:
+    threads = [threading.Thread(target=client) for _ in range(clients)]
+    for thread in threads:
         thread.start()
-    for thread in callers:
+    for thread in threads:
         thread.join()
     assert not wrong, wrong[0]
-    return f'{4 * len(callers)} instances'
+    return f'{clients * calls} calls'
+
+
+@attack('start-storm', 'calls at once that need an instance each, without a pause', 'they wait for each other; what others keep warm answers',
+        'starts leave half of the processors to calls of others')
+def _(suite):
+    suite.deploy(python='print(1)', keep_alive_ms=0)
+    return storm(suite, 16, 4)
+
+
+@attack('call-storm', 'short calls of one function by many clients at once', 'they share what one function may have', 'all instances of a function weigh as one')
+def _(suite):
+    suite.deploy(python='print(1)', prelude=False)
+    return storm(suite, 16, 40)
+
+
+@attack('spin-storm', 'many calls of one function at once, each of which spins', 'they share what one function may have', 'all instances of a function weigh as one')
+def _(suite):
+    suite.deploy(python='until = time.monotonic() + 0.3\nwhile time.monotonic() < until: pass')
+    return storm(suite, 16, 6)

@@ -337,21 +337,50 @@ Test(cgroup, kill_ends_every_process)
     worker_cgroup_free(worker);
 }
 
-/* Whether the kernel says that all of its cgroup is stopped. */
-static bool is_frozen(pid_t pid)
+/* The text of a file in the folder that it has in this controller's hierarchy. */
+static char *file_of(pid_t pid, const char *controller, const char *v1_file, const char *v2_file)
 {
     with_cleanup(buffer_deinit) struct buffer text = BUFFER_INIT(4096);
     with_cleanup(cgroup_hierarchies_deinit) struct cgroup_hierarchies all = {0};
     autofree char *membership = cgroup_membership_read(pid, NULL);
 
     cr_assert_eq(cgroup_hierarchies_read(&all, NULL), 0);
-    const struct cgroup_hierarchy *v1 = cgroup_hierarchies_find_v1(&all, "freezer");
+    const struct cgroup_hierarchy *v1 = cgroup_hierarchies_find_v1(&all, controller);
     const struct cgroup_hierarchy *hierarchy = v1 ? v1 : cgroup_hierarchies_find_v2(&all);
     autofree char *path = cgroup_membership_path(membership, hierarchy, NULL);
     autofree char *folder = cgroup_folder(hierarchy, path);
-    autofree char *file = string_printf("%s/%s", folder, v1 ? "freezer.state" : "cgroup.events");
+    autofree char *file = string_printf("%s/%s", folder, v1 ? v1_file : v2_file);
     cr_assert_eq(buffer_read_file(&text, file, NULL), 0, "%s", file);
-    return strstr(text.data, v1 ? "FROZEN" : "frozen 1") != NULL;
+    return strdup(text.data);
+}
+
+Test(cgroup, an_instance_counts_as_a_part_of_one)
+{
+    struct worker_cgroup *worker = open_worker();
+    pid_t pid = run_in(worker, "light", "while :; do sleep 1; done");
+    struct instance_cgroup *instance = open_instance(worker, pid);
+    struct error err = {0};
+    bool v2 = worker_cgroup_support(worker)->version == CGROUP_V2;
+    static const struct {
+        unsigned parts;
+        int v1, v2;
+    } rows[] = {{4, 256, 25}, {64, 16, 1}, {128, 8, 1}, {1, 1024, 100}};
+
+    for (size_t i = 0; i < ARRAY_LENGTH(rows); i++) {
+        cr_assert_eq(instance_cgroup_weigh(instance, rows[i].parts, &err), 0, "%s", err.message);
+        autofree char *weight = file_of(pid, "cpu", "cpu.shares", "cpu.weight");
+        cr_expect_eq(atoi(weight), v2 ? rows[i].v2 : rows[i].v1, "%u: %s", rows[i].parts, weight);
+    }
+    instance_cgroup_close(instance);
+    delete_container("light");
+    worker_cgroup_free(worker);
+}
+
+/* Whether the kernel says that all of its cgroup is stopped. */
+static bool is_frozen(pid_t pid)
+{
+    autofree char *text = file_of(pid, "freezer", "freezer.state", "cgroup.events");
+    return strstr(text, "FROZEN") || strstr(text, "frozen 1");
 }
 
 Test(cgroup, a_frozen_instance_takes_no_cpu_time_until_it_is_thawed)

@@ -29,7 +29,9 @@ struct runtime_instance {
     bool generic;  /* was started without a function */
     bool outdated; /* its image was replaced */
     bool frozen;
-    int freezes; /* how often it was */
+    int freezes;    /* how often it was */
+    unsigned parts; /* weight; 0: as it started */
+    int weighings;
     runtime_started_fn *on_started;
     runtime_stopped_fn *on_stopped;
     void *started_data, *stopped_data;
@@ -182,6 +184,14 @@ static int fake_freeze(struct runtime_instance *fake, bool frozen, struct error 
     return 0;
 }
 
+static int fake_weigh(struct runtime_instance *fake, unsigned parts)
+{
+    cr_assert(fake->started && !fake->stopped);
+    fake->parts = parts;
+    fake->weighings++;
+    return 0;
+}
+
 static const struct runtime_ops fake_ops = {.name = "fake",
                                             .start = fake_start,
                                             .specialise = fake_specialise,
@@ -189,7 +199,8 @@ static const struct runtime_ops fake_ops = {.name = "fake",
                                             .stop = fake_stop,
                                             .usage = fake_usage,
                                             .reset_usage = fake_reset_usage,
-                                            .freeze = fake_freeze};
+                                            .freeze = fake_freeze,
+                                            .weigh = fake_weigh};
 static struct runtime fake_runtime = {.ops = &fake_ops};
 
 /* Runs the loop until nothing happens at once any more. */
