@@ -11,6 +11,8 @@
 #define WARM_SEARCH 16
 /* A function at the head of the list is passed over at most so often for a warm one. */
 #define PATIENCE 8
+/* A function has at most so many times as many under way as places are free, and as many bytes waiting as are left to others. */
+#define SHARE 8
 
 void dispatch_init(struct dispatch *dispatch, const struct dispatch_limits *limits)
 {
@@ -45,6 +47,14 @@ int dispatch_check_room(const struct dispatch *dispatch, const struct function_e
                          "the payloads that wait for a worker take %zu bytes already, and %zu is "
                          "the most that they may; try again later",
                          dispatch->payload_bytes, limits->payload_bytes);
+    if (function->queue_bytes > 0 &&
+        function->queue_bytes + payload_len >
+            SHARE * (limits->payload_bytes - dispatch->payload_bytes - payload_len))
+        return error_set(
+            err, ERROR_THROTTLED,
+            "the payloads of %s that wait for a worker take %zu bytes already, and what "
+            "is left of %zu is for other functions; try again later",
+            function->name, function->queue_bytes, limits->payload_bytes);
     return 0;
 }
 
@@ -76,6 +86,7 @@ static void count_in(struct dispatch *dispatch, struct live_execution *execution
         function->passed_over = 0;
     dispatch_take_turns(dispatch, function); /* its first one may be another now */
     dispatch->length++;
+    function->queue_bytes += payload_len(execution);
     dispatch->payload_bytes += payload_len(execution);
     if (!execution->record.async)
         list_append(&dispatch->waiting, &execution->wait_link);
@@ -115,6 +126,7 @@ void dispatch_remove(struct dispatch *dispatch, struct live_execution *execution
     list_remove(&execution->queue_link);
     list_remove(&execution->wait_link);
     dispatch->length--;
+    function->queue_bytes -= payload_len(execution);
     dispatch->payload_bytes -= payload_len(execution);
     if (--function->queue_length == 0)
         list_remove(&function->waiting_link);
@@ -189,6 +201,15 @@ bool dispatch_shared_full(const struct dispatch *dispatch)
     return dispatch->places_reserved > 0 && (int64_t)dispatch->sharing >= (shared > 1 ? shared : 1);
 }
 
+/* It has so much under way that what is free is left to others, who may need it at once while calls of this one last for minutes. With one
+ * function, a ninth of many places stays free; with more of this kind each has less, and something is free still. */
+static bool has_its_share(const struct dispatch *dispatch, const struct function_entry *function)
+{
+    int64_t shared = dispatch->places - dispatch->places_reserved;
+    int64_t available = shared - (int64_t)dispatch->sharing;
+    return (int64_t)function->under_way >= SHARE * (available > 1 ? available : 1);
+}
+
 /* Those that nobody could run are looked at anew when the workers are others. */
 static void review_unplaced(struct dispatch *dispatch)
 {
@@ -218,14 +239,15 @@ static bool has_turn(struct dispatch *dispatch, struct list *turns, struct funct
     return false;
 }
 
-/* The first in a list of turns that workers at these places may run. */
+/* The first in a list of turns that workers at these places may run. Those that have their share keep their turn: they are few, having much. */
 static struct function_entry *first_in(struct dispatch *dispatch, struct list *turns,
                                        const uint64_t places[PLACEMENT_PLACES / 64])
 {
+    bool shared = turns == &dispatch->functions;
     list_for_each(link, turns)
     {
         struct function_entry *function = list_entry(link, struct function_entry, waiting_link);
-        if (has_turn(dispatch, turns, function) &&
+        if (has_turn(dispatch, turns, function) && !(shared && has_its_share(dispatch, function)) &&
             placement_fits_any(&dispatch->placement, head_of(function)->version, places))
             return function;
     }
@@ -314,7 +336,8 @@ struct live_execution *dispatch_next_for(struct dispatch *dispatch, struct dispa
             if (looked_at++ == WARM_SEARCH)
                 break;
             const struct live_execution *execution = head_of(function);
-            if (dispatch_at_bound(execution) || warmth(worker, execution->version->key) < 2 ||
+            if (dispatch_at_bound(execution) || has_its_share(dispatch, function) ||
+                warmth(worker, execution->version->key) < 2 ||
                 !placement_fits(&dispatch->placement, execution->version, worker->place))
                 continue;
             if (function != head)

@@ -3,7 +3,8 @@
  * Every function has a queue, first in first out; functions take turns, so that a busy one cannot
  * starve another; one that has as many under way as its max_instances (times its concurrency) or max_concurrency
  * allows waits until one of them ends. Functions with reserved_concurrency have places of their own among all that
- * the workers have: the others together get what is left, but always one at least. An execution goes to a worker that
+ * the workers have: the others together get what is left, but always one at least; none of the others gets so much of it
+ * that nothing is left for the next. An execution goes to a worker that
  * can take one, can be told at once (it is connected) and has the labels that its version requires (placement.h):
  * preferably one with a free place in an instance of that version, then one that has its code, then the least
  * loaded. A worker that asks gets, within a bound on patience, a function that it is warm for before one that it is

@@ -35,6 +35,7 @@ struct function_entry {
     uint64_t created_at_ns;
     struct list queue; /* of struct live_execution, by queue_link; dispatch's */
     size_t queue_length;
+    size_t queue_bytes;       /* of their payloads */
     struct list waiting_link; /* dispatch's: in the list of functions whose turn will come */
     size_t under_way;         /* dispatch's: executions that workers have */
     /* What the version that serves lets in; see admission.h. */

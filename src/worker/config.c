@@ -81,7 +81,7 @@ static const struct setting rows[] = {
                 "gpu,zone=a: functions name those that they need in requires. Every worker has "
                 "arch, os and name by itself."),
     ROW("WORKER_CONCURRENCY", INT, concurrency, .default_value = "64", .min = 1, .max = 4096,
-        .text = "Invocations at the same time."),
+        .text = "Invocations at the same time. Of many, one function leaves a ninth to others."),
     ROW("WORKER_MAX_INSTANCES", INT, max_instances, .default_value = "256", .min = 1, .max = 8192,
         .text = "Instances (containers) at the same time, busy and idle."),
     ROW("WORKER_MEMORY_MB", INT, memory_mb, .default_value = "0", .min = 0, .max = 16777216,

@@ -14,6 +14,8 @@
 #define AVERAGE_PARTS 4
 /* A function is being called for so long after a call. */
 #define CALLED_MS 500
+/* A function has at most so many times as much as is left to others. */
+#define SHARE 8
 /* The OCI runtime takes some 25 ms of a processor to start a container, on a slow machine 100. */
 #define START_COUNTS_MS 250
 
@@ -246,6 +248,28 @@ static bool fits(const struct pool *pool, size_t count, int64_t memory_mb)
            pool->count + count <= pool->options.max_instances;
 }
 
+/* With one more it would have so many of the instances, or so much of the memory, that too little is left to others, whose next call may come while
+ * this one's last for minutes. What nobody needs now would go for others, so it counts as left. The first two it may have, whatever they take. */
+static bool has_its_share(const struct pool *pool, const struct pool_slot *slot)
+{
+    const struct pool_options *options = &pool->options;
+    int64_t memory_mb = slot->function->spec.memory_mb;
+    int64_t own = (int64_t)slot->instances + 1;
+    int64_t left = (int64_t)options->max_instances - 1, left_mb = options->memory_mb - memory_mb;
+    const struct member *member;
+    if (slot->instances < 2)
+        return false;
+    TAILQ_FOREACH(member, &pool->members, all)
+    {
+        enum instance_state state = instance_state(member->instance);
+        if (state == INSTANCE_IDLE || state == INSTANCE_FROZEN || state == INSTANCE_WARM)
+            continue;
+        left--;
+        left_mb -= member->memory_mb;
+    }
+    return own > SHARE * left || own * memory_mb > SHARE * left_mb;
+}
+
 /* Whether there is room for so much more; if not, makes some (that takes until the evicted are gone). */
 static bool has_room(struct pool *pool, size_t count, int64_t memory_mb)
 {
@@ -299,10 +323,12 @@ static void load(struct member *member, struct pool_slot *slot)
 
 enum step { STEP_DONE, STEP_LATER, STEP_FULL, STEP_FAILED };
 
-/* An instance less to make for `slot`. LATER: so many are being started already; FULL: there is no room. */
+/* An instance less to make for `slot`. LATER: so many are being started already, or it has its share; FULL: there is no room. */
 static enum step serve(struct pool *pool, struct pool_slot *slot, struct error *err)
 {
     int64_t memory_mb = slot->function->spec.memory_mb;
+    if (has_its_share(pool, slot))
+        return STEP_LATER;
     struct generic_kind *kind = slot->direct ? NULL : slot->kind;
     struct member *member = kind ? pool_generic_take(kind) : NULL;
     if (kind)

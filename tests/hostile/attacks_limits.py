@@ -371,14 +371,14 @@ except OSError:
 ''')
 
 
-def storm(suite, clients, calls):
+def storm(suite, clients, calls, status='succeeded'):
     """So many clients at once, each with so many calls one after the other."""
     wrong = []
 
     def client():
         for _ in range(calls):
             execution = suite.invoke()
-            if execution['status'] != 'succeeded':
+            if execution['status'] != status:
                 wrong.append(execution)
     threads = [threading.Thread(target=client) for _ in range(clients)]
     for thread in threads:
@@ -406,3 +406,10 @@ def _(suite):
 def _(suite):
     suite.deploy(python='until = time.monotonic() + 0.3\nwhile time.monotonic() < until: pass')
     return storm(suite, 16, 6)
+
+
+@attack('holds-places', 'more calls than there are places, all of which sleep until their timeout', 'timed_out; others find a place at once',
+        'no function gets the last places, nor the last of the memory')
+def _(suite):
+    suite.deploy(python='time.sleep(1000)', timeout_ms=int(3000 * PATIENCE), memory_mb=32)
+    return storm(suite, 80, 1, 'timed_out')

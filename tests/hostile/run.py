@@ -26,6 +26,7 @@ SETTINGS = {
     'WORKER_NETWORK_DENY': '192.168.77.0/24',
     'WORKER_KEEP_ALIVE_MS': '60000',
     'WORKER_START_TIMEOUT_MS': str(int(30000 * worlds.PATIENCE)),
+    'CONTROLLER_QUEUE_WAIT_MS': str(min(900000, int(30000 * worlds.PATIENCE))),
     'LOG_LEVEL': 'warn',
 }
 

@@ -77,6 +77,7 @@ static struct dispatch_worker *add_worker(int64_t slots)
     worker->place = placement_enter(&dispatch.placement);
     placement_set_standing(&dispatch.placement, worker->place, PLACEMENT_TAKES);
     list_append(&workers, &worker->link);
+    dispatch.places += slots;
     return worker;
 }
 
@@ -378,6 +379,73 @@ Test(dispatch, an_asynchronous_one_waits_for_a_place_of_its_functions)
     cr_expect_eq(next(NULL), 1);
 }
 
+/* Gives out what can be; how many that were. */
+static int give_all(void)
+{
+    int count = 0;
+    while (next(NULL))
+        count++;
+    return count;
+}
+
+static void end_one(const char *name, struct dispatch_worker *worker)
+{
+    struct live_execution execution = {.version = function(name)->current, .shares = true};
+    dispatch_ended(&dispatch, &execution);
+    worker->free_slots++;
+    worker->busy--;
+}
+
+Test(dispatch, one_function_does_not_get_the_last_of_many_places)
+{
+    struct dispatch_worker *worker = add_worker(64);
+    for (int i = 0; i < 64; i++)
+        enqueue("hog", 1);
+    cr_expect_eq(give_all(), 57);
+    cr_expect_eq(next_for(worker), 0, "nor when the worker asks");
+    enqueue("other", 2);
+    cr_expect_eq(next(NULL), 2);
+    end_one("hog", worker);
+    cr_expect_eq(give_all(), 0, "six are free, and it has 56");
+    end_one("other", worker);
+    cr_expect_eq(give_all(), 1);
+    drop_all();
+}
+
+Test(dispatch, a_second_one_with_much_to_do_leaves_something_too)
+{
+    add_worker(64);
+    for (int i = 0; i < 64; i++) {
+        enqueue("hog", 1);
+        enqueue("pig", 2);
+    }
+    cr_expect_eq(give_all(), 61);
+    enqueue("other", 3);
+    cr_expect_eq(next(NULL), 3);
+    drop_all();
+}
+
+Test(dispatch, few_places_may_all_be_taken)
+{
+    add_worker(8);
+    for (int i = 0; i < 10; i++)
+        enqueue("only", 1);
+    cr_expect_eq(give_all(), 8);
+    drop_all();
+}
+
+Test(dispatch, a_warm_one_that_has_its_share_does_not_go_first)
+{
+    struct dispatch_worker *worker = add_worker(64);
+    for (int i = 0; i < 64; i++)
+        enqueue("hog", 1);
+    give_all();
+    enqueue("other", 2);
+    warm(worker, "hog/1", 7, 57);
+    cr_expect_eq(next_for(worker), 2);
+    drop_all();
+}
+
 Test(dispatch, unreachable_and_draining_workers_get_nothing)
 {
     struct dispatch_worker *unreachable = add_worker(5), *draining = add_worker(5);
@@ -484,6 +552,21 @@ Test(dispatch, each_bound_is_told_apart)
     dispatch.limits.length = 10;
     cr_expect_eq(dispatch_check_room(&dispatch, function("b"), 1, &err), -1);
     drop_all();
+}
+
+Test(dispatch, the_payloads_of_one_function_leave_room_for_those_of_others)
+{
+    dispatch.limits.payload_bytes = 90;
+    dispatch.limits.length_per_function = 100;
+    int accepted = 0;
+    while (dispatch_check_room(&dispatch, function("hog"), 1, &err) == 0)
+        enqueue("hog", ++accepted);
+    cr_expect_eq(accepted, 80);
+    cr_expect_eq(err.code, ERROR_THROTTLED);
+    cr_expect(strstr(err.message, "of hog"), "%s", err.message);
+    cr_expect_eq(dispatch_check_room(&dispatch, function("other"), 10, &err), 0);
+    drop_all();
+    cr_expect_eq(dispatch_check_room(&dispatch, function("hog"), 90, &err), 0, "a large one alone");
 }
 
 Test(dispatch, synchronous_ones_wait_in_order_of_acceptance_across_functions)

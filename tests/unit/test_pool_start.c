@@ -150,3 +150,60 @@ Test(pool_start, one_that_takes_long_holds_up_the_others_for_a_while_only)
     cr_expect_eq(count_state(INSTANCE_CREATING), 2);
     let_starts_go_on();
 }
+
+/* ---- what is left to others ---- */
+
+static void open_roomy_pool(int64_t memory_mb, size_t max_instances)
+{
+    struct pool_options options = pool_options_of(0, 60000, memory_mb, 4);
+    options.max_instances = max_instances;
+    open_pool_with(&options);
+}
+
+static void expect_share(size_t share)
+{
+    invoke_many(alpha, 12);
+    settle();
+    cr_expect_eq(fake_count, share);
+    invoke_many(beta, 1);
+    settle();
+    cr_assert_eq(fake_count, share + 1);
+    cr_expect_str_eq(fakes[share].function, "beta");
+    answer_all();
+}
+
+Test(pool_start, one_function_does_not_get_the_last_of_the_memory)
+{
+    open_roomy_pool(1000, 100);
+    expect_share(8);
+}
+
+Test(pool_start, nor_the_last_of_the_instances)
+{
+    open_roomy_pool(100000, 10);
+    expect_share(8);
+}
+
+Test(pool_start, two_instances_it_may_have_whatever_they_take)
+{
+    open_roomy_pool(200, 100);
+    invoke_many(alpha, 3);
+    settle();
+    cr_expect_eq(fake_count, 2);
+    answer_all();
+}
+
+Test(pool_start, what_is_idle_counts_as_left)
+{
+    open_roomy_pool(1000, 100);
+    invoke_many(beta, 3);
+    settle();
+    answer_all();
+    invoke_many(alpha, 8);
+    settle();
+    size_t alphas = 0;
+    for (size_t i = 0; i < fake_count; i++)
+        alphas += strcmp(fakes[i].function, "alpha") == 0;
+    cr_expect_eq(alphas, 8);
+    answer_all();
+}
