@@ -316,6 +316,8 @@ class Unwritten(Overload):
 
 
 class Slow(Overload):
+    slots = 6
+
     def open_call(self, name, length):
         url = urllib.parse.urlsplit(self.controller.url)
         connection = self.stack.enter_context(socket.create_connection((url.hostname, url.port), fixture.WAIT_S))
