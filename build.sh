@@ -321,8 +321,8 @@ run_ctest() {
     local folder=$1 status=0
     shift
     rm -f "$folder/results.xml"
-    # Side by side where a test allows it: those of several processes or containers run alone (RUN_SERIAL).
-    as_root ctest --test-dir "$folder" --parallel "$(nproc)" --output-on-failure --output-junit "$folder/results.xml" \
+    # Side by side where a test allows it (the others: RUN_SERIAL). Most wait for something half of the time.
+    as_root ctest --test-dir "$folder" --parallel "$((2 * $(nproc)))" --output-on-failure --output-junit "$folder/results.xml" \
         --test-output-size-passed 100000 --test-output-size-failed 1000000 "$@" </dev/null || status=$?
     [ -f "$folder/results.xml" ] || die "ctest wrote no results (status $status)"
     print_summary "$folder/results.xml"

@@ -216,6 +216,7 @@ class Pool(unittest.TestCase):
 
     def test_an_instance_serves_one_function_only(self):
         host = self.host(pool_size=3, keep_alive_ms=400)
+        host.wait_warm()
         code = ("import os, json, glob\nseen = glob.glob('/tmp/of-*') + [e for e in os.listdir('/app/function') if e != 'main.py']\n"
                 "open('/tmp/of-' + os.environ['FUNCTION_NAME'], 'w').close()\n"
                 "print(json.dumps([os.environ['FUNCTION_NAME'], os.environ['MINE'], sorted(os.path.basename(s) for s in seen)]))")  # fmt: skip
