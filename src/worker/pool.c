@@ -230,8 +230,10 @@ static void dispatch(struct member *member, struct invocation *invocation, bool 
     struct execution *execution = &invocation->execution;
     execution->cold_start = cold;
     execution->metrics.start_time = waited ? clock_monotonic_ns() - invocation->received_ns : 0;
-    if (!cold)
+    if (!cold) {
+        member->slot->warm_before_ns = member->slot->warm_ns;
         member->slot->warm_ns = clock_monotonic_ns();
+    }
     member->used = true;
     pool_idle_used(member, invocation->received_ns);
     pool_weight_changed(member->pool, member->slot);
@@ -282,7 +284,6 @@ static void on_warm(void *data, struct instance *instance)
     struct member *member = data;
     note_risen(member);
     member->kind->failures = 0;
-    pool_generic_rose(member);
     pool_generic_put(member);
     if (instance_outdated(instance))
         pool_generic_evict(member, "its image was replaced or removed");

@@ -21,10 +21,8 @@
 /* One that was taken is replaced after the call that took it has most likely been answered; when calls never pause, at the latest then. */
 #define REFILL_DELAY_MS 20
 #define REFILL_LATEST_MS 1000
-/* While calls come, which is so until a pause of this length, starting generic ones takes one part of the processors in so many: all of
- * them would make every call wait its turn several times on its way. */
+/* Calls come until a pause of this length. */
 #define CALLS_PAUSE_MS 50
-#define CALLS_PART 4
 /* So long one that rises is waited for at most: it may hang, or take its time on purpose, where its image is a stranger's. */
 #define RISE_MAX_MS 5000
 /* So many more than are started at the same time are prepared for it. */
@@ -291,18 +289,6 @@ static int start_one(struct pool *pool, struct generic_kind *kind, struct error 
     return 0;
 }
 
-void pool_generic_rose(const struct member *member)
-{
-    struct pool *pool = member->pool;
-    uint64_t took_ns = instance_start_ns(member->instance);
-    if (took_ns > RISE_MAX_MS * NS_PER_MS)
-        took_ns = RISE_MAX_MS * NS_PER_MS;
-    pool->refill_rest_ns = 0;
-    if (pool->cpus < CALLS_PART)
-        pool->refill_rest_ns =
-            clock_monotonic_ns() + took_ns * (CALLS_PART - pool->cpus) / pool->cpus;
-}
-
 static bool calls_come(const struct pool *pool, uint64_t now_ns)
 {
     return pool->busy > 0 || now_ns - pool->call_ns < CALLS_PAUSE_MS * NS_PER_MS;
@@ -321,8 +307,8 @@ static size_t rising(const struct pool *pool)
  * calls' pause ends that, too. */
 static bool gives_way(struct pool *pool, uint64_t now_ns)
 {
-    size_t part = pool->cpus / CALLS_PART;
-    uint64_t until_ns = pool->refill_rest_ns;
+    size_t part = pool->cpus / POOL_CALLS_PART;
+    uint64_t until_ns = pool->rest_ns;
     uint64_t pause_ns = pool->call_ns + CALLS_PAUSE_MS * NS_PER_MS;
     if (!calls_come(pool, now_ns))
         return false;

@@ -8,6 +8,10 @@
 
 #include <sys/queue.h>
 
+/* While calls come, starting instances takes one part of the processors in so many: all of them would make every call wait its turn several
+ * times on its way. */
+#define POOL_CALLS_PART 4
+
 /* An instance and its place in the pool's lists. */
 struct member {
     struct pool *pool;
@@ -53,11 +57,12 @@ struct pool_slot {
     uint64_t
         service_ns;  /* how long its invocations take when nothing is in their way; 0: not known */
     uint64_t cpu_ns; /* the CPU time that they take then */
-    uint64_t finished_ns; /* when the last one ended */
-    uint64_t warm_ns;     /* when an instance that it had was last given one; 0: never */
-    uint64_t served_ns;   /* when an instance was last made for it; 0: never */
-    unsigned parts;       /* each of its instances counts as one in so many */
-    size_t most_at_work;  /* instances, of late */
+    uint64_t finished_ns;    /* when the last one ended */
+    uint64_t warm_ns;        /* when an instance that it had was last given one; 0: never */
+    uint64_t warm_before_ns; /* and the time before */
+    uint64_t served_ns;      /* when an instance was last made for it; 0: never */
+    unsigned parts;          /* each of its instances counts as one in so many */
+    size_t most_at_work;     /* instances, of late */
     bool forgotten;
     size_t busy;   /* invocations that run */
     size_t places; /* of each of its instances; what its function says until one says what it has */
@@ -125,7 +130,7 @@ struct pool {
     uint64_t refill_ns;        /* when that fires */
     uint64_t refill_due_ns;    /* not before, when nobody waits */
     uint64_t refill_latest_ns; /* not before, when somebody does */
-    uint64_t refill_rest_ns;   /* not before, while calls come */
+    uint64_t rest_ns;          /* nor any other, while calls come */
     uint64_t rise_ns;          /* when the last generic one was begun */
     bool nothing_ahead;        /* see pool_make_ahead() */
     struct loop_timer *trim;
@@ -192,8 +197,6 @@ void pool_generic_put(struct member *member);
 /* The warm one that is missed least; NULL: there is none. */
 struct member *pool_generic_dispensable(struct pool *pool);
 void pool_generic_evict(struct member *member, const char *why);
-/* One became warm: while calls come, the next one is not started at once. */
-void pool_generic_rose(const struct member *member);
 /* A start failed: not again for a while. */
 void pool_generic_failed(struct generic_kind *kind, const char *why);
 /* A warm one ended by itself; it is the caller's to stop. */

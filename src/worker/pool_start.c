@@ -12,7 +12,7 @@
 #define NS_PER_MS 1000000ull
 /* Weight of the newest value in a moving average: one part of so many. */
 #define AVERAGE_PARTS 4
-/* A function is being called for so long after a call. */
+/* A function is being called when two calls came in this time. */
 #define CALLED_MS 500
 /* A function has at most so many times as much as is left to others. */
 #define SHARE 8
@@ -168,10 +168,18 @@ void pool_start_over(struct member *member)
 
 void pool_start_risen(struct member *member)
 {
+    struct pool *pool = member->pool;
+    uint64_t now_ns = clock_monotonic_ns();
+    uint64_t took_ns = now_ns - member->begun_ns;
     if (!member->rising)
         return;
+    if (took_ns > START_COUNTS_MS * NS_PER_MS)
+        took_ns = START_COUNTS_MS * NS_PER_MS;
     member->rising = false;
-    TAILQ_REMOVE(&member->pool->rising, member, rises);
+    TAILQ_REMOVE(&pool->rising, member, rises);
+    pool->rest_ns = 0;
+    if (pool->cpus < POOL_CALLS_PART)
+        pool->rest_ns = now_ns + took_ns * (POOL_CALLS_PART - pool->cpus) / pool->cpus;
 }
 
 /* Calls of other functions come, and find an instance: they are what more starts at once would slow down. */
@@ -181,14 +189,15 @@ static bool others_are_called(const struct pool *pool, const struct pool_slot *s
     const struct pool_slot *other;
     TAILQ_FOREACH(other, &pool->slots, slots)
     {
-        if (other != slot && other->warm_ns && now_ns - other->warm_ns < CALLED_MS * NS_PER_MS)
+        if (other != slot && other->warm_before_ns &&
+            now_ns - other->warm_before_ns < CALLED_MS * NS_PER_MS)
             return true;
     }
     return false;
 }
 
-/* Half of the processors are left to calls. So many starts at once take the other half; one that takes long waits for something, most
- * likely, and counts no more. */
+/* Starts take their part of the processors: as many at once, or on a small machine one with a rest after it. One that takes long waits for
+ * something, most likely, and counts no more. */
 static bool leaves_processors(struct pool *pool, uint64_t now_ns)
 {
     const struct member *member, *oldest = NULL;
@@ -200,9 +209,10 @@ static bool leaves_processors(struct pool *pool, uint64_t now_ns)
         oldest = member;
         count++;
     }
-    if (count == 0 || count < pool->cpus / 2)
+    uint64_t until_ns = count > 0 ? oldest->begun_ns + START_COUNTS_MS * NS_PER_MS : pool->rest_ns;
+    if (now_ns >= until_ns || (count > 0 && count < pool->cpus / POOL_CALLS_PART))
         return true;
-    rethink_at(pool, oldest->begun_ns + START_COUNTS_MS * NS_PER_MS, now_ns);
+    rethink_at(pool, until_ns, now_ns);
     return false;
 }
 

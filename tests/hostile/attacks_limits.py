@@ -390,7 +390,7 @@ def storm(suite, clients, calls, status='succeeded'):
 
 
 @attack('start-storm', 'calls at once that need an instance each, without a pause', 'they wait for each other; what others keep warm answers',
-        'starts leave half of the processors to calls of others')
+        'starts leave three quarters of the processors to calls of others')
 def _(suite):
     suite.deploy(python='print(1)', keep_alive_ms=0)
     return storm(suite, 16, 4)

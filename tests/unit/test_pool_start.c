@@ -63,15 +63,22 @@ Test(pool_start, who_came_first_is_first_where_none_has_had_its_turn)
     answer_all();
 }
 
-/* Beta has an instance, which has just been called; starts hang from now on. */
+/* The first one is a cold start. */
+static void call_beta(int times)
+{
+    for (int i = 0; i < times; i++) {
+        invoke(beta);
+        answer_all();
+    }
+}
+
+/* Beta has an instance, which has just been called twice; starts hang from now on. */
 static void open_called_pool(size_t cpus)
 {
     open_pool(60000, 1000, 4);
     pool->cpus = cpus;
-    for (int i = 0; i < 2; i++) {
-        invoke(beta);
-        answer_all();
-    }
+    call_beta(3);
+    pool->rest_ns = 0;
     fake_starts_hang = true;
 }
 
@@ -84,9 +91,9 @@ static void let_starts_go_on(void)
     answer_all();
 }
 
-Test(pool_start, while_others_are_called_half_of_the_processors_start)
+Test(pool_start, while_others_are_called_a_quarter_of_the_processors_start)
 {
-    open_called_pool(4);
+    open_called_pool(8);
     invoke_many(alpha, 4);
     settle();
     cr_expect_eq(fake_count, 1 + 2);
@@ -106,6 +113,40 @@ Test(pool_start, one_processor_starts_one)
     let_starts_go_on();
 }
 
+/* How long it rests after a start that took so long. */
+static uint64_t rest_after(uint64_t ns)
+{
+    struct member *member = TAILQ_FIRST(&pool->rising);
+    member->begun_ns -= ns;
+    fake_starts_hang = false;
+    fake_say(&fakes[fake_count - 1], 0, FRAME_READY, 0, "");
+    settle();
+    uint64_t now_ns = clock_monotonic_ns();
+    return pool->rest_ns > now_ns ? pool->rest_ns - now_ns : 0;
+}
+
+Test(pool_start, on_a_small_machine_there_is_a_rest_after_each)
+{
+    open_called_pool(2);
+    invoke_many(alpha, 2);
+    settle();
+    uint64_t rest_ns = rest_after(SECOND / 5);
+    cr_expect_gt(rest_ns, SECOND / 10);
+    cr_expect_eq(fake_count, 1 + 1);
+    await_fakes(1 + 2);
+    let_starts_go_on();
+}
+
+Test(pool_start, a_start_that_took_long_does_not_mean_a_rest_without_end)
+{
+    open_called_pool(1);
+    invoke_many(alpha, 2);
+    settle();
+    cr_expect_lt(rest_after(600 * SECOND), SECOND);
+    await_fakes(1 + 2);
+    let_starts_go_on();
+}
+
 Test(pool_start, a_functions_own_calls_do_not_hold_up_its_starts)
 {
     open_called_pool(2);
@@ -117,12 +158,11 @@ Test(pool_start, a_functions_own_calls_do_not_hold_up_its_starts)
     let_starts_go_on();
 }
 
-Test(pool_start, first_calls_are_no_calls_of_others)
+Test(pool_start, a_first_call_and_one_more_are_no_calls_that_come)
 {
     open_pool(60000, 1000, 4);
     pool->cpus = 2;
-    invoke(beta);
-    answer_all();
+    call_beta(2);
     fake_starts_hang = true;
     invoke_many(alpha, 4);
     settle();
@@ -133,7 +173,7 @@ Test(pool_start, first_calls_are_no_calls_of_others)
 Test(pool_start, when_others_are_called_no_more_all_may_start)
 {
     open_called_pool(2);
-    beta->slot->warm_ns -= SECOND;
+    beta->slot->warm_before_ns -= SECOND;
     invoke_many(alpha, 4);
     settle();
     cr_expect_eq(fake_count, 1 + 4);
