@@ -23,8 +23,7 @@ struct member {
     bool rising;       /* is in the pool's list of those */
     uint64_t begun_ns; /* when that was begun */
     bool used;         /* has run an invocation */
-    bool stopping;
-    unsigned parts; /* it counts as one part in so many; see pool_weight.c */
+    unsigned parts;    /* it counts as one part in so many; see pool_weight.c */
     uint64_t idle_since_ns;
     uint64_t uses;
     double worth;  /* see eviction.h */

@@ -94,6 +94,28 @@ static uint64_t worth_starting_at(const struct pool *pool, const struct pool_slo
     return now_ns - since_ns >= start_ns ? 0 : since_ns + start_ns;
 }
 
+/* With one more it would have so many of the instances, or so much of the memory, that too little is left to others, whose next call may come while
+ * this one's last for minutes. What nobody needs now would go for others, so it counts as left. The first two it may have, whatever they take. */
+static bool has_its_share(const struct pool *pool, const struct pool_slot *slot)
+{
+    const struct pool_options *options = &pool->options;
+    int64_t memory_mb = slot->function->spec.memory_mb;
+    int64_t own = (int64_t)slot->instances + 1;
+    int64_t left = (int64_t)options->max_instances - 1, left_mb = options->memory_mb - memory_mb;
+    const struct member *member;
+    if (slot->instances < 2)
+        return false;
+    TAILQ_FOREACH(member, &pool->members, all)
+    {
+        enum instance_state state = instance_state(member->instance);
+        if (state == INSTANCE_IDLE || state == INSTANCE_FROZEN || state == INSTANCE_WARM)
+            continue;
+        left--;
+        left_mb -= member->memory_mb;
+    }
+    return own > SHARE * left || own * memory_mb > SHARE * left_mb;
+}
+
 static void on_rethink(void *data)
 {
     struct pool *pool = data;
@@ -126,7 +148,7 @@ static struct pool_slot *most_urgent(struct pool *pool)
     uint64_t now_ns = clock_monotonic_ns();
     TAILQ_FOREACH(slot, &pool->slots, slots)
     {
-        if (unserved(slot) == 0)
+        if (unserved(slot) == 0 || has_its_share(pool, slot))
             continue;
         uint64_t at_ns = worth_starting_at(pool, slot, now_ns);
         if (at_ns > 0) {
@@ -258,28 +280,6 @@ static bool fits(const struct pool *pool, size_t count, int64_t memory_mb)
            pool->count + count <= pool->options.max_instances;
 }
 
-/* With one more it would have so many of the instances, or so much of the memory, that too little is left to others, whose next call may come while
- * this one's last for minutes. What nobody needs now would go for others, so it counts as left. The first two it may have, whatever they take. */
-static bool has_its_share(const struct pool *pool, const struct pool_slot *slot)
-{
-    const struct pool_options *options = &pool->options;
-    int64_t memory_mb = slot->function->spec.memory_mb;
-    int64_t own = (int64_t)slot->instances + 1;
-    int64_t left = (int64_t)options->max_instances - 1, left_mb = options->memory_mb - memory_mb;
-    const struct member *member;
-    if (slot->instances < 2)
-        return false;
-    TAILQ_FOREACH(member, &pool->members, all)
-    {
-        enum instance_state state = instance_state(member->instance);
-        if (state == INSTANCE_IDLE || state == INSTANCE_FROZEN || state == INSTANCE_WARM)
-            continue;
-        left--;
-        left_mb -= member->memory_mb;
-    }
-    return own > SHARE * left || own * memory_mb > SHARE * left_mb;
-}
-
 /* Whether there is room for so much more; if not, makes some (that takes until the evicted are gone). */
 static bool has_room(struct pool *pool, size_t count, int64_t memory_mb)
 {
@@ -333,12 +333,10 @@ static void load(struct member *member, struct pool_slot *slot)
 
 enum step { STEP_DONE, STEP_LATER, STEP_FULL, STEP_FAILED };
 
-/* An instance less to make for `slot`. LATER: so many are being started already, or it has its share; FULL: there is no room. */
+/* An instance less to make for `slot`. LATER: so many are being started already; FULL: there is no room. */
 static enum step serve(struct pool *pool, struct pool_slot *slot, struct error *err)
 {
     int64_t memory_mb = slot->function->spec.memory_mb;
-    if (has_its_share(pool, slot))
-        return STEP_LATER;
     struct generic_kind *kind = slot->direct ? NULL : slot->kind;
     struct member *member = kind ? pool_generic_take(kind) : NULL;
     if (kind)
@@ -415,7 +413,8 @@ static enum step serve_ahead(struct pool *pool, struct pool_slot *slot, uint64_t
     int64_t memory_mb = slot->function->spec.memory_mb;
     enum step step = STEP_DONE;
     while (step == STEP_DONE && pool_idle_lack(pool, slot, now_ns) > 0 && allowed(slot) > 0) {
-        if (memory_mb > pool->options.memory_mb || (slot->kept == 0 && !fits(pool, 1, memory_mb)))
+        if (memory_mb > pool->options.memory_mb || has_its_share(pool, slot) ||
+            (slot->kept == 0 && !fits(pool, 1, memory_mb)))
             return STEP_FULL;
         step = serve(pool, slot, &err);
         if (step == STEP_FAILED)

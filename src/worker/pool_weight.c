@@ -27,9 +27,10 @@ static size_t at_work(const struct pool_slot *slot)
 static void weigh(struct member *member)
 {
     unsigned parts = member->slot->parts;
-    if (member->parts == parts || member->starting || instance_weigh(member->instance, parts) < 0)
-        return;
-    member->parts = parts;
+    bool ends = instance_state(member->instance) == INSTANCE_STOPPING;
+    if (member->parts != parts && !member->starting && !ends &&
+        instance_weigh(member->instance, parts) == 0)
+        member->parts = parts;
 }
 
 static void set_parts(struct pool *pool, struct pool_slot *slot, unsigned parts)
@@ -38,7 +39,7 @@ static void set_parts(struct pool *pool, struct pool_slot *slot, unsigned parts)
     slot->parts = parts;
     TAILQ_FOREACH(member, &pool->members, all)
     {
-        if (member->slot == slot && !member->stopping)
+        if (member->slot == slot)
             weigh(member);
     }
 }

@@ -247,3 +247,17 @@ Test(pool_start, what_is_idle_counts_as_left)
     cr_expect_eq(alphas, 8);
     answer_all();
 }
+
+Test(pool_start, one_that_is_to_be_kept_beyond_its_share_holds_up_nobody)
+{
+    open_roomy_pool(1000, 100);
+    invoke_many(alpha, 8);
+    settle();
+    pool_keep(pool, alpha, 12);
+    settle();
+    cr_expect_eq(fake_count, 8);
+    pool_keep(pool, beta, 1);
+    settle();
+    cr_expect_eq(fake_count, 9);
+    answer_all();
+}
