@@ -148,14 +148,14 @@ static struct pool_slot *most_urgent(struct pool *pool)
     uint64_t now_ns = clock_monotonic_ns();
     TAILQ_FOREACH(slot, &pool->slots, slots)
     {
-        if (unserved(slot) == 0 || has_its_share(pool, slot))
+        if (unserved(slot) == 0)
             continue;
         uint64_t at_ns = worth_starting_at(pool, slot, now_ns);
         if (at_ns > 0) {
             rethink_at(pool, at_ns, now_ns);
             continue;
         }
-        if (!urgent || turn_ns(slot) < turn_ns(urgent))
+        if (!has_its_share(pool, slot) && (!urgent || turn_ns(slot) < turn_ns(urgent)))
             urgent = slot;
     }
     return urgent;

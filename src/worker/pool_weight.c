@@ -74,7 +74,7 @@ void pool_weight_changed(struct pool *pool, struct pool_slot *slot)
     if (parts_for(count) <= slot->parts)
         return;
     set_parts(pool, slot, parts_for(count));
-    if (!pool->weight)
+    if (!pool->weight && !pool->stopped)
         pool->weight = loop_timer_start(pool->loop, LOOK_MS, LOOK_MS, on_look, pool, NULL);
 }
 
